@@ -1,0 +1,1 @@
+"""Values, rules and decisions: pure, synchronous, standard library only."""

@@ -1,0 +1,64 @@
+"""A chat completion as the gateway sees it: bytes, and the few facts that decisions read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.domain.values import CostAmount, estimate_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A client's request. `body` is what came, unchanged; `messages` is the raw JSON of that member."""
+
+    body: bytes
+    model: str
+    stream: bool
+    messages: bytes
+
+    def estimated_input_tokens(self) -> int:
+        """Text of all messages, four characters to a token. Parses the messages: not for every request."""
+        return estimate_tokens(sum(_text_length(message) for message in json.loads(self.messages)))
+
+
+def _text_length(message: Any) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return sum(len(text) for text in texts if isinstance(text, str))
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and cost of one completion as the upstream reported them.
+
+    `cost` is what the upstream billed, in USD (OpenRouter's `usage.cost`); None when it does not say.
+    `estimated` marks counts that were not reported but guessed from text lengths.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost: CostAmount | None = None
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFacts:
+    """What an answer says of itself, as far as it has come; None where it does not say."""
+
+    usage: Usage | None = None
+    model: str | None = None
+    generation_id: str | None = None
+    upstream_provider: str | None = None
+    finish_reason: str | None = None
+    error_message: str | None = None
+
+
+NO_FACTS = AnswerFacts()

@@ -1,0 +1,186 @@
+"""Everything that can go wrong, named once. HTTP statuses are given in `proxy/api/openai/errors.py`.
+
+GatewayError
+├── InvalidValue                 a value object was given something it cannot hold
+├── InvalidRequest               the client's request cannot be served as it was sent
+│   ├── BodyTooLarge
+│   ├── UnsupportedMediaType
+│   ├── UnsupportedContentEncoding
+│   └── TokenLimitExceeded
+├── NotAuthenticated             no key, or not one of ours
+├── RouteNotFound                no such path
+├── MethodNotAllowed             the path exists, the method does not
+├── ModelNotFound                no provider serves that model
+├── NotServing                   the gateway itself cannot take the request now
+│   ├── LedgerFull               a row could not be promised, so nothing is sent upstream
+│   └── CircuitOpen              the upstream failed too often; it is left alone for a while
+├── AllProvidersFailed           every candidate of a plan with fallbacks failed
+└── UpstreamError                the upstream answered with an error, or not at all
+    ├── TransientUpstreamError   429, 5xx, time-outs, lost connections: worth another try
+    ├── PermanentUpstreamError   everything else
+    │   └── InvalidUpstreamAnswer    a 2xx whose body is not a chat completion
+    └── StreamBroken             the answer stopped after its first bytes had been relayed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class GatewayError(Exception):
+    """Root of all errors that the gateway raises on purpose."""
+
+
+class InvalidValue(GatewayError, ValueError):
+    """A value object refused its argument."""
+
+
+class InvalidRequest(GatewayError):
+    """The client's request cannot be served as sent.
+
+    `param` is the path of the offending field (`messages[0].role`), None if it is none in particular.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is longer than the gateway takes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"Request body is larger than the limit of {limit_bytes} bytes (MAX_BODY_BYTES).",
+            code="request_too_large",
+        )
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body's content type is not JSON."""
+
+
+class UnsupportedContentEncoding(InvalidRequest):
+    """The body is compressed; the gateway relays bytes and does not unpack them."""
+
+
+class TokenLimitExceeded(InvalidRequest):
+    """The estimated prompt is longer than any model of the `auto` policy takes."""
+
+    def __init__(self, count: int, limit: int) -> None:
+        super().__init__(
+            f"Token count {count} exceeds limit {limit}",
+            param="messages",
+            code="context_length_exceeded",
+        )
+        self.count = count
+        self.limit = limit
+
+
+class NotAuthenticated(GatewayError):
+    """The request carries no key, or one that the gateway does not know."""
+
+
+class RouteNotFound(GatewayError):
+    """No handler for that path."""
+
+
+class MethodNotAllowed(GatewayError):
+    """The path takes other methods: `allowed`."""
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"Method {method} is not allowed for {path}; use {', '.join(allowed)}.")
+        self.allowed = tuple(allowed)
+
+
+class ModelNotFound(GatewayError):
+    """No provider serves the model."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"Model '{model}' not found in any provider")
+        self.model = model
+
+
+class NotServing(GatewayError):
+    """The gateway cannot take the request now; `retry_after_seconds` says when to come back."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class LedgerFull(NotServing):
+    """The ledger cannot promise to book one more request."""
+
+
+class CircuitOpen(NotServing):
+    """The circuit breaker of a deployment refuses calls until its cool-down is over."""
+
+    def __init__(self, deployment: str, retry_after_seconds: float) -> None:
+        super().__init__(
+            f"Provider '{deployment}' is unavailable: its circuit breaker is open after repeated failures.",
+            retry_after_seconds,
+        )
+        self.deployment = deployment
+
+
+@dataclass(eq=False)
+class UpstreamError(GatewayError):
+    """The upstream failed a call.
+
+    `status` is the upstream's HTTP status (or the code inside a 200 answer's error body), None when there was no
+    answer. `body` holds the bytes that came. `kind` is a short stable word for logs and the ledger (`http_429`,
+    `timeout`, `connection`, `invalid_answer`, …). `details` are the members of the upstream's error object.
+    """
+
+    message: str
+    status: int | None = None
+    kind: str = "upstream_error"
+    provider: str = ""
+    body: bytes = b""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    retry_after_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+        self.retries_exhausted = False
+
+
+class TransientUpstreamError(UpstreamError):
+    """429, any 5xx, a time-out or a lost connection: another attempt may succeed."""
+
+
+class PermanentUpstreamError(UpstreamError):
+    """The upstream refused the request; sending it again would change nothing."""
+
+
+class InvalidUpstreamAnswer(PermanentUpstreamError):
+    """The upstream answered 2xx with something that is not a chat completion."""
+
+
+class StreamBroken(UpstreamError):
+    """A stream ended before its end. `told` is True when the upstream itself has said so in an error event."""
+
+    told: bool = False
+
+
+class AllProvidersFailed(GatewayError):
+    """Every candidate was tried. `attempted` names them in order, `failures` says why each failed."""
+
+    def __init__(self, attempted: Sequence[str], failures: Sequence[GatewayError] = ()) -> None:
+        super().__init__(f"All providers failed: {', '.join(attempted)}")
+        self.attempted = tuple(attempted)
+        self.failures = tuple(failures)
+
+
+_FIRST_SERVER_ERROR = 500
+_TOO_MANY_REQUESTS = 429
+
+
+def is_transient_status(status: int) -> bool:
+    """429 and every 5xx, also the non-standard ones (520-524 edge, 529 overloaded)."""
+    return status == _TOO_MANY_REQUESTS or status >= _FIRST_SERVER_ERROR

@@ -1,0 +1,70 @@
+"""Small values that cannot be wrong once they exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from proxy.domain.errors import InvalidValue
+
+_CHARACTERS_PER_TOKEN = 4
+_DISPLAY_PRECISION = Decimal("0.000001")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model's name exactly as given; equality is on the text."""
+
+    value: str
+
+    def __post_init__(self) -> None:
+        if not self.value or not self.value.strip():
+            raise InvalidValue("Model name cannot be null or empty")
+
+    @property
+    def provider(self) -> str:
+        """The text before the first `/` (`z-ai` of `z-ai/glm-4.6`), else `unknown`."""
+        head, slash, _ = self.value.partition("/")
+        return head if slash and head else "unknown"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TokenCount:
+    """A number of tokens, never negative."""
+
+    value: int
+
+    def __post_init__(self) -> None:
+        if self.value < 0:
+            raise InvalidValue("Token count cannot be negative")
+
+    @classmethod
+    def estimate_from_text(cls, text: str) -> TokenCount:
+        """A rough count, four characters to a token; for when no tokenizer may be asked."""
+        return cls(estimate_tokens(len(text)))
+
+    def exceeds_limit(self, limit: int) -> bool:
+        """Strictly greater: a count equal to the limit is within it."""
+        return self.value > limit
+
+
+def estimate_tokens(characters: int) -> int:
+    """Tokens of a text of that many characters, four to a token, rounded down."""
+    return characters // _CHARACTERS_PER_TOKEN
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CostAmount:
+    """An amount of USD, exact; only its display is rounded."""
+
+    usd: Decimal
+
+    def __post_init__(self) -> None:
+        if not self.usd.is_finite() or self.usd < 0:
+            raise InvalidValue("Cost cannot be negative")
+
+    def __str__(self) -> str:
+        return f"${self.usd.quantize(_DISPLAY_PRECISION, rounding=ROUND_HALF_EVEN):f}"
