@@ -1,0 +1,35 @@
+"""CostTracking.track_cost"""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+from semantic_kernel.functions import kernel_function
+
+from proxy.application.ports import ModelPricingRepository
+from proxy.domain.values import CostAmount, TokenCount
+
+_logger = logging.getLogger(__name__)
+
+
+class CostTracking:
+    """Prices tokens by the price table."""
+
+    def __init__(self, prices: ModelPricingRepository) -> None:
+        self._prices = prices
+
+    @kernel_function(name="track_cost", description="What a completion cost in USD; nothing if the price is unknown.")
+    async def track_cost(
+        self,
+        model: Annotated[str, "the model that answered"],
+        input_tokens: Annotated[int, "prompt tokens as reported"],
+        output_tokens: Annotated[int, "completion tokens as reported"],
+    ) -> CostAmount | None:
+        """The exact cost, None (never zero) for a model without a price. Raises InvalidValue for negative counts."""
+        tokens = TokenCount(input_tokens), TokenCount(output_tokens)
+        pricing = await self._prices.get_by_model(model)
+        if pricing is None:
+            _logger.warning("no price for model, cost unknown", extra={"model": model})
+            return None
+        return pricing.cost(tokens[0].value, tokens[1].value)

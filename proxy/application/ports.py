@@ -1,0 +1,100 @@
+"""What the use cases need of the outside world; implemented in `proxy/infrastructure`, chosen in `proxy/bootstrap`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from proxy.domain.pricing import ModelPricing
+from proxy.domain.request_log import RequestLog
+from proxy.domain.values import CostAmount
+
+
+class RequestLogRepository(Protocol):
+    """The booked requests."""
+
+    async def save(self, row: RequestLog) -> RequestLog:
+        """Book one row; booking the same id again changes nothing. Returns the row as saved."""
+        ...
+
+    async def get_recent(self, count: int) -> Sequence[RequestLog]:
+        """The last `count` rows, newest first. Raises InvalidValue unless count > 0."""
+        ...
+
+    async def get_total_cost(self, since: datetime) -> CostAmount:
+        """Known costs (billed, else estimated) of all rows at or after `since`, summed exactly."""
+        ...
+
+
+class ModelPricingRepository(Protocol):
+    """The price table."""
+
+    async def get_by_model(self, model: str) -> ModelPricing | None:
+        """The model's prices, None if it has none."""
+        ...
+
+    async def get_all(self) -> Sequence[ModelPricing]:
+        """All prices, ordered by model name."""
+        ...
+
+
+class ProviderHealthChecker(Protocol):
+    """Asks providers whether they answer, by calls that cost nothing."""
+
+    async def is_healthy(self, provider: str) -> bool:
+        """False on any error or time-out; never raises for the provider's trouble."""
+        ...
+
+    async def check_all_providers(self) -> Mapping[str, bool]:
+        """`{"OpenRouter": True}`."""
+        ...
+
+
+class PriceBook(Protocol):
+    """The price table as it was last read, in memory: the request path never waits for a database."""
+
+    def current(self) -> Mapping[str, ModelPricing]:
+        """Prices by model name."""
+        ...
+
+
+class Ledger(Protocol):
+    """Books one row for each admitted request. Neither method waits."""
+
+    def admit(self) -> None:
+        """Promise a place for one more row. Raises LedgerFull."""
+        ...
+
+    def settle(self, row: RequestLog) -> None:
+        """Book the row of an admitted request; called exactly once for each."""
+        ...
+
+
+class ModelCatalog(Protocol):
+    """The models that the gateway serves, in OpenAI's shape with the upstream's extra members kept."""
+
+    async def list_models(self) -> Sequence[Mapping[str, Any]]: ...
+
+    async def get_model(self, model_id: str) -> Mapping[str, Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What is known of the gateway's parts, from what was last seen; making it waits for nothing.
+
+    `cannot_serve` holds the reasons why a request would be refused now; empty means ready.
+    """
+
+    cannot_serve: Sequence[str] = ()
+    degraded: Sequence[str] = ()
+    database: Mapping[str, Any] = field(default_factory=dict)
+    ledger: Mapping[str, Any] = field(default_factory=dict)
+    providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class HealthSource(Protocol):
+    """Where the health endpoints get their report."""
+
+    def report(self) -> HealthReport: ...

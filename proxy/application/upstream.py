@@ -1,0 +1,67 @@
+"""One call to one deployment: what is sent, and the facts that come to light while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.domain.chat import NO_FACTS, AnswerFacts
+
+IS_LAST = "is_last"  # in a streamed content's metadata: with these bytes the answer is complete
+
+
+class FactSource(Protocol):
+    """Reads what an answer said of itself, as far as it has come."""
+
+    def facts(self) -> AnswerFacts: ...
+
+    def estimated_output_tokens(self) -> int:
+        """A guess from the text that was relayed, for streams that ended before their usage came."""
+        ...
+
+
+class NothingCame:
+    """The answer of a call that has none (yet)."""
+
+    def facts(self) -> AnswerFacts:
+        return NO_FACTS
+
+    def estimated_output_tokens(self) -> int:
+        return 0
+
+
+def _nothing_to_close() -> None:
+    pass
+
+
+@dataclass(slots=True)
+class UpstreamCall:
+    """A request on its way to one deployment.
+
+    The first block is what to send. The second is written by whoever performs the call, at once as it happens, so
+    that it can be read also when the call is cancelled half-way.
+    """
+
+    body: bytes
+    model: str
+    deadline: float  # of `time.monotonic()`: no attempt starts and no wait ends after it
+    headers: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+
+    attempts: int = 0
+    upstream_seconds: float = 0.0
+    answer: FactSource = field(default_factory=NothingCame)
+    hang_up: Callable[[], None] = _nothing_to_close  # ends the connection to the upstream, at once
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back to the client: the upstream's bytes and the headers that describe them."""
+
+    body: bytes
+    content_type: str
+    headers: Mapping[str, str]
+    model: str
+    provider: str
+    attempts: int
