@@ -1,0 +1,1 @@
+"""Semantic Kernel chat completion services over providers' own wire formats."""

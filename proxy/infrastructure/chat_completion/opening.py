@@ -1,0 +1,77 @@
+"""The first moments of a stream, before the client is told anything.
+
+While only comments and role preambles have come, an error can still be answered with a plain HTTP status, retried, or
+handed to another model. So they are held back until the first event that matters, for a bounded time and size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import StreamReader
+
+from proxy.infrastructure.chat_completion.sse import event_data, split_events
+from proxy.infrastructure.chat_completion.usage import Chunk, error_member, parse_chunk
+
+HOLD_SECONDS = 10.0
+_HOLD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a stream began: the bytes held back, whether it is over already, and the error if it began with one."""
+
+    held: bytes
+    ended: bool = False
+    error: dict[str, Any] | None = None
+    chunk: Chunk | None = None
+
+
+async def read_opening(content: StreamReader, hold_seconds: float = HOLD_SECONDS) -> Opening:
+    """Reads until something that the client should see has come, or the bounds are reached.
+
+    Raises what reading raises: aiohttp.ClientError, TimeoutError for an idle connection.
+    """
+    held = b""
+    hold = asyncio.timeout(hold_seconds)
+    try:
+        async with hold:
+            while len(held) < _HOLD_BYTES:
+                data = await content.readany()
+                if not data:
+                    return Opening(held, ended=True)
+                held += data
+                seen = _first_event_that_matters(held)
+                if seen is not None:
+                    return Opening(held, error=error_member(seen), chunk=seen)
+                if _has_unreadable_event(held):
+                    break
+    except TimeoutError:
+        if not hold.expired():
+            raise
+    return Opening(held)
+
+
+def _first_event_that_matters(held: bytes) -> Chunk | None:
+    for event in split_events(held)[0]:
+        chunk = parse_chunk(event)
+        if chunk is not None and (error_member(chunk) is not None or not _is_preamble(chunk)):
+            return chunk
+    return None
+
+
+def _has_unreadable_event(held: bytes) -> bool:
+    """`[DONE]`, or data that is no chunk: not for us to judge, so the client gets it."""
+    return any(event_data(event) is not None and parse_chunk(event) is None for event in split_events(held)[0])
+
+
+def _is_preamble(chunk: Chunk) -> bool:
+    """A chunk that announces the role and says nothing yet."""
+    if not chunk.choices:
+        return False
+    return all(
+        choice.finish_reason is None and all(not value for key, value in (choice.delta or {}).items() if key != "role")
+        for choice in chunk.choices
+    )

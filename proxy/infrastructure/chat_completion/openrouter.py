@@ -1,0 +1,127 @@
+"""OpenRouter as a Semantic Kernel chat completion service."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import PrivateAttr
+from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
+from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
+from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent, StreamingChatMessageContent
+
+from proxy.application.raw_call import RawSettings
+from proxy.application.upstream import IS_LAST, UpstreamCall
+from proxy.domain.chat import AnswerFacts
+from proxy.infrastructure.chat_completion.contents import chunk_contents, history_messages, message_contents
+from proxy.infrastructure.chat_completion.wire import Wire, WireStream, handed_back
+
+_logger = logging.getLogger(__name__)
+_DEFAULT_TIMEOUT_SECONDS = 600.0
+
+
+class OpenRouterChatCompletion(ChatCompletionClientBase):
+    """A connector with two entrances over one wire path.
+
+    *Raw*: `RawSettings.carrying(call)`, as the gateway does: the call's body goes out as it is, and the answer's bytes
+    come back in `inner_content`, one content per socket read when streaming.
+
+    *Plain*: any `ChatHistory` with `PromptExecutionSettings(extension_data={"model": …, "temperature": …})`, as any
+    Semantic Kernel program does: the payload is built from both, nothing is added to it, and the answer is parsed into
+    contents. Without a `model`, `ai_model_id` is asked for.
+
+    `metadata` holds `input_tokens` and `output_tokens` (absent when the upstream reported no usage), `cost` (USD),
+    `cached_tokens`, `reasoning_tokens`, `generation_id`, `provider`, `model`. Errors are UpstreamError's subclasses:
+    transient and permanent ones, with status, body and Retry-After; CircuitOpen while the upstream is left alone.
+
+    Tool calls are the caller's: they pass through and are never invoked here.
+    """
+
+    SUPPORTS_FUNCTION_CALLING: ClassVar[bool] = False
+
+    _wire: Wire = PrivateAttr()
+
+    def __init__(self, wire: Wire, *, ai_model_id: str, service_id: str = "openrouter") -> None:
+        super().__init__(ai_model_id=ai_model_id, service_id=service_id)
+        self._wire = wire
+
+    def get_prompt_execution_settings_class(self) -> type[PromptExecutionSettings]:
+        return RawSettings
+
+    def service_url(self) -> str | None:
+        return self._wire.settings.base_url
+
+    async def _inner_get_chat_message_contents(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings
+    ) -> list[ChatMessageContent]:
+        raw = _carried_call(settings)
+        call = raw or self._plain_call(chat_history, settings, stream=False)
+        body, response = await self._wire.fetch(call)
+        facts = call.answer.facts()
+        metadata = _opening_metadata(facts.model, response.content_type, response.headers) | self._metadata(facts)
+        if raw is None:
+            return message_contents(body, self.ai_model_id, metadata)
+        return [ChatMessageContent(role=AuthorRole.ASSISTANT, items=[], inner_content=body, metadata=metadata)]
+
+    async def _inner_get_streaming_chat_message_contents(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings, function_invoke_attempt: int = 0
+    ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
+        raw = _carried_call(settings)
+        call = raw or self._plain_call(chat_history, settings, stream=True)
+        stream = await self._wire.open(call)
+        opening = _opening_metadata(stream.model, "text/event-stream", stream.headers)
+        try:
+            yield self._chunk(stream.opening, opening | self._ending(stream, call), function_invoke_attempt, raw)
+            async for data in stream:
+                yield self._chunk(data, self._ending(stream, call), function_invoke_attempt, raw)
+        finally:
+            call.hang_up()
+
+    def _ending(self, stream: WireStream, call: UpstreamCall) -> dict[str, Any]:
+        return {IS_LAST: True} | self._metadata(call.answer.facts()) if stream.done else {}
+
+    def _chunk(
+        self, data: bytes, metadata: dict[str, Any], attempt: int, raw: UpstreamCall | None
+    ) -> list[StreamingChatMessageContent]:
+        if raw is None:
+            return chunk_contents(data, self.ai_model_id, metadata, attempt)
+        return [
+            StreamingChatMessageContent(
+                role=AuthorRole.ASSISTANT, items=[], choice_index=0, inner_content=data, metadata=metadata
+            )
+        ]
+
+    def _metadata(self, facts: AnswerFacts) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"generation_id": facts.generation_id, "provider": facts.upstream_provider}
+        usage = facts.usage
+        if usage is None:
+            _logger.error("upstream reported no usage", extra={"provider": self._wire.settings.provider})
+            return metadata
+        return metadata | {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "cost": usage.cost and usage.cost.usd,
+        }
+
+    def _plain_call(self, history: ChatHistory, settings: PromptExecutionSettings, *, stream: bool) -> UpstreamCall:
+        parameters = dict(settings.extension_data)
+        model = parameters.pop("model", None) or self.ai_model_id
+        payload = {**parameters, "model": model, "messages": history_messages(history)}
+        if stream:
+            payload["stream"] = True
+        return UpstreamCall(
+            body=json.dumps(payload).encode(), model=model, deadline=time.monotonic() + _DEFAULT_TIMEOUT_SECONDS
+        )
+
+
+def _carried_call(settings: PromptExecutionSettings) -> UpstreamCall | None:
+    return settings.call if isinstance(settings, RawSettings) else None
+
+
+def _opening_metadata(model: str | None, content_type: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    return {"model": model, "content_type": content_type, "headers": handed_back(headers)}

@@ -1,0 +1,71 @@
+"""Server-sent events, as far as a relay must understand them.
+
+The relay moves bytes, not events. It looks at events only at the beginning of a stream (is this an error?) and at its
+end (what did it cost, was it complete?), and in between makes sure that what it passes on ends between two events, so
+that an error event can be added when the upstream breaks off inside one. Framing follows the WHATWG HTML standard,
+section 9.2: lines end with LF, CRLF or CR, a blank line ends an event, a line that begins with a colon is a comment.
+"""
+
+from __future__ import annotations
+
+import re
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_DONE_REACH_BYTES = 64
+_HOLD_BYTES = 1024 * 1024
+_ENDINGS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
+
+
+def split_events(text: bytes) -> tuple[list[bytes], bytes]:
+    """The complete events of `text` (each without its ending blank line), and the incomplete rest."""
+    *events, rest = _EVENT_END.split(text)
+    return events, rest
+
+
+def event_data(event: bytes) -> bytes | None:
+    """The event's data, lines joined with LF; None for an event without any, such as a comment."""
+    lines = []
+    for line in _LINE_END.split(event):
+        if line.startswith(b"data:"):
+            lines.append(line[6:] if line.startswith(b"data: ") else line[5:])
+    return b"\n".join(lines) if lines else None
+
+
+def says_done(chunk: bytes) -> bool:
+    """Whether `[DONE]` stands at the end of these whole events."""
+    return _DONE.search(chunk, max(0, len(chunk) - _DONE_REACH_BYTES)) is not None
+
+
+class EventAligner:
+    """Cuts a byte stream between events without changing a byte: what is incomplete waits for the next read.
+
+    An event longer than `_HOLD_BYTES` does not wait to be complete.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def push(self, data: bytes) -> bytes:
+        """The bytes up to the last event boundary seen so far; may be empty."""
+        if self._held:
+            data = self._held + data
+        if data.endswith(_ENDINGS):
+            self._held = b""
+            return data
+        boundary = _last_boundary(data)
+        if data.startswith(b":", boundary) and data.endswith((b"\n", b"\r")):
+            boundary = len(data)  # a comment line keeps connections alive and belongs to no event: on with it
+        elif len(data) - boundary > _HOLD_BYTES:
+            boundary = len(data)
+        self._held = data[boundary:]
+        return data[:boundary]
+
+    def rest(self) -> bytes:
+        """What was held back when the stream ended: an event that its upstream did not finish."""
+        return self._held
+
+
+def _last_boundary(data: bytes) -> int:
+    return max((at + len(ending) for ending in _ENDINGS if (at := data.rfind(ending)) >= 0), default=0)

@@ -1,0 +1,207 @@
+"""Reading what answers say of themselves: usage, model, ids, errors. Never changes a byte of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from proxy.domain.chat import AnswerFacts, Usage
+from proxy.domain.errors import InvalidValue
+from proxy.domain.json_bytes import without_surrogate_escapes
+from proxy.domain.values import CostAmount, estimate_tokens
+from proxy.infrastructure.chat_completion.sse import event_data, split_events
+
+_TAIL_BYTES = 16 * 1024
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    """`usage` of a completion; see OpenAI's CompletionUsage, and OpenRouter's ChatUsage for `cost` (USD)."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0  # absent where nothing was generated
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    cost: Decimal | None = None
+
+
+class Choice(msgspec.Struct):
+    delta: dict[str, Any] | None = None
+    finish_reason: str | None = None
+
+
+class _Envelope(msgspec.Struct):
+    """The members that a completion and a chunk have in common; everything else is skipped, not parsed."""
+
+    id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+
+class _Answer(_Envelope):
+    choices: msgspec.Raw = msgspec.Raw()
+
+
+class Chunk(_Envelope):
+    choices: list[Choice] | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+_chunks = msgspec.json.Decoder(Chunk)
+_usages = msgspec.json.Decoder(_Usage)
+_FALSY = (b"", b"null", b"false", b'""', b"{}", b"[]", b"0")
+
+
+class Malformed(Exception):
+    """The text is not a JSON object of the expected shape."""
+
+
+class WholeAnswer:
+    """The facts of a complete, non-streamed answer."""
+
+    def __init__(self, body: bytes) -> None:
+        """Raises Malformed when `body` is no JSON object with the members of a completion or an error."""
+        answer = _decode(_answers, body)
+        self.error = error_member(answer)
+        if self.error is None and not bytes(answer.choices).startswith(b"["):
+            raise Malformed("no choices in the answer")
+        self._facts = AnswerFacts(
+            usage=_read_usage(answer.usage),
+            model=answer.model,
+            generation_id=answer.id,
+            upstream_provider=answer.provider,
+        )
+
+    def facts(self) -> AnswerFacts:
+        return self._facts
+
+    def estimated_output_tokens(self) -> int:
+        return 0
+
+
+class StreamTail:
+    """Keeps the last bytes of a stream as they pass, and reads the facts from them when asked.
+
+    Usage comes in the last events, so looking at those is enough; parsing every event would halve the throughput.
+    """
+
+    def __init__(self) -> None:
+        self._reads: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._total_bytes = 0
+        self._cached: AnswerFacts | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take note of bytes that are about to be relayed."""
+        self._cached = None
+        self._reads.append(data)
+        self._total_bytes += len(data)
+        self._kept_bytes += len(data)
+        while self._kept_bytes - len(self._reads[0]) >= _TAIL_BYTES:
+            self._kept_bytes -= len(self._reads.popleft())
+
+    def facts(self) -> AnswerFacts:
+        if self._cached is None:
+            self._cached = self._read()
+        return self._cached
+
+    def _read(self) -> AnswerFacts:
+        usage = model = generation_id = provider = finish_reason = error = None
+        for event in reversed(split_events(b"".join(self._reads))[0]):
+            chunk = parse_chunk(event)
+            if chunk is None:
+                continue
+            error = error or _error_message(error_member(chunk))
+            usage = usage or _read_usage(chunk.usage)
+            model = model or chunk.model
+            generation_id = generation_id or chunk.id
+            provider = provider or chunk.provider
+            finish_reason = finish_reason or _finish_reason(chunk)
+            if usage and model and generation_id and finish_reason:
+                break
+        return AnswerFacts(usage, model, generation_id, provider, finish_reason, error)
+
+    def estimated_output_tokens(self) -> int:
+        """Text per byte in the tail, times all bytes: an estimate for streams that ended before their usage."""
+        characters = 0
+        for event in split_events(b"".join(self._reads))[0]:
+            chunk = parse_chunk(event)
+            for choice in (chunk and chunk.choices) or ():
+                texts = ((choice.delta or {}).get(key) for key in ("content", "reasoning"))
+                characters += sum(len(text) for text in texts if isinstance(text, str))
+        return estimate_tokens(characters * self._total_bytes // self._kept_bytes) if self._kept_bytes else 0
+
+
+def parse_chunk(event: bytes) -> Chunk | None:
+    """The chunk in a server-sent event; None if there is none (a comment, `[DONE]`, something else)."""
+    data = event_data(event)
+    if data is None or not data.lstrip().startswith(b"{"):
+        return None
+    try:
+        chunk: Chunk = _decode(_chunks, data)
+    except Malformed:
+        return None
+    return chunk
+
+
+def error_member(envelope: _Envelope) -> dict[str, Any] | None:
+    """The `error` of an answer or chunk, as an object; None when it has none, or an empty one."""
+    raw = bytes(envelope.error)
+    if raw in _FALSY:
+        return None
+    try:
+        error = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        error = msgspec.json.decode(without_surrogate_escapes(raw))
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as problem:
+        raise Malformed(str(problem)) from problem
+    except (msgspec.DecodeError, RecursionError) as problem:
+        if b"\\u" not in text:
+            raise Malformed(str(problem)) from problem
+    try:
+        return decoder.decode(without_surrogate_escapes(text))
+    except (msgspec.DecodeError, RecursionError) as problem:
+        raise Malformed(str(problem)) from problem
+
+
+def _read_usage(raw: msgspec.Raw) -> Usage | None:
+    """None where there is no usage, or one that makes no sense (no prompt_tokens, negative counts)."""
+    if bytes(raw) in _FALSY:
+        return None
+    try:
+        usage = _usages.decode(raw)
+        if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
+            return None
+        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+        return Usage(
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.completion_tokens,
+            cached_tokens=prompt.cached_tokens if prompt else None,
+            reasoning_tokens=completion.reasoning_tokens if completion else None,
+            cost=None if usage.cost is None else CostAmount(usage.cost),
+        )
+    except (msgspec.ValidationError, InvalidValue):
+        return None
+
+
+def _finish_reason(chunk: Chunk) -> str | None:
+    return next((choice.finish_reason for choice in chunk.choices or () if choice.finish_reason), None)
+
+
+def _error_message(error: dict[str, Any] | None) -> str | None:
+    return None if error is None else str(error.get("message") or "unspecified error")

@@ -1,0 +1,236 @@
+"""Retries and the circuit breaker around calls to one deployment.
+
+The retry loop is outermost and is aiohttp-retry's. Before each of its attempts the breaker is asked, so a breaker that
+opens ends all other loops at once. A request counts as one failure when its retries are used up, so a blip never opens
+the breaker. Not counted at all: what says nothing about the upstream's health (the client's hang-up, 4xx answers) and
+what comes too late to matter (the outcome of a call that began before the breaker last opened).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import ClientResponse
+from aiohttp_retry import RetryClient, RetryOptionsBase
+from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
+
+from proxy.domain.errors import CircuitOpen, TransientUpstreamError, UpstreamError
+
+_logger = logging.getLogger(__name__)
+_PROBE_WAIT_SECONDS = 1.0
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class Permit:
+    """Leave to call once. `epoch` counts how often the breaker had opened when it was given."""
+
+    epoch: int
+    is_probe: bool = False
+
+
+class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
+    """A circuit breaker for concurrent callers: opens on consecutive failures, then lets one probe through at a time.
+
+    `circuitbreaker` counts and keeps the state; added here are what it lacks (see the library's `__exit__` and
+    `state`): one probe instead of everyone when half-open, and outcomes that must not count. States are the library's:
+    `closed`, `open`, `half_open`.
+    """
+
+    def __init__(
+        self,
+        deployment: str,
+        *,
+        failure_threshold: int = 5,
+        cooldown_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(failure_threshold, cooldown_seconds, TransientUpstreamError, deployment)
+        self._deployment = deployment
+        self._cooldown_seconds = cooldown_seconds
+        self._clock = clock
+        self._epoch = 0
+        self._opened_at = 0.0
+        self._probe: Permit | None = None
+
+    @property
+    def open_remaining(self) -> float:
+        """Seconds until a probe is let through; 0 or less when one may go."""
+        return self._opened_at + self._cooldown_seconds - self._clock()
+
+    def allow(self) -> Permit:
+        """Leave for one call; hand it back with `succeeded`, `failed` or `release`. Raises CircuitOpen."""
+        state = self.state
+        if state == STATE_CLOSED:
+            return Permit(self._epoch)
+        if state == STATE_OPEN:
+            raise CircuitOpen(self._deployment, self.open_remaining)
+        if self._probe is not None:
+            raise CircuitOpen(self._deployment, _PROBE_WAIT_SECONDS)
+        self._probe = Permit(self._epoch, is_probe=True)
+        _logger.info("circuit half-open, probing", extra={"deployment": self._deployment, "state": STATE_HALF_OPEN})
+        return self._probe
+
+    def succeeded(self, permit: Permit) -> None:
+        """The call was answered."""
+        self.release(permit)
+        if permit.epoch != self._epoch:
+            return
+        self.reset()
+        if permit.is_probe:
+            _logger.info("circuit closed", extra={"deployment": self._deployment, "state": STATE_CLOSED})
+
+    def failed(self, permit: Permit, error: TransientUpstreamError) -> None:
+        """The upstream failed the call, and no retry mended it."""
+        self.release(permit)
+        if permit.epoch != self._epoch:
+            return
+        self.__exit__(type(error), error, None)
+        if self.state != STATE_CLOSED:
+            self._opened_at = self._clock()
+            self._epoch += 1
+            _logger.error(
+                "circuit opened",
+                extra={
+                    "deployment": self._deployment,
+                    "state": STATE_OPEN,
+                    "failures": self.failure_count,
+                    "cooldown_seconds": self._cooldown_seconds,
+                    "reason": str(error),
+                },
+            )
+
+    def release(self, permit: Permit) -> None:
+        """The call ended without telling anything of the upstream's health."""
+        if self._probe is permit:
+            self._probe = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How time passes, and chance: arguments, so that tests need not wait. `clock` and `sleep` are in seconds."""
+
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When to try again: waits of base, 2x base, 4x base, … each shortened at random by at most half.
+
+    A Retry-After longer than that is waited for instead, unless it passes the cap: then the error goes to the client,
+    who can wait better than an open request can.
+    """
+
+    max_retries: int = 3
+    base_seconds: float = 1.0
+    retry_after_cap_seconds: float = 30.0
+
+    def delay_seconds(self, attempt: int, retry_after_seconds: float | None, jitter: float) -> float | None:
+        """The wait after the failure of attempt number `attempt` (1, 2, …); None: do not try again.
+
+        `jitter` is a random number from 0 to 1.
+        """
+        if retry_after_seconds is not None and retry_after_seconds > self.retry_after_cap_seconds:
+            return None
+        backoff = self.base_seconds * 2.0 ** (attempt - 1) * (1.0 - jitter / 2.0)
+        return max(backoff, retry_after_seconds or 0.0)
+
+
+class Resilience:
+    """Runs calls to one deployment under its breaker and retry policy; shared by all requests."""
+
+    def __init__(self, breaker: Breaker, policy: RetryPolicy, timing: Timing | None = None) -> None:
+        self.breaker = breaker
+        self.policy = policy
+        self.timing = timing or Timing()
+
+    async def run(self, attempt: Callable[[], Awaitable[ClientResponse]], deadline: float) -> ClientResponse:
+        """The first good response of `attempt`, which raises UpstreamError for any other.
+
+        Raises:
+            CircuitOpen: the breaker refused an attempt.
+            UpstreamError: the last failure, when trying again is useless, used up, or would pass the deadline
+                (of the timing's clock).
+        """
+        tries = _Tries(self, attempt, deadline)
+        client = RetryClient(client_session=tries, retry_options=_Schedule(self, tries), logger=_SILENT)  # type: ignore[arg-type]
+        try:
+            response = await client.post("")
+            self.breaker.succeeded(tries.permit)
+        except TransientUpstreamError as error:
+            error.retries_exhausted = True
+            self.breaker.failed(tries.permit, error)
+            raise
+        finally:
+            self.breaker.release(tries.permit)
+        return response
+
+
+class _Tries:
+    """Stands where RetryClient expects a session: each `request` is one guarded attempt."""
+
+    def __init__(
+        self, resilience: Resilience, attempt: Callable[[], Awaitable[ClientResponse]], deadline: float
+    ) -> None:
+        self._resilience = resilience
+        self._attempt = attempt
+        self.deadline = deadline
+        self.permit = Permit(-1)
+        self.last_error: UpstreamError | None = None
+        self.wait_seconds = 0.0
+
+    async def request(self, _method: str, _url: str, **_ignored: Any) -> ClientResponse:
+        if self.wait_seconds:
+            await self._resilience.timing.sleep(self.wait_seconds)
+        self.permit = self._resilience.breaker.allow()
+        try:
+            return await self._attempt()
+        except UpstreamError as error:
+            self.last_error = error
+            raise
+
+
+class _Schedule(RetryOptionsBase):
+    """Tells RetryClient which failures to retry, and `_Tries` how long to wait before."""
+
+    def __init__(self, resilience: Resilience, tries: _Tries) -> None:
+        super().__init__(
+            attempts=resilience.policy.max_retries + 1,
+            statuses=(),
+            exceptions={TransientUpstreamError},
+            retry_all_server_errors=False,
+        )
+        self._resilience = resilience
+        self._tries = tries
+
+    def get_timeout(self, attempt: int, response: ClientResponse | None = None) -> float:  # noqa: ARG002
+        """Plans the next attempt, or raises the error that makes it pointless."""
+        error = self._tries.last_error
+        if error is None:  # only failures of `_Tries.request` come here
+            raise AssertionError
+        policy, timing = self._resilience.policy, self._resilience.timing
+        wait = policy.delay_seconds(attempt, error.retry_after_seconds, timing.jitter())
+        if wait is None or self._tries.permit.is_probe or timing.clock() + wait >= self._tries.deadline:
+            raise error
+        _logger.warning(
+            "retrying upstream call",
+            extra={
+                "retry": attempt,
+                "max_retries": policy.max_retries,
+                "wait_seconds": round(wait, 3),
+                "reason": str(error),
+            },
+        )
+        self._tries.wait_seconds = wait
+        return 0.0
+
+
+_SILENT = logging.getLogger(f"{__name__}.aiohttp_retry")
+_SILENT.setLevel(logging.WARNING)
