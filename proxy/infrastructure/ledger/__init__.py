@@ -1,0 +1,1 @@
+"""Booking requests without making them wait for a database."""

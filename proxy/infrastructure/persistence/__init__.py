@@ -1,0 +1,1 @@
+"""The database: Piccolo tables on SQLite or PostgreSQL."""

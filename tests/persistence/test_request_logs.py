@@ -1,0 +1,164 @@
+"""The ledger's rows, written and read on both engines."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+
+from proxy.domain.errors import InvalidValue
+from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
+from proxy.domain.values import CostAmount, ModelName, TokenCount
+from proxy.infrastructure.persistence.bulk_insert import row_writer
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
+from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
+from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+FULL = RequestLog(
+    model=ModelName("z-ai/glm-4.6"),
+    provider_name="OpenRouter",
+    request_id="req-1",
+    timestamp=NOW,
+    requested_model="auto",
+    status=RequestStatus.STREAM_BROKEN,
+    http_status=200,
+    error_type="stream_timeout",
+    stream=True,
+    attempts=3,
+    was_fallback=True,
+    input_tokens=TokenCount(123),
+    output_tokens=TokenCount(2**40),
+    cached_tokens=7,
+    reasoning_tokens=0,
+    usage_source=UsageSource.ESTIMATED,
+    estimated_cost=CostAmount(Decimal("0.000000000001")),
+    reported_cost=CostAmount(Decimal("123.456789012345")),
+    cost_source=CostSource.REPORTED,
+    response_time_ms=1234,
+    time_to_first_byte_ms=56,
+    generation_id="gen-abc",
+)
+BARE = RequestLog(model=ModelName("x"), provider_name="none", timestamp=NOW + timedelta(seconds=1))
+
+
+def costing(usd: str, at: datetime = NOW, *, reported: str | None = None) -> RequestLog:
+    return RequestLog(
+        model=ModelName("m"),
+        provider_name="p",
+        timestamp=at,
+        estimated_cost=CostAmount(Decimal(usd)),
+        reported_cost=None if reported is None else CostAmount(Decimal(reported)),
+    )
+
+
+async def test_a_row_comes_back_as_it_was_saved(database: Database) -> None:
+    repository = PiccoloRequestLogs(database)
+    assert await repository.save(FULL) == FULL
+    await repository.save(BARE)
+    assert await repository.get_recent(10) == [BARE, FULL]
+
+
+async def test_both_ways_of_writing_book_the_same(database: Database) -> None:
+    repository = PiccoloRequestLogs(database)
+    async with row_writer(database) as writer:
+        await writer.write([FULL, BARE])
+        await writer.write([FULL])
+    assert await repository.get_recent(10) == [BARE, FULL]
+    await repository.save(FULL)
+    assert len(await repository.get_recent(10)) == 2
+
+
+async def test_a_failed_batch_books_nothing_and_the_next_one_works(database: Database) -> None:
+    async with row_writer(database) as writer:
+        impossible = costing("1")
+        object.__setattr__(impossible, "timestamp", None)
+        with pytest.raises(DATABASE_ERRORS) as refused:
+            await writer.write([FULL, impossible])
+        assert is_about_the_row(refused.value)
+        await writer.write([BARE])
+    assert await PiccoloRequestLogs(database).get_recent(10) == [BARE]
+
+
+async def test_recent_rows_are_the_newest_in_order(database: Database) -> None:
+    repository = PiccoloRequestLogs(database)
+    rows = [costing("1", NOW + timedelta(minutes=minute)) for minute in (3, 1, 2)]
+    await repository.save_all(rows)
+    assert await repository.get_recent(2) == [rows[0], rows[2]]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+async def test_asking_for_no_rows_is_refused(database: Database, count: int) -> None:
+    with pytest.raises(InvalidValue, match="greater than zero"):
+        await PiccoloRequestLogs(database).get_recent(count)
+
+
+async def test_the_total_is_exact(database: Database) -> None:
+    """Where floats are not: ten times 0.1, a thousand times the smallest amount, and large sums beside them."""
+    repository = PiccoloRequestLogs(database)
+    amounts = ["0.1"] * 10 + ["0.000000000001"] * 1000 + ["999.999999999999"] * 300
+    rows = [costing(amount) for amount in amounts]
+    async with row_writer(database) as writer:
+        await writer.write(rows)
+    assert (await repository.get_total_cost(NOW)).usd == sum(Decimal(amount) for amount in amounts)
+
+
+async def test_the_total_prefers_what_was_billed_and_leaves_out_the_unknown(database: Database) -> None:
+    repository = PiccoloRequestLogs(database)
+    await repository.save_all([costing("5", reported="0.25"), costing("0.5"), BARE])
+    assert (await repository.get_total_cost(NOW)).usd == Decimal("0.75")
+
+
+async def test_the_total_counts_from_that_moment_on_in_any_time_zone(database: Database) -> None:
+    repository = PiccoloRequestLogs(database)
+    await repository.save_all([costing("1", NOW - timedelta(microseconds=1)), costing("2", NOW)])
+    assert (await repository.get_total_cost(NOW)).usd == 2
+    assert (await repository.get_total_cost(NOW.astimezone(timezone(timedelta(hours=9))))).usd == 2
+    assert (await repository.get_total_cost(NOW + timedelta(days=1))).usd == 0
+
+
+async def test_what_no_column_takes_is_clamped(database: Database) -> None:
+    wild = RequestLog(
+        model=ModelName("nul\x00 and \ud800 " + "x" * 1000),
+        provider_name="p" * 1000,
+        request_id="r" * 1000,
+        timestamp=NOW,
+        error_type="e" * 1000,
+        attempts=10**6,
+        input_tokens=TokenCount(10**30),
+        cached_tokens=-(10**30),
+        response_time_ms=10**12,
+        time_to_first_byte_ms=10**12,
+        estimated_cost=CostAmount(Decimal(10) ** 20),
+        generation_id="g" * 1000,
+    )
+    repository = PiccoloRequestLogs(database)
+    async with row_writer(database) as writer:
+        await writer.write([wild])
+    (row,) = await repository.get_recent(1)
+    assert row.model.value.startswith("nul and ? xxx")
+    assert len(row.model.value) == 255
+    assert row.input_tokens.value == 2**63 - 1
+    assert row.estimated_cost is not None
+
+
+async def test_a_row_stays_small(database: Database) -> None:
+    """Under 500 bytes; measured where a row's size can be asked for."""
+    if not database.is_postgres:
+        return
+    await PiccoloRequestLogs(database).save(FULL)
+    rows = await database.request_logs.raw("SELECT pg_column_size(request_logs.*) AS size FROM request_logs")
+    assert rows[0]["size"] < 500
+
+
+async def test_prices_are_found_by_the_whole_name(database: Database) -> None:
+    repository = PiccoloModelPricing(database)
+    found = await repository.get_by_model("z-ai/glm-4.6")
+    assert found is not None
+    assert found.max_context_tokens == 128_000
+    assert await repository.get_by_model("glm-4.6") is None
+    assert [price.model.value for price in await repository.get_all()] == sorted(
+        ["z-ai/glm-4.6", "deepseek-ai/DeepSeek-V3.1-Terminus", "moonshotai/Kimi-K2-Instruct-0905"]
+    )
