@@ -1,0 +1,158 @@
+"""Watching the database and the providers, so that a health report waits for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+from circuitbreaker import STATE_OPEN
+
+from proxy.application.ports import HealthReport, ProviderHealthChecker
+from proxy.infrastructure.ledger.queue import QueueLedger
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.resilience import Breaker
+
+_logger = logging.getLogger(__name__)
+_CHECK_TIMEOUT_SECONDS = 5.0
+_PROVIDER_INTERVAL_SECONDS = 60.0
+_DATABASE_INTERVAL_SECONDS = 5.0
+_OK, _FIRST_NOT_OK = 200, 300
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEndpoint:
+    """Where a provider is asked whether it is there: `GET models` under its base URL, which costs nothing."""
+
+    base_url: str
+    headers: Mapping[str, str]
+
+
+class HttpHealthChecker:
+    """ProviderHealthChecker by HTTP."""
+
+    def __init__(
+        self,
+        session: ClientSession,
+        providers: Mapping[str, ProviderEndpoint],
+        timeout_seconds: float = _CHECK_TIMEOUT_SECONDS,
+    ) -> None:
+        self._session = session
+        self._providers = providers
+        self._timeout = ClientTimeout(total=timeout_seconds)
+
+    async def is_healthy(self, provider: str) -> bool:
+        endpoint = self._providers[provider]
+        url = endpoint.base_url.rstrip("/") + "/models"
+        try:
+            async with self._session.get(
+                url, headers=endpoint.headers, timeout=self._timeout, allow_redirects=False
+            ) as response:
+                healthy = _OK <= response.status < _FIRST_NOT_OK
+                reason = f"HTTP {response.status}"
+        except (ClientError, OSError, ValueError) as problem:
+            healthy, reason = False, type(problem).__name__
+        if not healthy:
+            _logger.warning("provider is not healthy", extra={"provider": provider, "reason": reason})
+        return healthy
+
+    async def check_all_providers(self) -> Mapping[str, bool]:
+        results = await asyncio.gather(*(self.is_healthy(provider) for provider in self._providers))
+        return dict(zip(self._providers, results, strict=True))
+
+
+class HealthMonitor:
+    """HealthSource: what the last checks saw, and the present state of breaker and ledger."""
+
+    def __init__(
+        self,
+        database: Database,
+        ledger: QueueLedger,
+        checker: ProviderHealthChecker,
+        breakers: Mapping[str, Breaker],
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._checker = checker
+        self._breakers = breakers
+        self._provider_results: Mapping[str, bool] = {}
+        self._providers_checked_at: datetime | None = None
+        self._database_error: str | None = None
+        self._stopping = False
+
+    def stop_serving(self) -> None:
+        """From now on the report says that the gateway is shutting down."""
+        self._stopping = True
+
+    def report(self) -> HealthReport:
+        open_breakers = [name for name, breaker in self._breakers.items() if breaker.state == STATE_OPEN]
+        reasons = ["the gateway is shutting down"] if self._stopping else []
+        if self._ledger.is_full():
+            reasons.append("the ledger is full: its database is behind")
+        if self._breakers and len(open_breakers) == len(self._breakers):
+            reasons.append(f"the circuit breaker of every provider is open: {', '.join(open_breakers)}")
+        degraded = [f"provider {name} did not answer" for name, ok in self._provider_results.items() if not ok]
+        if self._database_error:
+            degraded.append(f"the database is not reachable ({self._database_error})")
+        return HealthReport(
+            cannot_serve=reasons,
+            degraded=degraded,
+            database={
+                "status": "down" if self._database_error else "up",
+                "kind": "postgresql" if self._database.is_postgres else "sqlite",
+                "last_error": self._database_error,
+            },
+            ledger=self._ledger.state(),
+            providers={name: self._provider(name, breaker) for name, breaker in self._breakers.items()},
+        )
+
+    def _provider(self, name: str, breaker: Breaker) -> dict[str, object]:
+        checked = self._providers_checked_at
+        return {
+            "healthy": self._provider_results.get(name),
+            "last_checked_at": checked.isoformat(timespec="seconds") if checked else None,
+            "circuit_breaker": breaker.state,
+            "consecutive_failures": breaker.failure_count,
+            "retry_after_seconds": round(max(0.0, breaker.open_remaining), 1) if breaker.state == STATE_OPEN else None,
+        }
+
+    async def check_database(self) -> None:
+        try:
+            await self._database.ping(_CHECK_TIMEOUT_SECONDS)
+        except DATABASE_ERRORS as problem:
+            self._database_error = type(problem).__name__
+        else:
+            self._database_error = None
+
+    async def check_providers(self) -> None:
+        self._provider_results = await self._checker.check_all_providers()
+        self._providers_checked_at = datetime.now(UTC)
+
+    async def watch(self) -> None:
+        """Checks for ever: the database every few seconds, providers about once a minute."""
+        providers_due = 0.0
+        while True:
+            await self.check_database()
+            if time.monotonic() >= providers_due:
+                await self.check_providers()
+                providers_due = time.monotonic() + _PROVIDER_INTERVAL_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311
+            await asyncio.sleep(_DATABASE_INTERVAL_SECONDS)
+
+
+@asynccontextmanager
+async def watching(monitor: HealthMonitor) -> AsyncIterator[HealthMonitor]:
+    """Runs the monitor's checks in the background until the end."""
+    task = asyncio.create_task(monitor.watch(), name="health monitor")
+    try:
+        yield monitor
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

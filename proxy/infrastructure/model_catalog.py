@@ -1,0 +1,104 @@
+"""The models that the gateway serves: the upstream's list, cached; the price table while there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from proxy.application.ports import PriceBook
+from proxy.domain.pricing import ModelPricing
+from proxy.domain.routing import AUTO
+from proxy.domain.values import ModelName
+from proxy.infrastructure.health import ProviderEndpoint
+
+_logger = logging.getLogger(__name__)
+_FETCH_TIMEOUT_SECONDS = 10.0
+_RETRY_SECONDS = 30.0
+_OK = 200
+
+_Model = dict[str, Any]
+_AUTO_MODEL: _Model = {
+    "id": AUTO,
+    "object": "model",
+    "created": 0,
+    "owned_by": "llmgateway",
+    "name": "Auto",
+    "description": "The gateway chooses the model by the length of the prompt, and falls back to others.",
+}
+
+
+class UpstreamModelCatalog:
+    """ModelCatalog over an upstream's `GET models`.
+
+    The list is asked for when it is first wanted and again when `ttl_seconds` have passed. An upstream that fails is
+    left alone for half a minute, and the last list is served meanwhile.
+    """
+
+    def __init__(
+        self, session: ClientSession, endpoint: ProviderEndpoint, prices: PriceBook, ttl_seconds: float
+    ) -> None:
+        self._session = session
+        self._endpoint = endpoint
+        self._prices = prices
+        self._ttl_seconds = ttl_seconds
+        self._models: Mapping[str, _Model] = {}
+        self._fresh_until = 0.0
+        self._asking = asyncio.Lock()
+
+    async def list_models(self) -> Sequence[Mapping[str, Any]]:
+        return list((await self._current()).values())
+
+    async def get_model(self, model_id: str) -> Mapping[str, Any] | None:
+        return (await self._current()).get(model_id)
+
+    async def _current(self) -> Mapping[str, _Model]:
+        if time.monotonic() >= self._fresh_until:
+            async with self._asking:
+                if time.monotonic() >= self._fresh_until:
+                    await self._refresh()
+        served = self._models or {price.model.value: _from_price(price) for price in self._prices.current().values()}
+        return {AUTO: _AUTO_MODEL, **served}
+
+    async def _refresh(self) -> None:
+        try:
+            self._models = await self._fetch()
+            self._fresh_until = time.monotonic() + self._ttl_seconds
+        except (ClientError, OSError, ValueError) as problem:
+            self._fresh_until = time.monotonic() + _RETRY_SECONDS
+            _logger.warning("model list not refreshed", extra={"reason": type(problem).__name__})
+
+    async def _fetch(self) -> Mapping[str, _Model]:
+        url = self._endpoint.base_url.rstrip("/") + "/models"
+        timeout = ClientTimeout(total=_FETCH_TIMEOUT_SECONDS)
+        async with self._session.get(
+            url, headers=self._endpoint.headers, timeout=timeout, allow_redirects=False
+        ) as response:
+            if response.status != _OK:
+                raise ValueError(f"HTTP {response.status}")
+            listed = (await response.json(content_type=None)).get("data")
+        return {model["id"]: _in_openai_shape(model) for model in listed if isinstance(model.get("id"), str)}
+
+
+def _in_openai_shape(model: _Model) -> _Model:
+    """The upstream's entry with the members that OpenAI's clients require; nothing it has is changed."""
+    owner = ModelName(model["id"]).provider if model["id"].strip() else "unknown"
+    return {**model, "object": "model", "created": model.get("created", 0), "owned_by": model.get("owned_by", owner)}
+
+
+def _from_price(price: ModelPricing) -> _Model:
+    return {
+        "id": price.model.value,
+        "object": "model",
+        "created": int(price.updated_at.timestamp()),
+        "owned_by": price.provider,
+        "context_length": price.max_context_tokens,
+        "pricing": {
+            "prompt": f"{price.input_cost_per_1m_tokens / 1_000_000:f}",
+            "completion": f"{price.output_cost_per_1m_tokens / 1_000_000:f}",
+        },
+    }

@@ -1,0 +1,50 @@
+"""Logs on stderr: one JSON object a line, or coloured text for people. Stdout is left to commands' own output."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+_MAX_VALUE_CHARACTERS = 2000
+
+
+def configure_logging(level: str, log_format: str | None = None) -> None:
+    """Send all logging through one handler. `log_format` is `json` or `pretty`; None: pretty on a terminal only.
+
+    Standard `logging` calls are used everywhere; facts go into `extra`, never into the message, so that neither a new
+    line nor an escape sequence from a request can forge a line.
+    """
+    pretty = log_format == "pretty" or (log_format is None and sys.stderr.isatty())
+    renderer = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(default=str)
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(),
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _cap_values,
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([] if pretty else [structlog.processors.format_exc_info]),
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for chatty in ("aiohttp.access", "aiohttp.server", "asyncio", "piccolo", "semantic_kernel"):
+        logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
+
+
+def _cap_values(_logger: logging.Logger, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """No value longer than a log line should be, and no control characters."""
+    for key, value in event.items():
+        if isinstance(value, str) and not (value.isprintable() and len(value) <= _MAX_VALUE_CHARACTERS):
+            event[key] = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value[:_MAX_VALUE_CHARACTERS])
+    return event
