@@ -1,0 +1,33 @@
+"""What handlers and middlewares find in the application and in a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from proxy.application.exchange import Exchange
+from proxy.application.orchestrator import KernelOrchestrator
+from proxy.application.ports import HealthSource, ModelCatalog
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The use cases and limits that the HTTP layer works with.
+
+    `master_key` is what clients must send as bearer token, None when the gateway is open. `body_timeout_seconds`
+    bounds the reading of a request's body.
+    """
+
+    orchestrator: KernelOrchestrator
+    models: ModelCatalog
+    health: HealthSource
+    master_key: str | None
+    max_body_bytes: int
+    body_timeout_seconds: float
+
+
+GATEWAY = web.AppKey("gateway", Gateway)
+
+REQUEST_ID = web.RequestKey("request_id", str)
+EXCHANGE = web.RequestKey("exchange", Exchange)

@@ -1,0 +1,43 @@
+"""GET /health, /health/live and /health/ready: need no key and wait for nothing."""
+
+from __future__ import annotations
+
+import time
+
+from aiohttp import web
+
+from proxy import __version__
+from proxy.api.app_keys import GATEWAY
+
+_STARTED = time.monotonic()
+_UNAVAILABLE = 503
+
+
+async def health(request: web.Request) -> web.Response:
+    """Everything that is known of the gateway's parts; always 200, read `status`."""
+    report = request.app[GATEWAY].health.report()
+    status = "unavailable" if report.cannot_serve else "degraded" if report.degraded else "ok"
+    return web.json_response(
+        {
+            "status": status,
+            "version": __version__,
+            "uptime_seconds": round(time.monotonic() - _STARTED, 1),
+            "problems": [*report.cannot_serve, *report.degraded],
+            "database": report.database,
+            "ledger": report.ledger,
+            "providers": report.providers,
+        }
+    )
+
+
+async def live(_request: web.Request) -> web.Response:
+    """The process runs and its event loop turns."""
+    return web.json_response({"status": "alive"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Whether a request would be served now; 503 with the reasons if not."""
+    report = request.app[GATEWAY].health.report()
+    if report.cannot_serve:
+        return web.json_response({"status": "not ready", "reasons": list(report.cannot_serve)}, status=_UNAVAILABLE)
+    return web.json_response({"status": "ready", "degraded": list(report.degraded)})

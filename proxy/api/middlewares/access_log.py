@@ -1,0 +1,56 @@
+"""One log line for each request, when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from proxy.api.app_keys import EXCHANGE, REQUEST_ID
+
+_logger = logging.getLogger("proxy.access")
+_QUIET_PATHS = ("/health/live", "/health/ready", "/health")
+
+
+@web.middleware
+async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Never logs bodies, query strings or headers: prompts and keys are in them."""
+    started = time.perf_counter()
+    status: int | str = "cancelled"
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    except asyncio.CancelledError:
+        status = "client disconnected"
+        raise
+    finally:
+        level = logging.DEBUG if request.path in _QUIET_PATHS else logging.INFO
+        if _logger.isEnabledFor(level):
+            _logger.log(level, "request", extra=_facts(request, status, time.perf_counter() - started))
+
+
+def _facts(request: web.Request, status: int | str, seconds: float) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "request_id": request[REQUEST_ID],
+        "method": request.method,
+        "path": request.path,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+    }
+    row = request[EXCHANGE].booked if EXCHANGE in request else None
+    if row is not None:
+        cost = row.cost()
+        facts |= {
+            "outcome": row.status.value,
+            "model": row.model.value,
+            "stream": row.stream,
+            "attempts": row.attempts,
+            "input_tokens": row.input_tokens.value,
+            "output_tokens": row.output_tokens.value,
+            "cost_usd": None if cost is None else f"{cost.usd:f}",
+        }
+    return facts

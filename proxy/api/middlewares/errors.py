@@ -1,0 +1,68 @@
+"""The one place where exceptions become answers."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from proxy.api.app_keys import REQUEST_ID
+from proxy.api.openai.errors import error_object, error_response, error_type, json_error
+from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound, UpstreamError
+
+_logger = logging.getLogger(__name__)
+_OURS_TO_MEND = (401, 402)  # the upstream's: our key, our credits
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """OpenAI's error object for everything that is raised below. Nothing of a defect but its request id is told."""
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        _log(request, error)
+        response = error_response(error)
+    except web.HTTPException as refusal:
+        response = _from_aiohttp(request, refusal)
+    except Exception:
+        _logger.exception("defect", extra={"request_id": request[REQUEST_ID], "path": request.path})
+        message = f"The gateway failed to handle this request. Request id: {request[REQUEST_ID]}"
+        body = {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
+        response = json_error(500, body)
+    if not request.content.is_eof() and request.can_read_body:
+        response.force_close()  # an unread body must not be taken for the next request
+    return response
+
+
+def _log(request: web.Request, error: GatewayError) -> None:
+    if not isinstance(error, UpstreamError):
+        return
+    level = logging.ERROR if error.status in _OURS_TO_MEND else logging.WARNING
+    _logger.log(
+        level,
+        "upstream failed the request",
+        extra={
+            "request_id": request[REQUEST_ID],
+            "provider": error.provider,
+            "upstream_status": error.status,
+            "kind": error.kind,
+            "reason": str(error),
+        },
+    )
+
+
+def _from_aiohttp(request: web.Request, refusal: web.HTTPException) -> web.Response:
+    """aiohttp raises for what its router and its parser refuse, with plain text bodies."""
+    error: GatewayError | None = None
+    if isinstance(refusal, web.HTTPMethodNotAllowed):
+        error = MethodNotAllowed(request.method, request.path, sorted(refusal.allowed_methods))
+    elif isinstance(refusal, web.HTTPNotFound):
+        error = RouteNotFound(f"Unknown path {request.path}. The API is under /v1; see /docs.")
+    elif isinstance(refusal, web.HTTPRequestEntityTooLarge):
+        error = BodyTooLarge(request.client_max_size)
+    if error is not None:
+        return error_response(error)
+    body = error_object(GatewayError(refusal.reason))
+    body["error"] |= {"type": error_type(refusal.status), "code": None}
+    return json_error(refusal.status, body)

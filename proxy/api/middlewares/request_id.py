@@ -1,0 +1,29 @@
+"""Gives each request an id: the client's own when it is well-formed, else a new one."""
+
+from __future__ import annotations
+
+import re
+from uuid import uuid4
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from proxy.api.app_keys import REQUEST_ID
+
+HEADER = "x-request-id"
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@web.middleware
+async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The id is in `request[REQUEST_ID]`, and in every answer by `send_request_id`."""
+    offered = request.headers.get(HEADER, "")
+    request[REQUEST_ID] = offered if _WELL_FORMED.fullmatch(offered) else f"req-{uuid4().hex}"
+    return await handler(request)
+
+
+async def send_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler: streams send their headers long before their handler returns."""
+    if REQUEST_ID in request:
+        response.headers[HEADER] = request[REQUEST_ID]
+    response.headers["Server"] = "llmgateway"

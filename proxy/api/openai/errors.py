@@ -1,0 +1,158 @@
+"""From the gateway's errors to OpenAI's error object: the one place that gives HTTP statuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from proxy.domain.errors import (
+    AllProvidersFailed,
+    BodyTooLarge,
+    CircuitOpen,
+    GatewayError,
+    InvalidRequest,
+    InvalidUpstreamAnswer,
+    InvalidValue,
+    LedgerFull,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotAuthenticated,
+    NotServing,
+    PermanentUpstreamError,
+    RouteNotFound,
+    StreamBroken,
+    TokenLimitExceeded,
+    TransientUpstreamError,
+    UnsupportedContentEncoding,
+    UnsupportedMediaType,
+    UpstreamError,
+)
+
+# Status and `code` of each error; an UpstreamError keeps the upstream's own status where the table says None.
+TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
+    InvalidValue: (400, "invalid_value"),
+    InvalidRequest: (400, "invalid_request"),
+    TokenLimitExceeded: (400, "context_length_exceeded"),
+    BodyTooLarge: (413, "request_too_large"),
+    UnsupportedMediaType: (415, "unsupported_media_type"),
+    UnsupportedContentEncoding: (415, "unsupported_content_encoding"),
+    NotAuthenticated: (401, "invalid_api_key"),
+    RouteNotFound: (404, "unknown_url"),
+    MethodNotAllowed: (405, "method_not_allowed"),
+    ModelNotFound: (404, "model_not_found"),
+    NotServing: (503, "service_unavailable"),
+    LedgerFull: (503, "ledger_full"),
+    CircuitOpen: (503, "provider_unavailable"),
+    AllProvidersFailed: (502, "all_providers_failed"),
+    UpstreamError: (None, "upstream_error"),
+    TransientUpstreamError: (None, "upstream_error"),
+    PermanentUpstreamError: (None, "upstream_error"),
+    InvalidUpstreamAnswer: (502, "invalid_upstream_answer"),
+    StreamBroken: (502, "stream_broken"),
+    GatewayError: (500, "internal_error"),
+}
+
+_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+}
+_UNAUTHORIZED, _BAD_GATEWAY, _GATEWAY_TIMEOUT = 401, 502, 504
+_FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _LAST_ERROR = 400, 500, 599
+_RATE_LIMITED, _UNAVAILABLE = 429, 503
+_DEFAULT_RETRY_AFTER_SECONDS = 1
+
+
+def status_of(error: GatewayError) -> int:
+    """The HTTP status that tells a client of this error."""
+    status, _ = _row(error)
+    if status is not None or not isinstance(error, UpstreamError):
+        return status or _FIRST_SERVER_ERROR
+    if error.status is None:
+        return _GATEWAY_TIMEOUT if error.kind == "timeout" else _BAD_GATEWAY
+    if error.status == _UNAUTHORIZED or not _FIRST_CLIENT_ERROR <= error.status <= _LAST_ERROR:
+        return _BAD_GATEWAY  # 401 is about the gateway's own key: the client's is good
+    return error.status
+
+
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """`{"error": {message, type, param, code}}`, with whatever else the upstream's error object had."""
+    status = status_of(error)
+    _, code = _row(error)
+    members: dict[str, Any] = {"message": str(error), "type": error_type(status), "param": None, "code": code}
+    if isinstance(error, InvalidRequest):
+        members |= {"param": error.param, "code": error.code or code}
+    elif isinstance(error, AllProvidersFailed):
+        attempts = zip(error.attempted, error.failures, strict=False)
+        members["metadata"] = {"attempts": [{"model": m, "error": str(failure)} for m, failure in attempts]}
+    elif isinstance(error, UpstreamError) and error.status == _UNAUTHORIZED:
+        members |= {
+            "message": f"{error.provider} rejected the gateway's own API key. Your key is fine; tell the operator.",
+            "code": "upstream_authentication_failed",
+        }
+    elif isinstance(error, UpstreamError):
+        known = {key: value for key, value in error.details.items() if value is not None or key not in members}
+        members |= known | {"message": str(error)}
+    return {"error": members}
+
+
+def error_type(status: int) -> str:
+    """OpenAI's word for errors of that status."""
+    if status >= _FIRST_SERVER_ERROR:
+        return "server_error"
+    return _TYPES.get(status, "invalid_request_error")
+
+
+def error_headers(error: GatewayError) -> dict[str, str]:
+    """Retry-After where coming back later helps; `x-should-retry: false` where the gateway has retried already.
+
+    The OpenAI SDKs obey both; without the latter 4 attempts here become 12.
+    """
+    headers: dict[str, str] = {}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
+    elif isinstance(error, NotServing):
+        headers["Retry-After"] = _seconds(error.retry_after_seconds)
+    elif isinstance(error, UpstreamError):
+        headers |= error.headers
+        if error.retry_after_seconds is not None:
+            headers["Retry-After"] = _seconds(error.retry_after_seconds)
+        elif status_of(error) in (_RATE_LIMITED, _UNAVAILABLE):
+            headers["Retry-After"] = str(_DEFAULT_RETRY_AFTER_SECONDS)
+        if error.retries_exhausted:
+            headers["x-should-retry"] = "false"
+    elif isinstance(error, AllProvidersFailed):
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+def error_response(error: GatewayError) -> web.Response:
+    """The whole answer to a request that ends with this error, before anything else was sent."""
+    return json_error(status_of(error), error_object(error), error_headers(error))
+
+
+def json_error(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+    """An error answer. Lone surrogates stay escapes, so that any text can be sent."""
+    return web.Response(status=status, text=json.dumps(body), content_type="application/json", headers=headers)
+
+
+def error_event(error: GatewayError) -> bytes:
+    """The server-sent event that tells of an error in the middle of a stream; both OpenAI SDKs raise on it.
+
+    It begins with a blank line, in case what came before did not end with one.
+    """
+    return b"\n\ndata: " + json.dumps(error_object(error)).encode() + b"\n\n"
+
+
+def _row(error: GatewayError) -> tuple[int | None, str | None]:
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def _seconds(value: float) -> str:
+    return str(max(1, math.ceil(value)))

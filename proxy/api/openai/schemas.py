@@ -1,0 +1,241 @@
+"""The API's description for machines: an OpenAPI 3.1 document, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from proxy import __version__
+from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS, STREAM
+from proxy.api.openai.errors import error_object, status_of
+from proxy.api.openai.object_schemas import object_schemas
+
+Document = dict[str, Any]
+
+_DESCRIPTION = """\
+An OpenAI-compatible gateway: point any OpenAI client's `base_url` at `/v1` of this server.
+
+Fields that the gateway does not know pass through. Every request is booked once, with its tokens and cost.
+"""
+
+_ERRORS_OF_EVERY_PATH = (405, 500)
+_ERROR_HEADERS = {
+    405: ("Allow",),
+    402: ("Retry-After",),
+    429: ("Retry-After", "x-should-retry"),
+    500: ("x-should-retry",),
+    502: ("x-should-retry",),
+    503: ("Retry-After", "x-should-retry"),
+    504: ("x-should-retry",),
+}
+_ANSWER_HEADERS = (
+    "x-gateway-provider",
+    "x-gateway-model",
+    "x-gateway-attempts",
+    "x-gateway-cost-usd",
+    "x-gateway-overhead-ms",
+)
+
+
+@cache
+def openapi_document() -> Document:
+    """The whole document; one object for all callers, so do not change it."""
+    api = {
+        "/chat/completions": {"post": _create_chat_completion()},
+        "/models": {"get": _list_models()},
+        "/models/{model_id}": {"get": _get_model()},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "LLM Gateway", "version": __version__, "description": _DESCRIPTION},
+        "servers": [{"url": "/", "description": "This gateway."}],
+        "security": [{"bearer": []}, {}],
+        "tags": [
+            {"name": "chat"},
+            {"name": "models"},
+            {"name": "health", "description": "Needs no key and waits for nothing."},
+            {"name": "without /v1", "description": "The same, for clients whose base URL lacks `/v1`."},
+        ],
+        "paths": {
+            **{f"/v1{path}": item for path, item in api.items()},
+            **_health_paths(),
+            **{path: _without_v1(item) for path, item in api.items()},
+        },
+        "components": {
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The gateway's key (LLMGATEWAY_MASTER_KEY). Not needed where none is set.",
+                }
+            },
+            "schemas": object_schemas(),
+            "parameters": _parameters(),
+            "headers": _headers(),
+            "responses": {f"Error{status}": response for status, response in _error_responses().items()},
+        },
+    }
+
+
+def _create_chat_completion() -> Document:
+    return {
+        "tags": ["chat"],
+        "operationId": "createChatCompletion",
+        "summary": "Create a chat completion",
+        "description": "Answers with JSON, or with server-sent events if `stream` is true, whatever `Accept` says. "
+        "A stream that breaks ends with an event that holds an error object, and without `[DONE]`.",
+        "parameters": [_ref("parameters", name) for name in ("RequestId", "Referer", "Title")],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _ref("schemas", "ChatCompletionRequest"),
+                    "examples": REQUESTS,
+                }
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "The upstream's answer.",
+                "headers": _header_refs(_ANSWER_HEADERS),
+                "content": {
+                    "application/json": {"schema": _ref("schemas", "ChatCompletion"), "example": ANSWER},
+                    "text/event-stream": {
+                        "schema": {
+                            "type": "string",
+                            "description": "Events whose data is a ChatCompletionChunk, comments, and at the end "
+                            "`data: [DONE]`.",
+                        },
+                        "example": STREAM,
+                    },
+                },
+            },
+            **_error_refs(_error_responses()),
+            "default": {
+                "description": "Other errors of the upstream keep their status (408, 409, 422, 529, …).",
+                "headers": _header_refs(["Retry-After", "x-should-retry"]),
+                "content": _json("Error"),
+            },
+        },
+    }
+
+
+def _list_models() -> Document:
+    return {
+        "tags": ["models"],
+        "operationId": "listModels",
+        "summary": "List the models",
+        "parameters": [_ref("parameters", "RequestId")],
+        "responses": {"200": _answer("What the gateway serves.", "ModelList"), **_error_refs([401])},
+    }
+
+
+def _get_model() -> Document:
+    return {
+        "tags": ["models"],
+        "operationId": "getModel",
+        "summary": "Get a model",
+        "parameters": [_ref("parameters", "ModelId"), _ref("parameters", "RequestId")],
+        "responses": {"200": _answer("The model.", "Model"), **_error_refs([401, 404])},
+    }
+
+
+def _health_paths() -> Document:
+    def get(name: str, summary: str, responses: Document) -> Document:
+        return {
+            "get": {
+                "tags": ["health"],
+                "operationId": name,
+                "summary": summary,
+                "security": [],
+                "responses": {**responses, **_error_refs()},
+            }
+        }
+
+    ready = {
+        "200": _answer("A request would be served now.", "Ready"),
+        "503": _answer("A request would be refused now.", "NotReady"),
+    }
+    return {
+        "/health": get("health", "What is known of the gateway's parts", {"200": _answer("See `status`.", "Health")}),
+        "/health/live": get("live", "Whether the process runs", {"200": _answer("It does.", "Alive")}),
+        "/health/ready": get("ready", "Whether requests are served", ready),
+    }
+
+
+def _without_v1(item: Mapping[str, Document]) -> Document:
+    return {
+        method: {**operation, "tags": ["without /v1"], "operationId": f"{operation['operationId']}WithoutV1"}
+        for method, operation in item.items()
+    }
+
+
+def _parameters() -> Document:
+    def header(name: str, description: str) -> Document:
+        return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+
+    return {
+        "RequestId": header(
+            "x-request-id",
+            "Your own id for the request: letters, digits, `.`, `_` and `-`, at most 128. Any other is replaced.",
+        ),
+        "Referer": header("HTTP-Referer", "Your application's address, for OpenRouter's rankings. Sent on."),
+        "Title": header("X-Title", "Your application's name, for OpenRouter's rankings. Sent on."),
+        "ModelId": {
+            "name": "model_id",
+            "in": "path",
+            "required": True,
+            "description": "May hold slashes, encoded or not.",
+            "schema": {"type": "string"},
+            "example": "auto",
+        },
+    }
+
+
+def _headers() -> Document:
+    def header(kind: str, description: str) -> Document:
+        return {"description": description, "schema": {"type": kind}}
+
+    return {
+        "x-request-id": header("string", "The request's id, also in the gateway's logs and ledger."),
+        "x-gateway-provider": header("string", "Who answered."),
+        "x-gateway-model": header("string", "The model that answered."),
+        "x-gateway-attempts": header("integer", "Upstream calls that were made, retries and fallbacks included."),
+        "x-gateway-cost-usd": header("string", "The cost as a decimal, where it is known before the answer is sent."),
+        "x-gateway-overhead-ms": header("number", "Time spent in the gateway itself."),
+        "Retry-After": header("integer", "Seconds to wait before another try."),
+        "x-should-retry": header("string", "`false` where the gateway has retried already; OpenAI's SDKs obey it."),
+        "Allow": header("string", "The methods that the path takes."),
+    }
+
+
+def _error_responses() -> dict[int, Document]:
+    return {
+        status_of(error): {
+            "description": description,
+            "headers": _header_refs(_ERROR_HEADERS.get(status_of(error), ())),
+            "content": _json("Error", example=error_object(error)),
+        }
+        for description, error in ERRORS
+    }
+
+
+def _error_refs(statuses: Iterable[int] = ()) -> Document:
+    return {str(status): _ref("responses", f"Error{status}") for status in sorted({*statuses, *_ERRORS_OF_EVERY_PATH})}
+
+
+def _answer(description: str, schema: str) -> Document:
+    return {"description": description, "headers": _header_refs(), "content": _json(schema)}
+
+
+def _json(schema: str, **more: Any) -> Document:
+    return {"application/json": {"schema": _ref("schemas", schema), **more}}
+
+
+def _header_refs(names: Iterable[str] = ()) -> Document:
+    return {name: _ref("headers", name) for name in ("x-request-id", *names)}
+
+
+def _ref(kind: str, name: str) -> Document:
+    return {"$ref": f"#/components/{kind}/{name}"}

@@ -1,0 +1,37 @@
+"""Every path, and who answers it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy.api.app_keys import GATEWAY, Gateway
+from proxy.api.handlers.chat_completions import create_chat_completion
+from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
+from proxy.api.handlers.health import health, live, ready
+from proxy.api.handlers.models import get_model, list_models
+from proxy.api.middlewares import MIDDLEWARES
+from proxy.api.middlewares.request_id import send_request_id
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_post("/v1/chat/completions", create_chat_completion)
+    app.router.add_post("/chat/completions", create_chat_completion)
+    app.router.add_get("/v1/models", list_models)
+    app.router.add_get("/models", list_models)
+    app.router.add_get("/v1/models/{model_id:.+}", get_model)
+    app.router.add_get("/models/{model_id:.+}", get_model)
+    app.router.add_get("/health", health)
+    app.router.add_get("/health/live", live)
+    app.router.add_get("/health/ready", ready)
+    app.router.add_get("/openapi.json", openapi_json)
+    app.router.add_get("/docs", docs_page)
+    app.router.add_get("/docs/{name}", docs_asset)
+
+
+def create_api(gateway: Gateway) -> web.Application:
+    """The HTTP application over the given use cases; knows no adapter."""
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=gateway.max_body_bytes)
+    app[GATEWAY] = gateway
+    app.on_response_prepare.append(send_request_id)
+    add_routes(app)
+    return app

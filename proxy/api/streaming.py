@@ -1,0 +1,47 @@
+"""Relaying a stream to a client, and being honest about how it ended."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy.api.answer_headers import answer_headers
+from proxy.api.openai.errors import error_event
+from proxy.application.exchange import Exchange
+from proxy.application.orchestrator import AnswerStream
+from proxy.domain.errors import StreamBroken
+
+_WRITE_BUFFER_BYTES = 16 * 1024
+
+
+async def relay(request: web.Request, exchange: Exchange, stream: AnswerStream) -> web.StreamResponse:
+    """Writes the stream as it comes, at the speed of the slower side.
+
+    A stream that broke ends with an error event and without `[DONE]`. A client that hangs up ends the upstream call.
+    """
+    response = web.StreamResponse(headers=answer_headers(stream.answer, exchange))
+    response.content_type = stream.answer.content_type
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    exchange.answering(response.status)
+    try:
+        if request.transport is not None:  # a slow reader's unread bytes wait upstream, not here
+            request.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        await response.prepare(request)
+        await _write_all(response, exchange, stream)
+        await response.write_eof()
+    except ConnectionError:
+        exchange.abandoned()
+    finally:
+        await stream.aclose()
+    return response
+
+
+async def _write_all(response: web.StreamResponse, exchange: Exchange, stream: AnswerStream) -> None:
+    try:
+        async for chunk in stream:
+            await response.write(chunk)
+    except StreamBroken as error:
+        exchange.failed(error)
+        exchange.settle()
+        if not error.told:
+            await response.write(error_event(error))
