@@ -1,0 +1,5 @@
+"""`python -m proxy` is `llmgateway`."""
+
+from proxy.cli import main
+
+main()

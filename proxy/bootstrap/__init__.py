@@ -1,0 +1,5 @@
+"""The composition root: the only place that knows which adapter stands behind which port.
+
+`storage` composes the database alone, for commands that need no more; `gateway` composes everything, and imports
+Semantic Kernel, which takes seconds.
+"""

@@ -1,0 +1,140 @@
+"""Composing the whole gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+
+from proxy.api.app_keys import Gateway
+from proxy.api.routes import create_api
+from proxy.application.kernel_factory import KernelFactory
+from proxy.application.orchestrator import KernelOrchestrator
+from proxy.bootstrap.storage import migrated_database
+from proxy.domain.routing import ModelPolicy
+from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
+from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
+from proxy.infrastructure.demo import demo_upstream
+from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, ProviderEndpoint, watching
+from proxy.infrastructure.http import client_session
+from proxy.infrastructure.ledger.queue import queue_ledger
+from proxy.infrastructure.model_catalog import UpstreamModelCatalog
+from proxy.infrastructure.persistence.bulk_insert import row_writer
+from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing, price_book
+from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy, Timing
+from proxy.settings import Settings
+
+_SERVICE_ID = "openrouter"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGateway:
+    """The application, and what a command line wants to say of it."""
+
+    app: web.Application
+    upstream: str
+    database: str
+    stop_serving: Callable[[], None]
+
+
+@asynccontextmanager
+async def running_gateway(settings: Settings, timing: Timing | None = None) -> AsyncIterator[RunningGateway]:
+    """Everything started in order, and stopped in the reverse order at the end.
+
+    database → upstream (the demo, without a key) → client session → prices → ledger → health checks. The ledger is
+    flushed after the last request has ended and before its database is closed. `timing` is how retries and the breaker
+    see time pass; the real thing by default.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(migrated_database(settings))
+        wire_settings = await _upstream(settings, stack)
+        session = await stack.enter_async_context(
+            client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
+        )
+        pricing = PiccoloModelPricing(database)
+        prices = await stack.enter_async_context(price_book(pricing))
+        writer = await stack.enter_async_context(row_writer(database))
+        ledger = await stack.enter_async_context(queue_ledger(writer, settings.ledger_queue_rows))
+
+        timing = timing or Timing()
+        breaker = Breaker(
+            wire_settings.provider,
+            failure_threshold=settings.circuit_breaker_failure_threshold,
+            cooldown_seconds=settings.circuit_breaker_cooldown_seconds,
+            clock=timing.clock,
+        )
+        endpoint = _endpoint(wire_settings)
+        checker = HttpHealthChecker(session, {wire_settings.provider: endpoint})
+        monitor = HealthMonitor(database, ledger, checker, {wire_settings.provider: breaker})
+        await stack.enter_async_context(watching(monitor))
+
+        policy = _model_policy(settings)
+        service = _service(settings, wire_settings, session, breaker, timing)
+        app = create_api(
+            Gateway(
+                orchestrator=KernelOrchestrator(
+                    kernel=KernelFactory([service], pricing, policy).create(),
+                    service_id=_SERVICE_ID,
+                    provider_name=wire_settings.provider,
+                    policy=policy,
+                    ledger=ledger,
+                    prices=prices,
+                    request_timeout_seconds=settings.request_timeout_seconds,
+                ),
+                models=UpstreamModelCatalog(session, endpoint, prices, settings.models_cache_seconds),
+                health=monitor,
+                master_key=_secret(settings.llmgateway_master_key),
+                max_body_bytes=settings.max_body_bytes,
+                body_timeout_seconds=settings.body_timeout_seconds,
+            )
+        )
+        upstream = "demo upstream (built in)" if settings.uses_demo_upstream else settings.openrouter_base_url
+        yield RunningGateway(app, upstream, database.description, monitor.stop_serving)
+
+
+async def _upstream(settings: Settings, stack: AsyncExitStack) -> WireSettings:
+    demo = settings.uses_demo_upstream
+    return WireSettings(
+        provider="Demo" if demo else "OpenRouter",
+        base_url=await stack.enter_async_context(demo_upstream()) if demo else settings.openrouter_base_url,
+        api_key=_secret(settings.openrouter_api_key) or "",
+        first_byte_timeout_seconds=settings.openrouter_timeout_seconds,
+        idle_timeout_seconds=settings.stream_idle_timeout_seconds,
+        stream_total_timeout_seconds=settings.stream_total_timeout_seconds,
+        stream_hold_seconds=settings.stream_hold_seconds,
+    )
+
+
+def _service(
+    settings: Settings, wire_settings: WireSettings, session: aiohttp.ClientSession, breaker: Breaker, timing: Timing
+) -> OpenRouterChatCompletion:
+    retries = RetryPolicy(
+        max_retries=settings.retry_max_retries,
+        base_seconds=settings.retry_base_seconds,
+        retry_after_cap_seconds=settings.retry_after_cap_seconds,
+    )
+    wire = Wire(wire_settings, session, Resilience(breaker, retries, timing))
+    return OpenRouterChatCompletion(wire, ai_model_id=settings.auto_default_model, service_id=_SERVICE_ID)
+
+
+def _endpoint(wire_settings: WireSettings) -> ProviderEndpoint:
+    headers = {"Authorization": f"Bearer {wire_settings.api_key}"} if wire_settings.api_key else {}
+    return ProviderEndpoint(wire_settings.base_url, headers)
+
+
+def _model_policy(settings: Settings) -> ModelPolicy:
+    return ModelPolicy(
+        default_model=settings.auto_default_model,
+        large_context_model=settings.auto_large_context_model,
+        balanced_model=settings.auto_balanced_model,
+        large_context_threshold_tokens=settings.auto_large_context_threshold_tokens,
+        max_prompt_tokens=settings.auto_max_prompt_tokens,
+    )
+
+
+def _secret(value: object) -> str | None:
+    get = getattr(value, "get_secret_value", None)
+    return None if get is None else str(get())

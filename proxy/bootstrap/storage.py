@@ -1,0 +1,47 @@
+"""Composing the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from proxy.application.ports import RequestLogRepository
+from proxy.infrastructure.persistence.database import Database, bind, open_database
+from proxy.infrastructure.persistence.engine import default_url
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.migrations import migrate
+from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+from proxy.settings import Settings
+
+__all__ = ["DATABASE_ERRORS", "database_description", "migrate_database", "migrated_database", "request_logs"]
+
+
+def database_url(settings: Settings) -> str:
+    """DATABASE_URL, or the SQLite file in the data directory."""
+    return settings.database_url or default_url(settings.llmgateway_data_dir)
+
+
+def database_description(settings: Settings) -> str:
+    """The database for people, without its password. Raises InvalidValue for a URL of no known kind."""
+    return bind(database_url(settings)).description
+
+
+async def migrate_database(settings: Settings) -> list[str]:
+    """Bring the schema up to date; returns what was applied. Raises InvalidValue or DATABASE_ERRORS."""
+    async with open_database(database_url(settings)) as database:
+        return await migrate(database)
+
+
+@asynccontextmanager
+async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
+    """The open database, its schema up to date. Raises InvalidValue or DATABASE_ERRORS."""
+    async with open_database(database_url(settings)) as database:
+        await migrate(database)
+        yield database
+
+
+@asynccontextmanager
+async def request_logs(settings: Settings) -> AsyncIterator[RequestLogRepository]:
+    """The booked requests. Raises InvalidValue or DATABASE_ERRORS."""
+    async with migrated_database(settings) as database:
+        yield PiccoloRequestLogs(database)

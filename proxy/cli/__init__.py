@@ -1,0 +1,26 @@
+"""The `llmgateway` command. What a command needs is imported when it runs: `--help` must not take three seconds."""
+
+from __future__ import annotations
+
+import click
+
+from proxy import __version__
+from proxy.cli.check_config import check_config
+from proxy.cli.health import health
+from proxy.cli.logs import logs
+from proxy.cli.migrate import migrate
+from proxy.cli.models import models
+from proxy.cli.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llmgateway")
+def main() -> None:
+    """LLM Gateway: an OpenAI-compatible reverse proxy that books every request exactly once.
+
+    Settings come from environment variables; `llmgateway check-config` shows them all.
+    """
+
+
+for command in (serve, migrate, check_config, logs, models, health):
+    main.add_command(command)

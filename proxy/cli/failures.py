@@ -1,0 +1,35 @@
+"""Telling people what went wrong, in one sentence and without a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from proxy.domain.errors import InvalidValue
+from proxy.settings import Settings, explain
+
+_T = TypeVar("_T")
+
+
+def settings_or_fail(**given: object) -> Settings:
+    """The settings from the environment, with options given on the command line before them."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as problem:
+        raise click.ClickException("Settings are not valid.\n  " + "\n  ".join(explain(problem))) from None
+
+
+def with_database(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of work on the database; its trouble as a message."""
+    from proxy.bootstrap.storage import DATABASE_ERRORS  # noqa: PLC0415
+
+    try:
+        return asyncio.run(work)
+    except InvalidValue as problem:
+        raise click.ClickException(str(problem)) from None
+    except DATABASE_ERRORS as problem:
+        raise click.ClickException(f"The database is not available ({type(problem).__name__}): {problem}") from None

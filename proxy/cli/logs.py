@@ -1,0 +1,119 @@
+"""llmgateway logs"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Literal
+
+import click
+
+from proxy.cli.failures import settings_or_fail, with_database
+from proxy.domain.request_log import RequestLog
+from proxy.domain.values import CostAmount
+from proxy.settings import Settings
+
+
+@click.command()
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many rows.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: rows and totals.")
+def logs(limit: int, as_json: bool) -> None:
+    """Show the last requests, newest first, with their tokens and cost."""
+    rows = with_database(_recent(settings_or_fail(), limit))
+    if as_json:
+        click.echo(json.dumps({"rows": [as_dict(row) for row in rows], "totals": totals(rows)}, indent=2))
+    else:
+        _print_table(rows)
+
+
+async def _recent(settings: Settings, limit: int) -> Sequence[RequestLog]:
+    from proxy.bootstrap.storage import request_logs  # noqa: PLC0415
+
+    async with request_logs(settings) as repository:
+        return await repository.get_recent(limit)
+
+
+def as_dict(row: RequestLog) -> dict[str, Any]:
+    """The row for machines; costs are exact decimal strings, null when not known."""
+    return {
+        "id": str(row.id),
+        "request_id": row.request_id,
+        "timestamp": row.timestamp.isoformat(),
+        "requested_model": row.requested_model,
+        "model": row.model.value,
+        "provider": row.provider_name,
+        "status": row.status.value,
+        "http_status": row.http_status,
+        "error_type": row.error_type,
+        "stream": row.stream,
+        "attempts": row.attempts,
+        "was_fallback": row.was_fallback,
+        "input_tokens": row.input_tokens.value,
+        "output_tokens": row.output_tokens.value,
+        "cached_tokens": row.cached_tokens,
+        "reasoning_tokens": row.reasoning_tokens,
+        "usage_source": row.usage_source.value,
+        "estimated_cost_usd": _exact(row.estimated_cost),
+        "reported_cost_usd": _exact(row.reported_cost),
+        "cost_source": row.cost_source.value,
+        "response_time_ms": row.response_time_ms,
+        "time_to_first_byte_ms": row.time_to_first_byte_ms,
+        "generation_id": row.generation_id,
+    }
+
+
+def totals(rows: Sequence[RequestLog]) -> dict[str, Any]:
+    """Sums over the rows; a cost that is not known is counted apart, not as zero."""
+    costs = [cost.usd for row in rows if (cost := row.cost()) is not None]
+    return {
+        "requests": len(rows),
+        "input_tokens": sum(row.input_tokens.value for row in rows),
+        "output_tokens": sum(row.output_tokens.value for row in rows),
+        "cost_usd": f"{sum(costs, Decimal(0)).normalize():f}",
+        "requests_without_known_cost": len(rows) - len(costs),
+    }
+
+
+_CELLS: Mapping[str, Callable[[RequestLog], str]] = {
+    "time (UTC)": lambda row: f"{row.timestamp:%m-%d %H:%M:%S}",
+    "model": lambda row: row.model.value,
+    "outcome": lambda row: row.status.value,
+    "http": lambda row: str(row.http_status or "-"),
+    "tries": lambda row: str(row.attempts),
+    "in": lambda row: str(row.input_tokens.value),
+    "out": lambda row: str(row.output_tokens.value),
+    "cost USD": lambda row: _exact(row.cost()) or "unknown",
+    "ms": lambda row: str(row.response_time_ms),
+    "request id": lambda row: row.request_id,
+}
+_NUMBERS = ("http", "tries", "in", "out", "cost USD", "ms")
+_ONLY_WIDE = ("tries", "request id")
+_WIDE, _PIPED_WIDTH = 130, 200
+
+
+def _exact(cost: CostAmount | None) -> str | None:
+    return None if cost is None else f"{cost.usd.normalize():f}"
+
+
+def _print_table(rows: Sequence[RequestLog]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    width = console.width if console.is_terminal else _PIPED_WIDTH
+    table = Table(box=None, pad_edge=False)
+    headings = [heading for heading in _CELLS if heading not in _ONLY_WIDE or width >= _WIDE]
+    for heading in headings:
+        side: Literal["left", "right"] = "right" if heading in _NUMBERS else "left"
+        table.add_column(heading, justify=side, no_wrap=heading != "model", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_CELLS[heading](row)) for heading in headings))  # Text: a model's name is not markup
+    console.print(table, width=width)
+    total = totals(rows)
+    unknown = total["requests_without_known_cost"]
+    console.print(
+        f"{total['requests']} requests, {total['input_tokens']} tokens in, {total['output_tokens']} out, "
+        f"{total['cost_usd']} USD" + (f" ({unknown} of unknown cost)" if unknown else "")
+    )

@@ -1,0 +1,40 @@
+"""llmgateway models"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import click
+
+from proxy.cli.failures import settings_or_fail
+from proxy.cli.running import ask
+
+_OK = 200
+
+
+@click.command()
+@click.option("--url", help="The gateway's URL; default: the host and port of the settings.")
+@click.option("--json", "as_json", is_flag=True, help="The list as the gateway gives it.")
+def models(url: str | None, as_json: bool) -> None:
+    """List the models that a running gateway serves, with context length and prices (USD per 1M tokens)."""
+    status, listed = ask(settings_or_fail(), url, "/v1/models")
+    if status != _OK:
+        raise click.ClickException(f"The gateway answered HTTP {status}: {listed.get('error', {}).get('message')}")
+    if as_json:
+        click.echo(json.dumps(listed, indent=2))
+        return
+    width = max(len(model["id"]) for model in listed["data"])
+    click.echo(f"{'model':{width}}  {'context':>9}  {'input':>10}  {'output':>10}")
+    for model in listed["data"]:
+        pricing = model.get("pricing") or {}
+        prices = [_per_1m(pricing.get(side)) for side in ("prompt", "completion")]
+        click.echo(f"{model['id']:{width}}  {model.get('context_length') or '-':>9}  {prices[0]:>10}  {prices[1]:>10}")
+
+
+def _per_1m(per_token: Any) -> str:
+    try:
+        return f"{(Decimal(str(per_token)) * 1_000_000).normalize():f}"
+    except InvalidOperation:
+        return "-"

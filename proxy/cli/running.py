@@ -1,0 +1,39 @@
+"""Asking a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from proxy.settings import Settings
+
+_TIMEOUT_SECONDS = 15.0
+_WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # an address to replace, not to bind
+
+
+def ask(settings: Settings, url: str | None, path: str) -> tuple[int, Any]:
+    """Status and JSON body of a GET. Raises ClickException when nothing answers, or not as a gateway would."""
+    base = (url or _own_url(settings)).rstrip("/").removesuffix("/v1")
+    return asyncio.run(_get(base + path, settings))
+
+
+def _own_url(settings: Settings) -> str:
+    host = _WILDCARD_HOSTS.get(settings.llmgateway_host, settings.llmgateway_host)
+    return f"http://{host}:{settings.llmgateway_port}"
+
+
+async def _get(url: str, settings: Settings) -> tuple[int, Any]:
+    import aiohttp  # noqa: PLC0415
+
+    key = settings.llmgateway_master_key
+    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, headers=headers) as response:
+            return response.status, await response.json()
+    except (aiohttp.ClientError, OSError, ValueError) as problem:
+        raise click.ClickException(
+            f"No gateway answers at {url} ({type(problem).__name__}). Is `llmgateway serve` running? Else give --url."
+        ) from None

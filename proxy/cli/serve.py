@@ -1,0 +1,38 @@
+"""llmgateway serve"""
+
+from __future__ import annotations
+
+import errno
+
+import click
+
+from proxy.cli.failures import settings_or_fail
+from proxy.domain.errors import InvalidValue
+
+
+@click.command()
+@click.option("--host", help="Address to listen on; beyond loopback only with LLMGATEWAY_MASTER_KEY. [LLMGATEWAY_HOST]")
+@click.option("--port", type=int, help="Port to listen on, 0 for any free one. [LLMGATEWAY_PORT]")
+def serve(host: str | None, port: int | None) -> None:
+    """Run the gateway.
+
+    Migrates the database first. Ctrl-C or SIGTERM stops it: running requests are finished and everything is booked.
+    """
+    settings = settings_or_fail(llmgateway_host=host, llmgateway_port=port)
+    click.echo("Starting LLM Gateway …", err=True)
+    from proxy.bootstrap.logs import log_as_configured  # noqa: PLC0415
+    from proxy.bootstrap.storage import DATABASE_ERRORS  # noqa: PLC0415
+    from proxy.server import listen  # noqa: PLC0415
+
+    log_as_configured(settings)
+    try:
+        listen(settings)
+    except InvalidValue as problem:
+        raise click.ClickException(str(problem)) from None
+    except OSError as problem:
+        if problem.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+            address = f"{settings.llmgateway_host}:{settings.llmgateway_port}"
+            raise click.ClickException(f"Cannot listen on {address}: {problem.strerror}. Try --port.") from None
+        raise click.ClickException(f"The database is not available: {problem}") from None
+    except DATABASE_ERRORS as problem:
+        raise click.ClickException(f"The database is not available ({type(problem).__name__}): {problem}") from None

@@ -1,0 +1,67 @@
+"""Listening, and stopping without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+from aiohttp import web
+
+from proxy.bootstrap.gateway import RunningGateway, running_gateway
+from proxy.settings import Settings
+
+_BACKLOG = 1024
+
+
+def listen(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises OSError when the address cannot be had."""
+    try:
+        import uvloop  # noqa: PLC0415  # not on Windows
+    except ImportError:
+        asyncio.run(serve(settings))
+    else:
+        uvloop.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """On a signal: take no more connections, let running requests finish, book everything, return."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    async with running_gateway(settings) as gateway:
+        runner = web.AppRunner(
+            gateway.app,
+            handler_cancellation=True,  # a client that hangs up must end its upstream call
+            access_log=None,  # ours has the facts
+            auto_decompress=False,  # compressed bodies are refused, not unpacked
+            shutdown_timeout=settings.shutdown_grace_seconds / 2,  # aiohttp waits twice
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, settings.llmgateway_host, settings.llmgateway_port, backlog=_BACKLOG)
+            await site.start()
+            print(banner(gateway, runner.addresses[0], settings), file=sys.stderr, flush=True)  # noqa: T201
+            await stop.wait()
+            gateway.stop_serving()
+        finally:
+            await runner.cleanup()
+
+
+def banner(gateway: RunningGateway, address: tuple[str, int], settings: Settings) -> str:
+    """What someone at a terminal wants to know first."""
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    url = f"http://{host}:{address[1]}"
+    key = " -H 'Authorization: Bearer '\"$LLMGATEWAY_MASTER_KEY\"" if settings.llmgateway_master_key else ""
+    body = '{"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}'
+    hint = "\n  (no OPENROUTER_API_KEY: answers are made up)" if settings.uses_demo_upstream else ""
+    return (
+        f"\nLLM Gateway is ready\n"
+        f"  URL       {url}/v1   (docs: {url}/docs, health: {url}/health)\n"
+        f"  upstream  {gateway.upstream}{hint}\n"
+        f"  database  {gateway.database}\n\n"
+        f"Try it:\n"
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
+        f"    -d '{body}'\n"
+    )

@@ -1,0 +1,109 @@
+"""The gateway's settings, read from the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+OPENROUTER_URL = "https://openrouter.ai/api/v1/"
+_MAY_HOLD_SECRETS = ("KEY", "URL")
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _blank_is_none(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+_OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
+_OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; each field is the environment variable of the same name, in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
+
+    openrouter_base_url: str = Field(
+        OPENROUTER_URL, pattern=r"^https?://[^\s]+$", description="the upstream's base URL (any OpenAI-compatible one)"
+    )
+    openrouter_api_key: _OptionalSecret = Field(
+        None, description="the upstream's key; without it the built-in demo upstream serves"
+    )
+    openrouter_timeout_seconds: _Seconds = Field(30.0, description="until the upstream's first byte, per attempt")
+    connect_timeout_seconds: _Seconds = Field(5.0, description="to connect to the upstream")
+    stream_idle_timeout_seconds: _Seconds = Field(60.0, description="between two reads from the upstream")
+    stream_hold_seconds: _Seconds = Field(10.0, description="how long comments before a stream's first token wait")
+    stream_total_timeout_seconds: _Seconds = Field(3600.0, description="for a whole stream")
+    request_timeout_seconds: _Seconds = Field(
+        600.0, description="for all attempts, waits and fallbacks of a request, up to the answer (a stream's beginning)"
+    )
+    retry_max_retries: int = Field(3, ge=0, le=10, description="retries after the first attempt")
+    retry_base_seconds: float = Field(1.0, ge=0, le=60, description="first wait; doubles with each retry")
+    retry_after_cap_seconds: float = Field(30.0, ge=0, description="a longer Retry-After is handed to the client")
+    circuit_breaker_failure_threshold: int = Field(5, ge=1, description="failed requests in a row that open it")
+    circuit_breaker_cooldown_seconds: _Seconds = Field(30.0, description="until a probe is let through")
+    database_url: _OptionalText = Field(None, description="`postgresql://…` or `sqlite:///…`; default: data directory")
+    ledger_queue_rows: int = Field(100_000, ge=1, description="rows that may wait for the database")
+    llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    llmgateway_data_dir: str = Field(".llmgateway", min_length=1, description="where the SQLite database is kept")
+    llmgateway_master_key: _OptionalSecret = Field(
+        None, description="clients must send it as bearer token; needed to listen beyond loopback"
+    )
+    llmgateway_log_format: Literal["json", "pretty"] | None = Field(
+        None, description="`json` or `pretty`; default: pretty on a terminal"
+    )
+    llmgateway_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level logged")
+    max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
+    body_timeout_seconds: _Seconds = Field(60.0, description="for a client to send its request body")
+    shutdown_grace_seconds: _Seconds = Field(30.0, description="for running requests to finish after SIGTERM")
+    models_cache_seconds: _Seconds = Field(300.0, description="how long the upstream's model list is kept")
+    auto_default_model: str = Field("z-ai/glm-4.6", min_length=1, description="what `auto` means for short prompts")
+    auto_large_context_model: str = Field(
+        "moonshotai/Kimi-K2-Instruct-0905", min_length=1, description="what `auto` means for long prompts"
+    )
+    auto_balanced_model: str = Field(
+        "deepseek-ai/DeepSeek-V3.1-Terminus", min_length=1, description="the third model of `auto`'s fallback chain"
+    )
+    auto_large_context_threshold_tokens: int = Field(10_000, ge=0, description="longest short prompt, estimated tokens")
+    auto_max_prompt_tokens: int = Field(200_000, ge=1, description="longest prompt that `auto` takes")
+
+    @model_validator(mode="after")
+    def _only_loopback_is_open(self) -> Self:
+        if self.llmgateway_master_key is None and not _is_loopback(self.llmgateway_host):
+            raise ValueError(
+                f"refusing to listen on {self.llmgateway_host} without a key: set LLMGATEWAY_MASTER_KEY, "
+                "or listen on 127.0.0.1 (LLMGATEWAY_HOST)"
+            )
+        return self
+
+    @property
+    def uses_demo_upstream(self) -> bool:
+        """Without a key OpenRouter would refuse every call; another upstream may need none."""
+        return self.openrouter_api_key is None and self.openrouter_base_url.rstrip("/") == OPENROUTER_URL.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line for each wrong setting: its variable, what is wrong, never the value of a secret."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]).upper()
+        message = problem["msg"].removeprefix("Value error, ")
+        given = problem["input"]
+        shown = (
+            f" (given: {given!r})"
+            if name and isinstance(given, str | int | float) and not name.endswith(_MAY_HOLD_SECRETS)
+            else ""
+        )
+        lines.append(f"{name}: {message}{shown}" if name else message)
+    return lines
