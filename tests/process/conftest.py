@@ -63,6 +63,7 @@ def serving(directory: Path, *command: str, **settings: str) -> Iterator[Serving
         text=True,
     )
     output: list[str] = []
+    reader: threading.Thread | None = None
     try:
         assert process.stderr is not None
         for line in process.stderr:
@@ -78,7 +79,7 @@ def serving(directory: Path, *command: str, **settings: str) -> Iterator[Serving
         if process.poll() is None:
             process.kill()
         process.wait()
-        if "reader" in locals():
+        if reader is not None:
             reader.join(5)
         if process.stderr is not None:
             process.stderr.close()

@@ -89,7 +89,8 @@ def test_a_signal_stops_it_cleanly_after_running_requests(tmp_path: Path, number
 _SLOW_REQUEST = """
 import json, sys, urllib.request
 body = {"model": "demo/slow", "messages": [{"role": "user", "content": "Hello"}]}
-request = urllib.request.Request(sys.argv[1] + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+url, headers = sys.argv[1] + "/v1/chat/completions", {"Content-Type": "application/json"}
+request = urllib.request.Request(url, json.dumps(body).encode(), headers)
 print("sent", flush=True)
 print(urllib.request.urlopen(request, timeout=30).read().decode())
 """

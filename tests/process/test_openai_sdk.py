@@ -143,6 +143,7 @@ def test_a_stream_that_is_left_early_is_booked_as_such(demo: Serving, client: op
         model="z-ai/glm-4.6", messages=long, stream=True, extra_headers=headers
     ) as stream:
         next(iter(stream))
+    found: list[dict[str, Any]] = []
     for _ in range(50):
         shown = json.loads(demo.command("logs", "--json", "--limit", "500").stdout)
         found = [row for row in shown["rows"] if row["request_id"] == "left-early"]
