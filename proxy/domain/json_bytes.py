@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+# A string that has no end matches too: else each quote in it would be tried as another beginning, in quadratic time.
+_STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
 _BRACKETS = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
 _TOKENS = re.compile(_STRING + rb"|[{}\[\]:,]", re.DOTALL)
 _ESCAPES = re.compile(rb"\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ from decimal import Decimal
 from proxy.domain.errors import InvalidValue
 from proxy.domain.values import CostAmount, ModelName
 
+_DATE = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})")
 _ONE_MILLION = Decimal(1_000_000)
 
 
@@ -42,8 +44,9 @@ def price_for(prices: Mapping[str, ModelPricing], asked: str, served: str | None
     Providers answer with the model that really ran: another one (its own price counts), or a dated snapshot of the
     one asked for (`gpt-4o` served as `gpt-4o-2024-08-06`), which costs what the asked one does.
     """
-    if served and served != asked:
-        price = prices.get(served)
-        if price is not None or not served.startswith(asked):
-            return price
-    return prices.get(asked)
+    if not served or served == asked:
+        return prices.get(asked)
+    price = prices.get(served)
+    if price is None and served.startswith(asked) and _DATE.fullmatch(served, len(asked)):
+        price = prices.get(asked)
+    return price

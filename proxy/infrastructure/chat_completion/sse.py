@@ -12,6 +12,7 @@ import re
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_COMMENT_LINES = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _DONE_REACH_BYTES = 64
 _HOLD_BYTES = 1024 * 1024
@@ -55,9 +56,9 @@ class EventAligner:
             self._held = b""
             return data
         boundary = _last_boundary(data)
-        if data.startswith(b":", boundary) and data.endswith((b"\n", b"\r")):
-            boundary = len(data)  # a comment line keeps connections alive and belongs to no event: on with it
-        elif len(data) - boundary > _HOLD_BYTES:
+        if comments := _COMMENT_LINES.match(data, boundary):
+            boundary = comments.end()  # they keep connections alive and belong to no event: on with them
+        if len(data) - boundary > _HOLD_BYTES:
             boundary = len(data)
         self._held = data[boundary:]
         return data[:boundary]
