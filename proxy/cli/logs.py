@@ -102,15 +102,16 @@ def _print_table(rows: Sequence[RequestLog]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     console = Console()
-    width = console.width if console.is_terminal else _PIPED_WIDTH
+    if not console.is_terminal:
+        console = Console(width=_PIPED_WIDTH)
     table = Table(box=None, pad_edge=False)
-    headings = [heading for heading in _CELLS if heading not in _ONLY_WIDE or width >= _WIDE]
+    headings = [heading for heading in _CELLS if heading not in _ONLY_WIDE or console.width >= _WIDE]
     for heading in headings:
         side: Literal["left", "right"] = "right" if heading in _NUMBERS else "left"
         table.add_column(heading, justify=side, no_wrap=heading != "model", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_CELLS[heading](row)) for heading in headings))  # Text: a model's name is not markup
-    console.print(table, width=width)
+    console.print(table)
     total = totals(rows)
     unknown = total["requests_without_known_cost"]
     console.print(

@@ -62,6 +62,17 @@ async def test_stopping_writes_what_waits(database: Database) -> None:
     assert len(await PiccoloRequestLogs(database).get_recent(1000)) == 777
 
 
+async def test_stopping_at_any_moment_of_a_write_loses_nothing(database: Database) -> None:
+    """Cancelling the write would leave a transaction open, and the last rows behind it."""
+    async with row_writer(database) as writer:
+        for turns in range(30):
+            async with queue_ledger(writer, 1000) as ledger:
+                book(ledger, row())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+    assert len(await PiccoloRequestLogs(database).get_recent(1000)) == 30
+
+
 async def test_rows_wait_while_the_database_is_away() -> None:
     writer = Writer(is_away=True)
     ledger = QueueLedger(writer, 10)

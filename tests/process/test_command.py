@@ -66,7 +66,8 @@ def test_requests_are_shown_once_each_with_tokens_and_cost(tmp_path: Path) -> No
         assert shown["totals"]["requests"] == 3
         assert shown["totals"]["output_tokens"] == sum(row["output_tokens"] for row in shown["rows"])
         table = gateway.command("logs", "--limit", "2").stdout
-        assert "mine-2" in table
+        for whole in ("mine-2", "z-ai/glm-4.6", "success", shown["rows"][0]["reported_cost_usd"]):
+            assert whole in table
         assert "mine-0" not in table
         assert "2 requests" in table
     assert "Traceback" not in "".join(gateway.output)

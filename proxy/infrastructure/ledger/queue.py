@@ -40,6 +40,7 @@ class QueueLedger:
         self._last_error: str | None = None
         self._oldest_since: float | None = None
         self._something_waits = asyncio.Event()
+        self._stopping = asyncio.Event()
 
     def admit(self) -> None:
         if self.is_full():
@@ -69,18 +70,28 @@ class QueueLedger:
             "last_error": self._last_error,
         }
 
-    async def drain_for_ever(self) -> None:
-        """Writes what waits, in batches; pauses ever longer while the database fails."""
+    async def drain(self) -> None:
+        """Writes what waits, in batches, until `stop`; pauses ever longer while the database fails."""
         pause = _FIRST_PAUSE_SECONDS
-        while True:
+        while not self._stopping.is_set():
             await self._something_waits.wait()
             if await self.write_batch():
                 pause = _FIRST_PAUSE_SECONDS
                 if not self._waiting:
-                    await asyncio.sleep(_GATHER_SECONDS)
+                    await self._pause(_GATHER_SECONDS)
             else:
-                await asyncio.sleep(pause)
+                await self._pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def stop(self) -> None:
+        """Let `drain` end after the batch that it is writing. Cancelling it could leave a transaction half done."""
+        self._stopping.set()
+        self._something_waits.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def write_batch(self) -> bool:
         """Writes one batch; False when the database would not take it now, and then it still waits."""
@@ -142,13 +153,13 @@ async def queue_ledger(
 ) -> AsyncIterator[QueueLedger]:
     """A ledger with its writing task; flushed at the end."""
     ledger = QueueLedger(writer, capacity_rows)
-    task = asyncio.create_task(ledger.drain_for_ever(), name="ledger writer")
+    task = asyncio.create_task(ledger.drain(), name="ledger writer")
     try:
         yield ledger
     finally:
+        ledger.stop()
+        await asyncio.wait([task], timeout=flush_timeout_seconds)
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         lost = await ledger.flush(flush_timeout_seconds)
         if lost:
             _logger.error("ledger rows lost: the database did not take them in time", extra={"rows": lost})

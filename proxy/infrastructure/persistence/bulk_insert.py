@@ -68,6 +68,8 @@ class _SqliteRows:
         if self._connection is None:
             self._connection = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
             await self._connection.execute("PRAGMA synchronous=NORMAL")
+        if self._connection.in_transaction:  # left by a write that was cancelled
+            await self._connection.execute("ROLLBACK")
         await self._connection.execute("BEGIN IMMEDIATE")
         try:
             await self._connection.executemany(_SQLITE_INSERT, [_values(row) for row in rows])
