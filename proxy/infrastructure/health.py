@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +15,7 @@ from circuitbreaker import STATE_OPEN
 
 from proxy.application.ports import HealthReport, ProviderHealthChecker
 from proxy.infrastructure.ledger.queue import QueueLedger
+from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.resilience import Breaker
@@ -135,24 +135,16 @@ class HealthMonitor:
         self._provider_results = await self._checker.check_all_providers()
         self._providers_checked_at = datetime.now(UTC)
 
-    async def watch(self) -> None:
-        """Checks for ever: the database every few seconds, providers about once a minute."""
-        providers_due = 0.0
-        while True:
-            await self.check_database()
-            if time.monotonic() >= providers_due:
-                await self.check_providers()
-                providers_due = time.monotonic() + _PROVIDER_INTERVAL_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311
-            await asyncio.sleep(_DATABASE_INTERVAL_SECONDS)
-
 
 @asynccontextmanager
 async def watching(monitor: HealthMonitor) -> AsyncIterator[HealthMonitor]:
     """Runs the monitor's checks in the background until the end."""
-    task = asyncio.create_task(monitor.watch(), name="health monitor")
-    try:
+    async with (
+        repeating(monitor.check_database, lambda: _DATABASE_INTERVAL_SECONDS, "database check"),
+        repeating(monitor.check_providers, _provider_interval_seconds, "provider check"),
+    ):
         yield monitor
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+
+
+def _provider_interval_seconds() -> float:
+    return _PROVIDER_INTERVAL_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311  # so that many gateways do not ask at once

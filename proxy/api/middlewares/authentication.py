@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from proxy.api.app_keys import GATEWAY
 from proxy.domain.errors import NotAuthenticated
 
-OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready", "/openapi.json", "/docs"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/openapi.json", "/docs"})
 _OPEN_PREFIX = "/docs/"
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC
 from decimal import Decimal
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from proxy.application.ports import ModelPricingRepository
 from proxy.domain.pricing import ModelPricing
 from proxy.domain.values import ModelName
+from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 
@@ -55,28 +55,22 @@ class RefreshingPriceBook:
     def current(self) -> Mapping[str, ModelPricing]:
         return self._prices
 
-    async def refresh(self) -> None:
-        """Raises what the database raises."""
+    async def load(self) -> None:
+        """Raises DATABASE_ERRORS."""
         self._prices = {price.model.value: price for price in await self._repository.get_all()}
 
-    async def _keep_fresh(self) -> None:
-        while True:
-            await asyncio.sleep(_REFRESH_SECONDS)
-            try:
-                await self.refresh()
-            except DATABASE_ERRORS as problem:
-                _logger.warning("prices not refreshed", extra={"reason": type(problem).__name__})
+    async def refresh(self) -> None:
+        """Loads if the database lets it."""
+        try:
+            await self.load()
+        except DATABASE_ERRORS as problem:
+            _logger.warning("prices not refreshed", extra={"reason": type(problem).__name__})
 
 
 @asynccontextmanager
 async def price_book(repository: ModelPricingRepository) -> AsyncIterator[RefreshingPriceBook]:
     """A price book that keeps itself fresh until the end."""
     book = RefreshingPriceBook(repository)
-    await book.refresh()
-    task = asyncio.create_task(book._keep_fresh(), name="price book")  # noqa: SLF001
-    try:
+    await book.load()
+    async with repeating(book.refresh, lambda: _REFRESH_SECONDS, "price book"):
         yield book
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
