@@ -6,7 +6,15 @@ import asyncio
 
 from aiohttp import web
 
-from proxy.domain.errors import BodyTooLarge, InvalidRequest, UnsupportedContentEncoding, UnsupportedMediaType
+from proxy.domain.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    UnsupportedContentEncoding,
+    UnsupportedExpectation,
+    UnsupportedMediaType,
+)
+
+_CONTINUE = "100-continue"
 
 
 async def read_json_body(request: web.Request, limit_bytes: int, timeout_seconds: float) -> bytes:
@@ -29,7 +37,23 @@ async def read_json_body(request: web.Request, limit_bytes: int, timeout_seconds
         raise InvalidRequest(f"The request body did not arrive within {timeout_seconds:g} s.") from None
 
 
+async def expect_continue(request: web.Request) -> None:
+    """Asks a client that waits for it to send its body, unless the body will not be taken anyway.
+
+    Instead of aiohttp's own answer to unknown expectations, which is plain text and comes before any middleware.
+    """
+    if _expectation(request) == _CONTINUE and (request.content_length or 0) <= request.client_max_size:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # aiohttp counts the answer's bytes from here on
+
+
+def _expectation(request: web.Request) -> str:
+    return request.headers.get("Expect", "").strip().lower()
+
+
 def _check_headers(request: web.Request) -> None:
+    if _expectation(request) not in ("", _CONTINUE):
+        raise UnsupportedExpectation("Only 'Expect: 100-continue' is supported.")
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedContentEncoding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.api.app_keys import GATEWAY, Gateway
+from proxy.api.body import expect_continue
 from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import health, live, ready
@@ -14,8 +15,8 @@ from proxy.api.middlewares.request_id import send_request_id
 
 
 def add_routes(app: web.Application) -> None:
-    app.router.add_post("/v1/chat/completions", create_chat_completion)
-    app.router.add_post("/chat/completions", create_chat_completion)
+    app.router.add_post("/v1/chat/completions", create_chat_completion, expect_handler=expect_continue)
+    app.router.add_post("/chat/completions", create_chat_completion, expect_handler=expect_continue)
     app.router.add_get("/v1/models", list_models)
     app.router.add_get("/models", list_models)
     app.router.add_get("/v1/models/{model_id:.+}", get_model)

@@ -6,7 +6,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from proxy.domain.errors import AllProvidersFailed, CircuitOpen, GatewayError, TransientUpstreamError, UpstreamError
+from proxy.domain.errors import (
+    AllProvidersFailed,
+    CircuitOpen,
+    DeadlineExceeded,
+    GatewayError,
+    TransientUpstreamError,
+    UpstreamError,
+    kind_of,
+)
 from proxy.domain.routing import Candidate
 
 _T = TypeVar("_T")
@@ -27,12 +35,14 @@ async def first_answer(candidates: Sequence[Candidate], attempt: Callable[[Candi
     for candidate in candidates:
         try:
             return await attempt(candidate)
-        except (UpstreamError, CircuitOpen) as error:
+        except (UpstreamError, CircuitOpen, DeadlineExceeded) as error:
+            failures.append(error)
+            if isinstance(error, DeadlineExceeded) and len(failures) > 1:
+                break
             if len(candidates) == 1 or not _another_model_may_do(error):
                 raise
-            failures.append(error)
-            _logger.warning("model failed, trying the next", extra={"model": candidate.model, "reason": str(error)})
-    raise AllProvidersFailed([candidate.model for candidate in candidates], failures)
+            _logger.warning("model failed, trying the next", extra={"model": candidate.model, "reason": kind_of(error)})
+    raise AllProvidersFailed([candidate.model for candidate in candidates[: len(failures)]], failures)
 
 
 def _another_model_may_do(error: GatewayError) -> bool:

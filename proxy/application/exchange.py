@@ -18,6 +18,7 @@ from proxy.domain.errors import (
     AllProvidersFailed,
     GatewayError,
     UpstreamError,
+    kind_of,
 )
 from proxy.domain.pricing import price_for
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
@@ -60,6 +61,7 @@ class Exchange:
         self._error_type: str | None = None
         self._first_byte_ms: int | None = None
         self.booked: RequestLog | None = None
+        self.blamed: set[str] = set()  # deployments whose breakers count this request as a failure already
 
     def __enter__(self) -> Self:
         self._ledger.admit()
@@ -99,7 +101,7 @@ class Exchange:
             status = RequestStatus.STREAM_BROKEN
         else:
             self._http_status = http_status
-        self._end(status, getattr(error, "kind", None) or getattr(error, "code", None) or type(error).__name__)
+        self._end(status, kind_of(error))
 
     def abandoned(self) -> None:
         """Nobody waits for the answer any more: the client hung up, or the gateway is stopping."""
@@ -142,8 +144,12 @@ class Exchange:
     def _computed(self, usage: Usage, served: str | None) -> CostAmount | None:
         if self._candidate is None:
             return None
-        price = price_for(self._prices.current(), self._candidate.model, served)
-        return price.cost(usage.input_tokens, usage.output_tokens) if price else None
+        try:
+            price = price_for(self._prices.current(), self._candidate.model, served)
+            return price.cost(usage.input_tokens, usage.output_tokens) if price else None
+        except Exception:  # a defect of the accounting must not cost the client its answer
+            _logger.exception("cost not computed", extra={"request_id": self.request_id})
+            return None
 
     # The row.
 
@@ -155,18 +161,21 @@ class Exchange:
 
     def _row(self) -> RequestLog:
         request, candidate, facts = self._request, self._candidate, self.facts()
+        if facts.error_message is not None:  # told in the middle of a stream that went on to its end
+            self._end(RequestStatus.STREAM_BROKEN, "error_in_stream")
         usage, source = self._usage(facts)
+        requested = request.model if request else None
+        model = candidate.model if candidate else requested
         reported = usage.cost if usage else None
         estimated = self._computed(usage, facts.model) if usage else None
         if usage and reported is None and estimated is None:
-            _logger.warning("no price for model, cost unknown", extra={"model": facts.model or candidate})
-        requested = request.model if request else None
+            _logger.warning("no price for model, cost unknown", extra={"model": facts.model or model})
         return RequestLog(
             id=self.id,
             request_id=self.request_id,
             timestamp=self.started_at,
             requested_model=requested,
-            model=ModelName(candidate.model if candidate else requested) if requested else _UNREAD_MODEL,
+            model=ModelName(model) if model else _UNREAD_MODEL,
             provider_name=self._provider_name if candidate else _NO_PROVIDER,
             status=self._status or RequestStatus.SUCCESS,
             http_status=self._http_status,

@@ -76,6 +76,7 @@ class KernelOrchestrator:
     ledger: Ledger
     prices: PriceBook
     request_timeout_seconds: float
+    clock: Callable[[], float] = time.monotonic
 
     def exchange(self, request_id: str, client_is_gone: Callable[[], bool]) -> Exchange:
         """The books of one request. Entering it raises LedgerFull when its row could not be promised."""
@@ -87,7 +88,7 @@ class KernelOrchestrator:
         Raises:
             TokenLimitExceeded, UpstreamError, CircuitOpen, AllProvidersFailed
         """
-        deadline = time.monotonic() + self.request_timeout_seconds
+        deadline = self.clock() + self.request_timeout_seconds
 
         async def attempt(candidate: Candidate) -> Answer:
             call = self._call(exchange, request, candidate, headers, deadline)
@@ -100,7 +101,7 @@ class KernelOrchestrator:
 
     async def stream(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> AnswerStream:
         """The answer of the first candidate that begins one; errors before that are raised as in `complete`."""
-        deadline = time.monotonic() + self.request_timeout_seconds
+        deadline = self.clock() + self.request_timeout_seconds
 
         async def attempt(candidate: Candidate) -> AnswerStream:
             call = self._call(exchange, request, candidate, headers, deadline)
@@ -128,7 +129,12 @@ class KernelOrchestrator:
         if candidate.model != request.model:
             body = replace_member(body, "model", json.dumps(candidate.model).encode())
         call = UpstreamCall(
-            body=body, model=candidate.model, deadline=deadline, headers=headers, request_id=exchange.request_id
+            body=body,
+            model=candidate.model,
+            deadline=deadline,
+            headers=headers,
+            request_id=exchange.request_id,
+            blamed=exchange.blamed,
         )
         exchange.calling(candidate, call)
         return call

@@ -7,16 +7,16 @@ travels beside them: `RawSettings` holds the call, and `LazyHistory` builds its 
 
 from __future__ import annotations
 
-import json
 from typing import Any, Self, TypeVar
 
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent, ImageContent, TextContent
 from semantic_kernel.kernel_pydantic import KernelBaseModel
 
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.chat import ChatRequest
+from proxy.domain.json_bytes import look_into
 
 _Model = TypeVar("_Model", bound=KernelBaseModel)
 
@@ -72,9 +72,14 @@ class LazyHistory(ChatHistory):
     def __getattr__(self, name: str) -> Any:
         if name != "messages":
             return super().__getattr__(name)  # type: ignore[misc]  # pydantic defines it outside TYPE_CHECKING
-        messages = [_as_content(message) for message in json.loads(self._raw)]
+        messages = [_as_content(message) for message in look_into(self._raw)]
         self.__dict__["messages"] = messages
         return messages
+
+    @model_serializer(mode="wrap")
+    def _with_messages(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        _ = self.messages  # a dump reads fields, not attributes: it would leave out what was not touched
+        return serialize(self)
 
 
 _ROLES = {role.value: role for role in AuthorRole}
@@ -82,12 +87,23 @@ _ROLES = {role.value: role for role in AuthorRole}
 
 def _as_content(message: dict[str, Any]) -> ChatMessageContent:
     role = _ROLES.get(message["role"], AuthorRole.TOOL)  # "function", the old name of tool
-    content = message.get("content")
-    parts: list[dict[str, Any]] = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-    items: list[Any] = []
-    for part in parts:
-        if part.get("type") == "text":
-            items.append(TextContent(text=str(part.get("text", ""))))
-        elif part.get("type") == "image_url" and not str(part["image_url"].get("url", "")).startswith("data:"):
-            items.append(ImageContent(uri=part["image_url"]["url"]))
-    return ChatMessageContent(role=role, items=items, name=message.get("name"), inner_content=message)
+    content, name = message.get("content"), message.get("name")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+    items: list[Any] = [item for part in parts if isinstance(part, dict) and (item := _as_item(part)) is not None]
+    return ChatMessageContent(
+        role=role, items=items, name=name if isinstance(name, str) else None, inner_content=message
+    )
+
+
+def _as_item(part: dict[str, Any]) -> TextContent | ImageContent | None:
+    """Parts that Semantic Kernel has no place for are in the message's `inner_content` only."""
+    if part.get("type") == "text":
+        return TextContent(text=str(part.get("text", "")))
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, dict) else None
+    if isinstance(url, str) and url.startswith(("http://", "https://")):
+        try:
+            return ImageContent(uri=url)
+        except ValueError:
+            return None
+    return None

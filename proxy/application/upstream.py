@@ -45,9 +45,11 @@ class UpstreamCall:
 
     body: bytes
     model: str
-    deadline: float  # of `time.monotonic()`: no attempt starts and no wait ends after it
+    deadline: float  # of the gateway's clock: no attempt starts and no wait ends after it
     headers: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
+    whole_events: bool = False  # a stream's events are never handed on in parts, however long
+    blamed: set[str] = field(default_factory=set)  # deployments whose breakers count this request as a failure already
 
     attempts: int = 0
     upstream_seconds: float = 0.0

@@ -83,6 +83,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                     ledger=ledger,
                     prices=prices,
                     request_timeout_seconds=settings.request_timeout_seconds,
+                    clock=timing.clock,
                 ),
                 models=UpstreamModelCatalog(session, endpoint, prices, settings.models_cache_seconds),
                 health=monitor,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.domain.json_bytes import look_into
 from proxy.domain.values import CostAmount, estimate_tokens
 
 
@@ -20,7 +20,7 @@ class ChatRequest:
 
     def estimated_input_tokens(self) -> int:
         """Text of all messages, four characters to a token. Parses the messages: not for every request."""
-        return estimate_tokens(sum(_text_length(message) for message in json.loads(self.messages)))
+        return estimate_tokens(sum(_text_length(message) for message in look_into(self.messages)))
 
 
 def _text_length(message: Any) -> int:

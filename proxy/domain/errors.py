@@ -6,6 +6,7 @@ GatewayError
 │   ├── BodyTooLarge
 │   ├── UnsupportedMediaType
 │   ├── UnsupportedContentEncoding
+│   ├── UnsupportedExpectation
 │   └── TokenLimitExceeded
 ├── NotAuthenticated             no key, or not one of ours
 ├── RouteNotFound                no such path
@@ -14,6 +15,7 @@ GatewayError
 ├── NotServing                   the gateway itself cannot take the request now
 │   ├── LedgerFull               a row could not be promised, so nothing is sent upstream
 │   └── CircuitOpen              the upstream failed too often; it is left alone for a while
+├── DeadlineExceeded             the request's time was up before an upstream could be asked
 ├── AllProvidersFailed           every candidate of a plan with fallbacks failed
 └── UpstreamError                the upstream answered with an error, or not at all
     ├── TransientUpstreamError   429, 5xx, time-outs, lost connections: worth another try
@@ -65,6 +67,10 @@ class UnsupportedMediaType(InvalidRequest):
 
 class UnsupportedContentEncoding(InvalidRequest):
     """The body is compressed; the gateway relays bytes and does not unpack them."""
+
+
+class UnsupportedExpectation(InvalidRequest):
+    """The request has an Expect header that asks for something other than 100-continue."""
 
 
 class TokenLimitExceeded(InvalidRequest):
@@ -127,6 +133,10 @@ class CircuitOpen(NotServing):
         self.deployment = deployment
 
 
+class DeadlineExceeded(GatewayError):
+    """The request's time was up before an upstream could be asked (again)."""
+
+
 @dataclass(eq=False)
 class UpstreamError(GatewayError):
     """The upstream failed a call.
@@ -175,6 +185,11 @@ class AllProvidersFailed(GatewayError):
         super().__init__(f"All providers failed: {', '.join(attempted)}")
         self.attempted = tuple(attempted)
         self.failures = tuple(failures)
+
+
+def kind_of(error: GatewayError) -> str:
+    """A short stable word for logs and the ledger. Never the message: an upstream may quote the prompt in it."""
+    return getattr(error, "kind", None) or getattr(error, "code", None) or type(error).__name__
 
 
 _FIRST_SERVER_ERROR = 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 # A string that has no end matches too: else each quote in it would be tried as another beginning, in quadratic time.
 _STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
@@ -11,6 +12,7 @@ _BRACKETS = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
 _TOKENS = re.compile(_STRING + rb"|[{}\[\]:,]", re.DOTALL)
 _ESCAPES = re.compile(rb"\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _SURROGATE_ESCAPE_LENGTH = 6
+_MOST_DIGITS = 4000
 
 
 def nests_deeper_than(text: bytes, limit: int) -> bool:
@@ -40,6 +42,15 @@ def without_surrogate_escapes(text: bytes) -> bytes:
         return b"?" if len(found) == _SURROGATE_ESCAPE_LENGTH else found
 
     return _ESCAPES.sub(harmless, text)
+
+
+def look_into(text: bytes) -> Any:
+    """The parsed value, for looking only: numbers of thousands of digits, which Python refuses, come as infinity."""
+    return json.loads(text, parse_int=_int_or_infinity)
+
+
+def _int_or_infinity(digits: str) -> float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float("inf")
 
 
 def replace_member(text: bytes, key: str, value: bytes) -> bytes:

@@ -80,8 +80,14 @@ class UpstreamModelCatalog:
         ) as response:
             if response.status != _OK:
                 raise ValueError(f"HTTP {response.status}")
-            listed = (await response.json(content_type=None)).get("data")
-        return {model["id"]: _in_openai_shape(model) for model in listed if isinstance(model.get("id"), str)}
+            answer = await response.json(content_type=None)
+        listed = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(listed, list):
+            raise ValueError("no list of models")  # noqa: TRY004  # it is the upstream's value, not our type
+        models = [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
+        if not models:
+            raise ValueError("an empty list of models")
+        return {model["id"]: _in_openai_shape(model) for model in models}
 
 
 def _in_openai_shape(model: _Model) -> _Model:

@@ -20,7 +20,7 @@ from aiohttp import ClientResponse
 from aiohttp_retry import RetryClient, RetryOptionsBase
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
-from proxy.domain.errors import CircuitOpen, TransientUpstreamError, UpstreamError
+from proxy.domain.errors import CircuitOpen, DeadlineExceeded, TransientUpstreamError, UpstreamError
 
 _logger = logging.getLogger(__name__)
 _PROBE_WAIT_SECONDS = 1.0
@@ -101,7 +101,7 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
                     "state": STATE_OPEN,
                     "failures": self.failure_count,
                     "cooldown_seconds": self._cooldown_seconds,
-                    "reason": str(error),
+                    "reason": error.kind,
                 },
             )
 
@@ -151,10 +151,16 @@ class Resilience:
         self.policy = policy
         self.timing = timing or Timing()
 
-    async def run(self, attempt: Callable[[], Awaitable[ClientResponse]], deadline: float) -> ClientResponse:
+    async def run(
+        self, attempt: Callable[[], Awaitable[ClientResponse]], deadline: float, blamed: set[str] | None = None
+    ) -> ClientResponse:
         """The first good response of `attempt`, which raises UpstreamError for any other.
 
+        `blamed` names the breakers that have counted this request already; a request with fallbacks to one deployment
+        is one failure, too.
+
         Raises:
+            DeadlineExceeded: no attempt could begin in time.
             CircuitOpen: the breaker refused an attempt.
             UpstreamError: the last failure, when trying again is useless, used up, or would pass the deadline
                 (of the timing's clock).
@@ -166,11 +172,17 @@ class Resilience:
             self.breaker.succeeded(tries.permit)
         except TransientUpstreamError as error:
             error.retries_exhausted = True
-            self.breaker.failed(tries.permit, error)
+            self._blame(tries.permit, error, set() if blamed is None else blamed)
             raise
         finally:
             self.breaker.release(tries.permit)
         return response
+
+    def _blame(self, permit: Permit, error: TransientUpstreamError, blamed: set[str]) -> None:
+        name = str(self.breaker.name)
+        if permit.is_probe or name not in blamed:
+            self.breaker.failed(permit, error)
+        blamed.add(name)
 
 
 class _Tries:
@@ -189,6 +201,8 @@ class _Tries:
     async def request(self, _method: str, _url: str, **_ignored: Any) -> ClientResponse:
         if self.wait_seconds:
             await self._resilience.timing.sleep(self.wait_seconds)
+        if self._resilience.timing.clock() >= self.deadline:
+            raise DeadlineExceeded("The request's time was up before the provider could be asked.")
         self.permit = self._resilience.breaker.allow()
         try:
             return await self._attempt()
@@ -225,7 +239,7 @@ class _Schedule(RetryOptionsBase):
                 "retry": attempt,
                 "max_retries": policy.max_retries,
                 "wait_seconds": round(wait, 3),
-                "reason": str(error),
+                "reason": error.kind,
             },
         )
         self._tries.wait_seconds = wait

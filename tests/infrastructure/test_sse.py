@@ -228,6 +228,16 @@ def test_events_go_on_and_the_beginning_of_the_next_waits() -> None:
     assert aligner.rest() == b""
 
 
+@pytest.mark.parametrize("first", ENDS)
+@pytest.mark.parametrize("second", ENDS)
+def test_framings_may_be_mixed(first: str, second: str) -> None:
+    """A proxy on the way adds its comments with line ends of its own."""
+    events = whole([["data: 1"]], first) + whole([["data: 2"]], second)
+    aligner = EventAligner()
+    assert aligner.push(events + b"da") == events
+    assert aligner.rest() == b"da"
+
+
 @pytest.mark.parametrize("comment", [b": ping\n", b": ping\r\n", b":\n", b": a\n: b\n"])
 def test_a_comment_line_goes_on_at_once(comment: bytes) -> None:
     aligner = EventAligner()

@@ -9,10 +9,9 @@ from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import REQUEST_ID
 from proxy.api.openai.errors import error_object, error_response, error_type, json_error
-from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound, UpstreamError
+from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound
 
 _logger = logging.getLogger(__name__)
-_OURS_TO_MEND = (401, 402)  # the upstream's: our key, our credits
 
 
 @web.middleware
@@ -21,7 +20,6 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:
-        _log(request, error)
         response = error_response(error)
     except web.HTTPException as refusal:
         response = _from_aiohttp(request, refusal)
@@ -33,23 +31,6 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not request.content.is_eof() and request.can_read_body:
         response.force_close()  # an unread body must not be taken for the next request
     return response
-
-
-def _log(request: web.Request, error: GatewayError) -> None:
-    if not isinstance(error, UpstreamError):
-        return
-    level = logging.ERROR if error.status in _OURS_TO_MEND else logging.WARNING
-    _logger.log(
-        level,
-        "upstream failed the request",
-        extra={
-            "request_id": request[REQUEST_ID],
-            "provider": error.provider,
-            "upstream_status": error.status,
-            "kind": error.kind,
-            "reason": str(error),
-        },
-    )
 
 
 def _from_aiohttp(request: web.Request, refusal: web.HTTPException) -> web.Response:

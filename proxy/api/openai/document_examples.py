@@ -14,6 +14,7 @@ from proxy.domain.errors import (
     NotAuthenticated,
     PermanentUpstreamError,
     TransientUpstreamError,
+    UnsupportedExpectation,
     UnsupportedMediaType,
 )
 
@@ -38,6 +39,10 @@ ERRORS: Final[tuple[tuple[str, GatewayError], ...]] = (
     (
         "The body is not JSON, or it is compressed.",
         UnsupportedMediaType("Content-Type 'text/plain' is not supported; send 'Content-Type: application/json'."),
+    ),
+    (
+        "An Expect header asks for something unknown.",
+        UnsupportedExpectation("Only 'Expect: 100-continue' is supported."),
     ),
     (
         "The upstream's rate limit, after the gateway's own retries.",

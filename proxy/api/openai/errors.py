@@ -13,6 +13,7 @@ from proxy.domain.errors import (
     AllProvidersFailed,
     BodyTooLarge,
     CircuitOpen,
+    DeadlineExceeded,
     GatewayError,
     InvalidRequest,
     InvalidUpstreamAnswer,
@@ -28,6 +29,7 @@ from proxy.domain.errors import (
     TokenLimitExceeded,
     TransientUpstreamError,
     UnsupportedContentEncoding,
+    UnsupportedExpectation,
     UnsupportedMediaType,
     UpstreamError,
 )
@@ -40,6 +42,7 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     BodyTooLarge: (413, "request_too_large"),
     UnsupportedMediaType: (415, "unsupported_media_type"),
     UnsupportedContentEncoding: (415, "unsupported_content_encoding"),
+    UnsupportedExpectation: (417, "unsupported_expectation"),
     NotAuthenticated: (401, "invalid_api_key"),
     RouteNotFound: (404, "unknown_url"),
     MethodNotAllowed: (405, "method_not_allowed"),
@@ -47,6 +50,7 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     NotServing: (503, "service_unavailable"),
     LedgerFull: (503, "ledger_full"),
     CircuitOpen: (503, "provider_unavailable"),
+    DeadlineExceeded: (504, "request_timeout"),
     AllProvidersFailed: (502, "all_providers_failed"),
     UpstreamError: (None, "upstream_error"),
     TransientUpstreamError: (None, "upstream_error"),
@@ -71,6 +75,8 @@ _DEFAULT_RETRY_AFTER_SECONDS = 1
 
 def status_of(error: GatewayError) -> int:
     """The HTTP status that tells a client of this error."""
+    if isinstance(error, AllProvidersFailed) and _nobody_was_asked(error):
+        return _UNAVAILABLE
     status, _ = _row(error)
     if status is not None or not isinstance(error, UpstreamError):
         return status or _FIRST_SERVER_ERROR
@@ -97,9 +103,18 @@ def error_object(error: GatewayError) -> dict[str, Any]:
             "code": "upstream_authentication_failed",
         }
     elif isinstance(error, UpstreamError):
-        known = {key: value for key, value in error.details.items() if value is not None or key not in members}
-        members |= known | {"message": str(error)}
+        members |= _sound(error.details) | {"message": str(error)}
     return {"error": members}
+
+
+def _sound(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The upstream's members, but for those of OpenAI's own names that are not of OpenAI's types."""
+    forms: dict[str, tuple[type, ...]] = {"type": (str,), "param": (str,), "code": (str, int)}
+    return {
+        name: value
+        for name, value in details.items()
+        if name not in forms or (isinstance(value, forms[name]) and not isinstance(value, bool))
+    }
 
 
 def error_type(status: int) -> str:
@@ -128,8 +143,16 @@ def error_headers(error: GatewayError) -> dict[str, str]:
         if error.retries_exhausted:
             headers["x-should-retry"] = "false"
     elif isinstance(error, AllProvidersFailed):
-        headers["x-should-retry"] = "false"
+        waits = [failure.retry_after_seconds for failure in error.failures if isinstance(failure, NotServing)]
+        if waits and _nobody_was_asked(error):
+            headers["Retry-After"] = _seconds(min(waits))
+        else:
+            headers["x-should-retry"] = "false"
     return headers
+
+
+def _nobody_was_asked(error: AllProvidersFailed) -> bool:
+    return bool(error.failures) and all(isinstance(failure, NotServing) for failure in error.failures)
 
 
 def error_response(error: GatewayError) -> web.Response:

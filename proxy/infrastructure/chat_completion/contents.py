@@ -34,7 +34,7 @@ def history_messages(history: ChatHistory) -> list[dict[str, Any]]:
     for message in history.messages:
         results = [item for item in message.items if isinstance(item, FunctionResultContent)]
         messages += [
-            {"role": "tool", "tool_call_id": result.id, "content": str(result.result)} for result in results
+            {"role": "tool", "tool_call_id": result.id, "content": _result_text(result.result)} for result in results
         ] or [_message(message)]
     return messages
 
@@ -60,6 +60,10 @@ def _part(item: Any) -> dict[str, Any] | None:
     if isinstance(item, ImageContent):
         return {"type": "image_url", "image_url": {"url": str(item.data_uri or item.uri)}}
     return None
+
+
+def _result_text(result: Any) -> str:
+    return result if isinstance(result, str) else json.dumps(result, default=str)
 
 
 def _tool_call(call: FunctionCallContent) -> dict[str, Any]:
@@ -106,13 +110,20 @@ def chunk_contents(
         for choice in _choices(event)
     ]
     return contents or [
-        StreamingChatMessageContent(role=AuthorRole.ASSISTANT, choice_index=0, content="", metadata=metadata)
+        StreamingChatMessageContent(
+            role=AuthorRole.ASSISTANT, choice_index=0, content="", ai_model_id=model, metadata=metadata
+        )
     ]
 
 
 def _choices(event: bytes) -> list[dict[str, Any]]:
-    data = event_data(event)
-    return json.loads(data).get("choices") or [] if data and data.startswith(b"{") else []
+    """The choices of an event; none in one that cannot be read, as the gateway's own clients pass over it too."""
+    try:
+        chunk = json.loads(event_data(event) or b"null")
+    except ValueError:
+        return []
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    return [choice for choice in choices or [] if isinstance(choice, dict)]
 
 
 def _delta_items(choice: dict[str, Any]) -> list[Any]:

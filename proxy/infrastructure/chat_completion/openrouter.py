@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
@@ -16,11 +16,14 @@ from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from proxy.application.raw_call import RawSettings
 from proxy.application.upstream import IS_LAST, UpstreamCall
 from proxy.domain.chat import AnswerFacts
+from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.contents import chunk_contents, history_messages, message_contents
 from proxy.infrastructure.chat_completion.wire import Wire, WireStream, handed_back
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_TIMEOUT_SECONDS = 600.0
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what JSON of another shape leads to
+_OURS = ("model", "messages", "stream")  # each has its own way into a payload
 
 
 class OpenRouterChatCompletion(ChatCompletionClientBase):
@@ -51,6 +54,15 @@ class OpenRouterChatCompletion(ChatCompletionClientBase):
     def get_prompt_execution_settings_class(self) -> type[PromptExecutionSettings]:
         return RawSettings
 
+    def get_prompt_execution_settings_from_settings(self, settings: PromptExecutionSettings) -> RawSettings:
+        """Any service's settings, by the names that they have on the wire."""
+        named = settings.prepare_settings_dict()
+        fields = {name for name, field in type(settings).model_fields.items()} | named.keys()
+        return RawSettings(
+            service_id=settings.service_id,
+            extension_data={k: v for k, v in settings.extension_data.items() if k not in fields} | named,
+        )
+
     def service_url(self) -> str | None:
         return self._wire.settings.base_url
 
@@ -59,35 +71,66 @@ class OpenRouterChatCompletion(ChatCompletionClientBase):
     ) -> list[ChatMessageContent]:
         raw = _carried_call(settings)
         call = raw or self._plain_call(chat_history, settings, stream=False)
-        body, response = await self._wire.fetch(call)
+        with self._logging(call):
+            body, response = await self._wire.fetch(call)
         facts = call.answer.facts()
         metadata = _opening_metadata(facts.model, response.content_type, response.headers) | self._metadata(facts)
         if raw is None:
-            return message_contents(body, self.ai_model_id, metadata)
+            return self._parsed(body, metadata)
         return [ChatMessageContent(role=AuthorRole.ASSISTANT, items=[], inner_content=body, metadata=metadata)]
+
+    def _parsed(self, body: bytes, metadata: dict[str, Any]) -> list[ChatMessageContent]:
+        try:
+            return message_contents(body, self.ai_model_id, metadata)
+        except _UNREADABLE as problem:
+            raise self._wire.errors.invalid("its choices cannot be read", body) from problem
 
     async def _inner_get_streaming_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, function_invoke_attempt: int = 0
     ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
         raw = _carried_call(settings)
         call = raw or self._plain_call(chat_history, settings, stream=True)
-        stream = await self._wire.open(call)
-        opening = _opening_metadata(stream.model, "text/event-stream", stream.headers)
         try:
-            yield self._chunk(stream.opening, opening | self._ending(stream, call), function_invoke_attempt, raw)
-            async for data in stream:
-                yield self._chunk(data, self._ending(stream, call), function_invoke_attempt, raw)
+            with self._logging(call):
+                stream = await self._wire.open(call)
+                opening = _opening_metadata(stream.model, "text/event-stream", stream.headers)
+                yield self._chunk(stream.opening, opening | self._ending(stream), function_invoke_attempt, raw)
+                async for data in stream:
+                    yield self._chunk(data, self._ending(stream), function_invoke_attempt, raw)
+                if raw is None:
+                    stream.raise_told_error()  # contents have no place for it; a client of the gateway has seen it
         finally:
             call.hang_up()
 
-    def _ending(self, stream: WireStream, call: UpstreamCall) -> dict[str, Any]:
-        return {IS_LAST: True} | self._metadata(call.answer.facts()) if stream.done else {}
+    @contextmanager
+    def _logging(self, call: UpstreamCall) -> Iterator[None]:
+        try:
+            yield
+        except UpstreamError as error:
+            _logger.error(
+                "upstream call failed",
+                extra={
+                    "request_id": call.request_id,
+                    "provider": error.provider,
+                    "upstream_status": error.status,
+                    "reason": error.kind,
+                    "attempts": call.attempts,
+                },
+            )
+            raise
+
+    def _ending(self, stream: WireStream) -> dict[str, Any]:
+        """The metadata of the content that completes the answer; empty for all others."""
+        return {IS_LAST: True} | self._metadata(stream.facts()) if stream.is_just_done() else {}
 
     def _chunk(
         self, data: bytes, metadata: dict[str, Any], attempt: int, raw: UpstreamCall | None
     ) -> list[StreamingChatMessageContent]:
         if raw is None:
-            return chunk_contents(data, self.ai_model_id, metadata, attempt)
+            try:
+                return chunk_contents(data, self.ai_model_id, metadata, attempt)
+            except _UNREADABLE as problem:
+                raise self._wire.errors.invalid("an event cannot be read", data) from problem
         return [
             StreamingChatMessageContent(
                 role=AuthorRole.ASSISTANT, items=[], choice_index=0, inner_content=data, metadata=metadata
@@ -109,13 +152,16 @@ class OpenRouterChatCompletion(ChatCompletionClientBase):
         }
 
     def _plain_call(self, history: ChatHistory, settings: PromptExecutionSettings, *, stream: bool) -> UpstreamCall:
-        parameters = dict(settings.extension_data)
-        model = parameters.pop("model", None) or self.ai_model_id
+        parameters = {name: value for name, value in settings.extension_data.items() if name not in _OURS}
+        model = settings.extension_data.get("model") or self.ai_model_id
         payload = {**parameters, "model": model, "messages": history_messages(history)}
         if stream:
             payload["stream"] = True
         return UpstreamCall(
-            body=json.dumps(payload).encode(), model=model, deadline=time.monotonic() + _DEFAULT_TIMEOUT_SECONDS
+            body=json.dumps(payload).encode(),
+            model=model,
+            deadline=self._wire.now() + _DEFAULT_TIMEOUT_SECONDS,
+            whole_events=True,
         )
 
 

@@ -15,7 +15,7 @@ _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _COMMENT_LINES = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _DONE_REACH_BYTES = 64
-_HOLD_BYTES = 1024 * 1024
+HOLD_BYTES = 1024 * 1024
 _ENDINGS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
 
 
@@ -42,11 +42,12 @@ def says_done(chunk: bytes) -> bool:
 class EventAligner:
     """Cuts a byte stream between events without changing a byte: what is incomplete waits for the next read.
 
-    An event longer than `_HOLD_BYTES` does not wait to be complete.
+    An event longer than `hold_bytes` does not wait to be complete; None: every event does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hold_bytes: int | None = HOLD_BYTES) -> None:
         self._held = b""
+        self._hold_bytes = hold_bytes
 
     def push(self, data: bytes) -> bytes:
         """The bytes up to the last event boundary seen so far; may be empty."""
@@ -58,7 +59,7 @@ class EventAligner:
         boundary = _last_boundary(data)
         if comments := _COMMENT_LINES.match(data, boundary):
             boundary = comments.end()  # they keep connections alive and belong to no event: on with them
-        if len(data) - boundary > _HOLD_BYTES:
+        if self._hold_bytes is not None and len(data) - boundary > self._hold_bytes:
             boundary = len(data)
         self._held = data[boundary:]
         return data[:boundary]

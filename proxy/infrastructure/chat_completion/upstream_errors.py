@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import msgspec
-
 from proxy.domain.errors import (
     InvalidUpstreamAnswer,
     PermanentUpstreamError,
@@ -17,13 +15,15 @@ from proxy.domain.errors import (
     UpstreamError,
     is_transient_status,
 )
-from proxy.domain.json_bytes import without_surrogate_escapes
+from proxy.infrastructure.chat_completion.usage import look
 
 _MESSAGE_CHARACTERS = 4000
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"']+")
 _FIRST_ERROR_STATUS, _LAST_ERROR_STATUS = 400, 599
 _BAD_GATEWAY = 502
 _MILLISECONDS = 1000.0
+_STATUS_DIGITS = 4
+_MOST_LEVELS = 32
 
 
 class UpstreamErrors:
@@ -48,6 +48,8 @@ class UpstreamErrors:
     ) -> UpstreamError:
         """The error inside a 200 answer or a stream's event; its status is the error's own `code`, else 502."""
         code = details.get("code")
+        if isinstance(code, str) and code.isdecimal():
+            code = int(code[:_STATUS_DIGITS])
         known = isinstance(code, int) and _FIRST_ERROR_STATUS <= code <= _LAST_ERROR_STATUS
         status = code if known and isinstance(code, int) else _BAD_GATEWAY
         kind = TransientUpstreamError if is_transient_status(status) else PermanentUpstreamError
@@ -65,6 +67,12 @@ class UpstreamErrors:
     def timeout(self, what: str, seconds: float) -> TransientUpstreamError:
         return TransientUpstreamError(
             f"{self._provider} {what} within {seconds:g} s.", kind="timeout", provider=self._provider
+        )
+
+    def out_of_time(self) -> TransientUpstreamError:
+        """The whole request's time is up, whatever the upstream was doing."""
+        return TransientUpstreamError(
+            f"{self._provider} did not answer within the request's time.", kind="timeout", provider=self._provider
         )
 
     def unreachable(self, problem: BaseException) -> TransientUpstreamError:
@@ -85,7 +93,7 @@ class UpstreamErrors:
         headers: Mapping[str, str],
         relayed: Mapping[str, str],
     ) -> UpstreamError:
-        clean = {key: self._redact(value) for key, value in details.items()}
+        clean: dict[str, Any] = self._redact(dict(details))
         message = clean.get("message")
         if not isinstance(message, str) or not message:
             message = f"{self._provider} answered HTTP {status}."
@@ -101,10 +109,7 @@ class UpstreamErrors:
         )
 
     def _error_object(self, body: bytes) -> dict[str, Any] | None:
-        try:
-            answer = msgspec.json.decode(without_surrogate_escapes(body))
-        except (msgspec.DecodeError, RecursionError):
-            return None
+        answer = look(body)
         error = answer.get("error") if isinstance(answer, dict) else None
         if isinstance(error, dict):
             return error
@@ -112,15 +117,17 @@ class UpstreamErrors:
             return {"message": error}
         return None
 
-    def _redact(self, value: Any) -> Any:
+    def _redact(self, value: Any, depth: int = 0) -> Any:
+        if depth > _MOST_LEVELS:
+            return None
         if isinstance(value, str):
             for secret in self._secrets:
                 value = value.replace(secret, "[redacted]")
             return _KEY_LIKE.sub("[redacted]", value)[:_MESSAGE_CHARACTERS]
         if isinstance(value, list):
-            return [self._redact(item) for item in value]
+            return [self._redact(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            return {key: self._redact(item) for key, item in value.items()}
+            return {self._redact(key): self._redact(item, depth + 1) for key, item in value.items()}
         return value
 
 
@@ -140,7 +147,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         return seconds
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())

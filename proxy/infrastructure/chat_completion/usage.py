@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from proxy.domain.chat import AnswerFacts, Usage
-from proxy.domain.errors import InvalidValue
 from proxy.domain.json_bytes import without_surrogate_escapes
 from proxy.domain.values import CostAmount, estimate_tokens
 from proxy.infrastructure.chat_completion.sse import event_data, split_events
@@ -29,7 +28,7 @@ class _Usage(msgspec.Struct):
     completion_tokens: int = 0  # absent where nothing was generated
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
-    cost: Decimal | None = None
+    cost: msgspec.Raw = msgspec.Raw()
 
 
 class Choice(msgspec.Struct):
@@ -38,11 +37,14 @@ class Choice(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    """The members that a completion and a chunk have in common; everything else is skipped, not parsed."""
+    """The members that a completion and a chunk have in common; everything else is skipped, not parsed.
 
-    id: str | None = None
-    model: str | None = None
-    provider: str | None = None
+    Raw where only our books read them: a good answer is not refused because its id is a number.
+    """
+
+    id: msgspec.Raw = msgspec.Raw()
+    model: msgspec.Raw = msgspec.Raw()
+    provider: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
@@ -58,6 +60,9 @@ class Chunk(_Envelope):
 _answers = msgspec.json.Decoder(_Answer)
 _chunks = msgspec.json.Decoder(Chunk)
 _usages = msgspec.json.Decoder(_Usage)
+_costs = msgspec.json.Decoder(Decimal)
+_NO_COST = (b"", b"null")
+_SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
 _FALSY = (b"", b"null", b"false", b'""', b"{}", b"[]", b"0")
 
 
@@ -76,16 +81,20 @@ class WholeAnswer:
             raise Malformed("no choices in the answer")
         self._facts = AnswerFacts(
             usage=_read_usage(answer.usage),
-            model=answer.model,
-            generation_id=answer.id,
-            upstream_provider=answer.provider,
+            model=text_of(answer.model),
+            generation_id=text_of(answer.id),
+            upstream_provider=text_of(answer.provider),
         )
+        self._choices = answer.choices
 
     def facts(self) -> AnswerFacts:
         return self._facts
 
     def estimated_output_tokens(self) -> int:
-        return 0
+        """From the text of all choices, for answers without usage."""
+        choices = look(self._choices)
+        messages = [choice.get("message") for choice in choices or () if isinstance(choice, dict)]
+        return estimate_tokens(sum(_text_length(message) for message in messages))
 
 
 class StreamTail:
@@ -122,9 +131,9 @@ class StreamTail:
                 continue
             error = error or _error_message(error_member(chunk))
             usage = usage or _read_usage(chunk.usage)
-            model = model or chunk.model
-            generation_id = generation_id or chunk.id
-            provider = provider or chunk.provider
+            model = model or text_of(chunk.model)
+            generation_id = generation_id or text_of(chunk.id)
+            provider = provider or text_of(chunk.provider)
             finish_reason = finish_reason or _finish_reason(chunk)
             if usage and model and generation_id and finish_reason:
                 break
@@ -135,9 +144,7 @@ class StreamTail:
         characters = 0
         for event in split_events(b"".join(self._reads))[0]:
             chunk = parse_chunk(event)
-            for choice in (chunk and chunk.choices) or ():
-                texts = ((choice.delta or {}).get(key) for key in ("content", "reasoning"))
-                characters += sum(len(text) for text in texts if isinstance(text, str))
+            characters += sum(_text_length(choice.delta) for choice in (chunk and chunk.choices) or ())
         return estimate_tokens(characters * self._total_bytes // self._kept_bytes) if self._kept_bytes else 0
 
 
@@ -155,14 +162,12 @@ def parse_chunk(event: bytes) -> Chunk | None:
 
 def error_member(envelope: _Envelope) -> dict[str, Any] | None:
     """The `error` of an answer or chunk, as an object; None when it has none, or an empty one."""
-    raw = bytes(envelope.error)
-    if raw in _FALSY:
+    if bytes(envelope.error) in _FALSY:
         return None
-    try:
-        error = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
-        error = msgspec.json.decode(without_surrogate_escapes(raw))
-    return error if isinstance(error, dict) else {"message": str(error)}
+    error = look(envelope.error)
+    if error is None:
+        return {"message": "The error that the upstream sent cannot be read."}
+    return (error if isinstance(error, dict) else {"message": str(error)}) if error else None
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
@@ -170,13 +175,35 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
         return decoder.decode(text)
     except msgspec.ValidationError as problem:
         raise Malformed(str(problem)) from problem
-    except (msgspec.DecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         if b"\\u" not in text:
             raise Malformed(str(problem)) from problem
     try:
         return decoder.decode(without_surrogate_escapes(text))
-    except (msgspec.DecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise Malformed(str(problem)) from problem
+
+
+def look(raw: msgspec.Raw | bytes) -> Any:
+    """The value, for looking only; None if it cannot be read."""
+    for text in (bytes(raw), without_surrogate_escapes(bytes(raw))):
+        try:
+            return msgspec.json.decode(text)
+        except (ValueError, RecursionError):  # UnicodeDecodeError and DecodeError are ValueErrors
+            continue
+    return None
+
+
+def text_of(raw: msgspec.Raw) -> str | None:
+    """The text of a raw string; None for anything else, and for an empty one."""
+    value = look(raw) if bytes(raw).startswith(b'"') else None
+    return value if isinstance(value, str) and value else None
+
+
+def _text_length(message: Any) -> int:
+    """Of a message or a delta: what the model wrote, its reasoning included."""
+    texts = [message.get(key) for key in ("content", "reasoning")] if isinstance(message, dict) else []
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _read_usage(raw: msgspec.Raw) -> Usage | None:
@@ -185,18 +212,31 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
         return None
     try:
         usage = _usages.decode(raw)
-        if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
-            return None
-        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-        return Usage(
-            input_tokens=usage.prompt_tokens,
-            output_tokens=usage.completion_tokens,
-            cached_tokens=prompt.cached_tokens if prompt else None,
-            reasoning_tokens=completion.reasoning_tokens if completion else None,
-            cost=None if usage.cost is None else CostAmount(usage.cost),
-        )
-    except (msgspec.ValidationError, InvalidValue):
+    except (ValueError, RecursionError):
         return None
+    if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
+        return None
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    return Usage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cached_tokens=prompt.cached_tokens if prompt else None,
+        reasoning_tokens=completion.reasoning_tokens if completion else None,
+        cost=_read_cost(usage.cost),
+    )
+
+
+def _read_cost(raw: msgspec.Raw) -> CostAmount | None:
+    """None for what nobody would bill: negative, not a number, or with an absurd exponent."""
+    if bytes(raw) in _NO_COST:
+        return None
+    try:
+        cost = _costs.decode(raw)
+    except ValueError:
+        return None
+    if not cost.is_finite() or cost < 0 or not _SMALLEST_EXPONENT <= cost.adjusted() <= _LARGEST_EXPONENT:
+        return None
+    return CostAmount(cost)
 
 
 def _finish_reason(chunk: Chunk) -> str | None:

@@ -14,11 +14,12 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ConnectionTimeou
 from yarl import URL
 
 from proxy.application.upstream import UpstreamCall
+from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import StreamBroken, UpstreamError
 from proxy.infrastructure.chat_completion.opening import HOLD_SECONDS, Opening, read_opening
-from proxy.infrastructure.chat_completion.sse import EventAligner, says_done
+from proxy.infrastructure.chat_completion.sse import HOLD_BYTES, EventAligner, says_done
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
-from proxy.infrastructure.chat_completion.usage import Malformed, StreamTail, WholeAnswer
+from proxy.infrastructure.chat_completion.usage import Malformed, StreamTail, WholeAnswer, text_of
 from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ _SENT_ON = (
     "traceparent",
     "tracestate",
 )
+_SENT_ON_BY_LOWER = {name.lower(): name for name in _SENT_ON}
 _HANDED_BACK = (
     "x-generation-id",
     "x-ratelimit-limit",
@@ -77,12 +79,15 @@ class Wire:
         if settings.api_key:
             self._headers["Authorization"] = f"Bearer {settings.api_key}"
 
+    def now(self) -> float:
+        """The clock that a call's deadline is of."""
+        return self._resilience.timing.clock()
+
     async def fetch(self, call: UpstreamCall) -> tuple[bytes, ClientResponse]:
         """The whole answer to a call."""
 
         async def read(response: ClientResponse) -> None:
-            async with asyncio.timeout_at(_loop_time(call.deadline)):
-                body = await response.read()
+            body = await response.read()
             try:
                 answer = WholeAnswer(body)
             except Malformed as problem:
@@ -114,7 +119,7 @@ class Wire:
     async def _run(self, call: UpstreamCall, read: Callable[[ClientResponse], Awaitable[None]]) -> ClientResponse:
         started = time.perf_counter()
         try:
-            return await self._resilience.run(lambda: self._attempt(call, read), call.deadline)
+            return await self._resilience.run(lambda: self._attempt(call, read), call.deadline, call.blamed)
         finally:
             call.upstream_seconds += time.perf_counter() - started
 
@@ -123,13 +128,17 @@ class Wire:
         call.attempts += 1
         response: ClientResponse | None = None
         good = False
+        deadline = asyncio.timeout(call.deadline - self.now())
         try:
-            response = await self._post(call)
-            if not _OK <= response.status < _FIRST_NOT_OK:
-                raise await self._error(response)
-            await read(response)
+            async with deadline:
+                response = await self._post(call)
+                if not _OK <= response.status < _FIRST_NOT_OK:
+                    raise await self._error(response)
+                await read(response)
             good = True
         except TimeoutError as problem:
+            if deadline.expired():
+                raise self.errors.out_of_time() from problem
             raise self.errors.timeout("did not go on", self.settings.idle_timeout_seconds) from problem
         except (ClientError, OSError) as problem:
             raise self.errors.unreachable(problem) from problem
@@ -155,6 +164,8 @@ class Wire:
 
     def _request_headers(self, call: UpstreamCall) -> Mapping[str, str]:
         sent_on = {name: value for name in _SENT_ON if (value := call.headers.get(name)) is not None}
+        for name in call.headers.get("Connection", "").split(","):
+            sent_on.pop(_SENT_ON_BY_LOWER.get(name.strip().lower(), ""), None)  # meant for this hop (RFC 9110, 7.6.1)
         return {**self._headers, **sent_on}
 
     async def _error(self, response: ClientResponse) -> UpstreamError:
@@ -171,15 +182,30 @@ class WireStream:
 
     def __init__(self, wire: Wire, call: UpstreamCall, response: ClientResponse, opening: Opening) -> None:
         self.headers = response.headers
-        self.model = opening.chunk.model if opening.chunk else None
+        self.model = text_of(opening.chunk.model) if opening.chunk else None
         self.done = False
         self._settings = wire.settings
         self._tail = StreamTail()
         self._response = response
-        self._aligner = EventAligner()
+        self._aligner = EventAligner(hold_bytes=None if call.whole_events else HOLD_BYTES)
+        self._told = False
         self._deadline = time.monotonic() + wire.settings.stream_total_timeout_seconds
         self.opening = self._passing(opening.held)
         call.answer = self._tail
+
+    def facts(self) -> AnswerFacts:
+        """What the stream has said of itself so far."""
+        return self._tail.facts()
+
+    def is_just_done(self) -> bool:
+        """True once: for the bytes with which the answer is complete."""
+        first, self._told = self.done and not self._told, self._told or self.done
+        return first
+
+    def raise_told_error(self) -> None:
+        """Raises the error that the stream told of, if it did, though it went on to its end."""
+        if self.facts().error_message is not None:
+            raise self._broken("told of an error", "error")
 
     def __aiter__(self) -> Self:
         return self
@@ -223,7 +249,7 @@ class WireStream:
     def _last_bytes(self) -> bytes:
         if not self.done:
             raise self._broken("ended before it was complete", "truncated")
-        rest, self._aligner = self._aligner.rest(), EventAligner()
+        rest, self._aligner = self._aligner.rest(), EventAligner(HOLD_BYTES)
         if not rest:
             raise StopAsyncIteration
         return rest
@@ -249,7 +275,3 @@ async def _read_at_most(response: ClientResponse, limit_bytes: int) -> bytes:
     while len(body) < limit_bytes and (data := await response.content.readany()):
         body += data
     return body
-
-
-def _loop_time(monotonic_deadline: float) -> float:
-    return asyncio.get_running_loop().time() + monotonic_deadline - time.monotonic()

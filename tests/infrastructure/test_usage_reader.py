@@ -1,0 +1,470 @@
+"""Facts that answers and streams tell of themselves."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.chat import NO_FACTS, Usage
+from proxy.domain.values import CostAmount
+from proxy.infrastructure.chat_completion.usage import Malformed, StreamTail, WholeAnswer
+
+_property = settings(max_examples=100, deadline=None, database=None, derandomize=True)
+
+KIBIBYTE = 1024
+TAIL_BYTES = 16 * KIBIBYTE
+DONE = b"data: [DONE]\n\n"
+
+
+def answer(usage: bytes = b"null", **members: Any) -> bytes:
+    head = json.dumps({"id": "gen-1", "model": "z-ai/glm-4.6", "provider": "Z.AI", "choices": [], **members})
+    return head[:-1].encode() + b', "usage": ' + usage + b"}"
+
+
+def usage_of(usage: bytes) -> Usage | None:
+    return WholeAnswer(answer(usage)).facts().usage
+
+
+def event(**members: Any) -> bytes:
+    return b"data: " + json.dumps(members).encode() + b"\n\n"
+
+
+def delta(content: str | None, finish_reason: str | None = None, **members: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
+    return event(id="gen-1", model="z-ai/glm-4.6", provider="Z.AI", choices=[choice], **members)
+
+
+def tail_of(*reads: bytes) -> StreamTail:
+    tail = StreamTail()
+    for read in reads:
+        tail.feed(read)
+    return tail
+
+
+# Usage, as whole answers and streams share it
+
+
+def test_full_usage() -> None:
+    usage = usage_of(
+        b"""{"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30, "cost": 0.000123456789012345,
+        "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 7}, "is_byok": false, "cost_details": {"x": null}}"""
+    )
+    assert usage == Usage(10, 20, 4, 7, CostAmount(Decimal("0.000123456789012345")), estimated=False)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b'{"prompt_tokens": 10, "completion_tokens": 20}',
+        b'{"prompt_tokens": 10, "completion_tokens": 20, "cost": null}',
+        b'{"prompt_tokens": 10, "completion_tokens": 20, "prompt_tokens_details": null}',
+        b'{"prompt_tokens": 10, "completion_tokens": 20, "completion_tokens_details": {}}',
+        b'{"prompt_tokens": 10, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": null}}',
+        rb'{"prompt_tokens": 10, "completion_tokens": 20, "note": "\ud800"}',
+    ],
+)
+def test_what_usage_does_not_say_is_none(usage: bytes) -> None:
+    assert usage_of(usage) == Usage(10, 20, None, None, None)
+
+
+def test_nothing_cached_is_zero_and_not_unknown() -> None:
+    usage = usage_of(
+        b"""{"prompt_tokens": 1, "completion_tokens": 2, "cost": 0, "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0}}"""
+    )
+    assert usage == Usage(1, 2, 0, 0, CostAmount(Decimal(0)))
+
+
+def test_tokens_are_read_by_openai_s_field_names() -> None:
+    """A regression: with the names of another API, tokens and cost were always zero."""
+    assert usage_of(b'{"input_tokens": 10, "output_tokens": 20}') is None
+    assert usage_of(b'{"promptTokens": 10, "completionTokens": 20}') is None
+    assert usage_of(b'{"prompt_tokens": 10, "input_tokens": 99}') == Usage(10, 0)
+
+
+def test_completion_tokens_may_be_absent_where_nothing_was_generated() -> None:
+    assert usage_of(b'{"prompt_tokens": 10, "total_tokens": 10}') == Usage(10, 0)
+
+
+@pytest.mark.parametrize("tokens", [2**53 - 1, 2**53 + 1, 2**63 - 1])
+def test_large_integers_are_exact(tokens: int) -> None:
+    usage = usage_of(b'{"prompt_tokens": %d, "completion_tokens": %d}' % (tokens, tokens))
+    assert usage == Usage(tokens, tokens)
+
+
+@pytest.mark.parametrize(
+    "cost", ["0.1", "0.00014", "1.5e-7", "1E-12", "0.1234567890123456789", "1234.000000000001", "0.30000000000000004"]
+)
+def test_cost_is_read_digit_for_digit(cost: str) -> None:
+    usage = usage_of(b'{"prompt_tokens": 1, "cost": %b}' % cost.encode())
+    assert usage is not None
+    assert usage.cost is not None
+    assert usage.cost.usd.as_tuple() == Decimal(cost).as_tuple()
+
+
+@_property
+@given(st.decimals(min_value=0, max_value=10**6, places=15))
+def test_any_cost_is_exact(cost: Decimal) -> None:
+    usage = usage_of(b'{"prompt_tokens": 1, "cost": %b}' % str(cost).encode())
+    assert usage is not None
+    assert usage.cost == CostAmount(cost)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b"null",
+        b"{}",
+        b"{ }",
+        b"[]",
+        b"[1]",
+        b"0",
+        b"5",
+        b"true",
+        b"false",
+        b'""',
+        b'"10 tokens"',
+        b'{"completion_tokens": 20}',
+        b'{"total_tokens": 30}',
+        b'{"prompt_tokens": null, "completion_tokens": 1}',
+        b'{"prompt_tokens": "10", "completion_tokens": 1}',
+        b'{"prompt_tokens": -1, "completion_tokens": 1}',
+        b'{"prompt_tokens": 1, "completion_tokens": -1}',
+        b'{"prompt_tokens": 1.5, "completion_tokens": 1}',
+        b'{"prompt_tokens": 1e999, "completion_tokens": 1}',
+        b'{"prompt_tokens": 1' + b"0" * 5000 + b"}",
+        b'{"prompt_tokens": 1, "prompt_tokens_details": []}',
+    ],
+)
+def test_usage_that_makes_no_sense_is_no_usage_and_no_failure(usage: bytes) -> None:
+    facts = WholeAnswer(answer(usage)).facts()
+    assert facts.usage is None
+    assert facts.generation_id == "gen-1"
+
+
+@pytest.mark.parametrize("cost", [b"-0.01", b'"NaN"', b'"Infinity"', b'"free"', b"true", b"1e99999999999999999999"])
+def test_a_cost_that_makes_no_sense_is_never_believed(cost: bytes) -> None:
+    usage = usage_of(b'{"prompt_tokens": 1, "completion_tokens": 2, "cost": %b}' % cost)
+    assert usage is None or usage.cost is None
+
+
+@pytest.mark.parametrize("cost", [b"1e999999999", b"1e-999999999", b"1e400"])
+def test_a_cost_that_would_take_a_gigabyte_to_write_out_is_never_believed(cost: bytes) -> None:
+    """The answer's headers and the ledger write costs out digit by digit."""
+    usage = usage_of(b'{"prompt_tokens": 1, "completion_tokens": 2, "cost": %b}' % cost)
+    written_digits = 0 if usage is None or usage.cost is None else abs(usage.cost.usd.adjusted())
+    assert written_digits < 100
+
+
+def test_usage_absent_altogether() -> None:
+    assert WholeAnswer(b'{"choices": []}').facts() == NO_FACTS
+
+
+# Whole answers
+
+
+def test_facts_of_a_whole_answer() -> None:
+    facts = WholeAnswer(answer(b'{"prompt_tokens": 1}')).facts()
+    assert (facts.model, facts.generation_id, facts.upstream_provider) == ("z-ai/glm-4.6", "gen-1", "Z.AI")
+    assert WholeAnswer(answer()).error is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b" \n\n\t" + answer(b'{"prompt_tokens": 1}'), answer(b'{"prompt_tokens": 1}', model=None) + b"\r\n "],
+)
+def test_keep_alive_white_space_around_an_answer_is_fine(body: bytes) -> None:
+    assert WholeAnswer(body).facts().usage == Usage(1, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"   \n",
+        b"<html><body>502 Bad Gateway</body></html>",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{}",
+        b'{"choices": null}',
+        b'{"choices": {}}',
+        b'{"choices": "[]"}',
+        b'{"choices": [1, 2}',
+        b'{"choices": []} and more',
+        b'{"choices": []',
+        rb'{"choices": ["\u0041"',
+        b'{"error": null}',
+        b'{"error": {}}',
+        rb'{"choices": "\ud800"}',
+        b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
+def test_what_is_no_completion_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        WholeAnswer(body)
+
+
+def test_a_lone_surrogate_hides_nothing() -> None:
+    message = rb'{"choices": [{"message": {"content": "\ud800 \\ud800"}}], "model": "m", "usage": {"prompt_tokens": 5}}'
+    facts = WholeAnswer(message).facts()
+    assert (facts.usage, facts.model) == (Usage(5, 0), "m")
+
+
+def test_a_lone_surrogate_in_a_name_breaks_nothing() -> None:
+    assert WholeAnswer(rb'{"choices": [], "model": "a\udfffb"}').facts().model == "a?b"
+
+
+def test_contents_are_not_read_as_facts() -> None:
+    body = json.dumps({"choices": [{"usage": {"prompt_tokens": 99}, "model": "x", "error": "y"}]}).encode()
+    found = WholeAnswer(body)
+    assert found.facts() == NO_FACTS
+    assert found.error is None
+
+
+def test_output_of_a_whole_answer_without_usage_is_estimated_from_its_text() -> None:
+    """DOMAIN: a missing usage is estimated and marked so; nobody answers four hundred characters with zero tokens."""
+    body = json.dumps({"choices": [{"message": {"role": "assistant", "content": "x" * 403}}]}).encode()
+    assert WholeAnswer(body).estimated_output_tokens() == 100
+
+
+@pytest.mark.parametrize("odd", [{"id": 7}, {"model": 5}, {"provider": {"name": "Z.AI"}}])
+def test_an_answer_is_not_refused_for_a_member_that_only_our_books_read(odd: dict[str, Any]) -> None:
+    """It has been paid for, and the client may well understand it."""
+    found = WholeAnswer(answer(b'{"prompt_tokens": 1}', **odd))
+    assert found.error is None
+    assert found.facts().usage == Usage(1, 0)
+
+
+# Error members
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (b'{"code": 502, "message": "down"}', {"code": 502, "message": "down"}),
+        (b'{"message": ""}', {"message": ""}),
+        (b'"boom"', {"message": "boom"}),
+        (b"true", {"message": "True"}),
+        (b"17", {"message": "17"}),
+        (b'{"code": 12345678901234567890}', {"code": 12345678901234567890}),
+        (rb'{"message": "\ud83d\ude00"}', {"message": "😀"}),
+        (rb'{"message": "lone \ud83d"}', {"message": "lone ?"}),
+    ],
+)
+def test_an_answer_s_error_as_an_object(error: bytes, expected: dict[str, Any]) -> None:
+    assert WholeAnswer(b'{"error": %b}' % error).error == expected
+    assert WholeAnswer(b'{"choices": [], "error": %b}' % error).error == expected
+
+
+@pytest.mark.parametrize("error", [b"null", b"false", b'""', b"{}", b"[]", b"0"])
+def test_an_empty_error_is_none(error: bytes) -> None:
+    assert WholeAnswer(b'{"choices": [], "error": %b}' % error).error is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        b'{"message": "\xff"}',
+        b'"\xff"',
+        b'{"message": "x", "metadata": {"n": 1e999}}',
+        b'{"code": 1' + b"0" * 5000 + b"}",
+        b'{"message": "\\ud800 \xff"}',
+    ],
+)
+def test_an_error_that_cannot_be_read_is_malformed_and_no_crash(error: bytes) -> None:
+    """Anything but Malformed would reach the client as a 500 of ours."""
+    try:
+        found = WholeAnswer(b'{"error": %b}' % error)
+    except Malformed:
+        return
+    assert found.error is not None
+
+
+@pytest.mark.parametrize("error", [b'{"message": "\xff"}', b'{"message": "x", "metadata": {"n": 1e999}}'])
+def test_an_error_event_that_cannot_be_read_breaks_no_relay(error: bytes) -> None:
+    tail = tail_of(delta("x"), b'data: {"error": %b}\n\n' % error)
+    assert tail.facts().generation_id == "gen-1"
+
+
+# Streams
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 20, "cost": 0.25}
+
+
+def test_nothing_came() -> None:
+    assert StreamTail().facts() == NO_FACTS
+    assert StreamTail().estimated_output_tokens() == 0
+    assert tail_of(b": OPENROUTER PROCESSING\n\n", DONE).facts() == NO_FACTS
+
+
+def test_usage_in_a_last_chunk_without_choices() -> None:
+    facts = tail_of(delta("Hi"), delta("", "stop"), event(id="gen-1", choices=[], usage=USAGE), DONE).facts()
+    assert facts.usage == Usage(10, 20, cost=CostAmount(Decimal("0.25")))
+    assert (facts.model, facts.generation_id, facts.upstream_provider) == ("z-ai/glm-4.6", "gen-1", "Z.AI")
+    assert facts.finish_reason == "stop"
+    assert facts.error_message is None
+
+
+def test_usage_beside_a_delta() -> None:
+    facts = tail_of(delta("Hi"), delta("", "length", usage=USAGE), DONE).facts()
+    assert facts.usage == Usage(10, 20, cost=CostAmount(Decimal("0.25")))
+    assert facts.finish_reason == "length"
+
+
+def test_usage_in_an_event_of_a_read_with_many() -> None:
+    facts = tail_of(delta("Hi") + delta("", "stop") + event(choices=[], usage=USAGE) + DONE).facts()
+    assert facts.usage is not None
+    assert facts.finish_reason == "stop"
+
+
+def test_null_usage_on_other_chunks_hides_none() -> None:
+    facts = tail_of(delta("Hi", usage=None), event(choices=[], usage=USAGE), delta("", usage=None), DONE).facts()
+    assert facts.usage is not None
+
+
+def test_the_last_usage_counts() -> None:
+    """Some upstreams count up with each chunk."""
+    reads = [delta("x", usage={"prompt_tokens": 10, "completion_tokens": count}) for count in range(1, 4)]
+    assert tail_of(*reads, DONE).facts().usage == Usage(10, 3)
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": -1}, {"cost": 1}, "much", [], {"prompt_tokens": "10"}])
+def test_usage_that_makes_no_sense_is_no_usage_of_a_stream(usage: Any) -> None:
+    facts = tail_of(delta("x", "stop"), event(choices=[], usage=usage), DONE).facts()
+    assert facts.usage is None
+    assert facts.finish_reason == "stop"
+
+
+def test_only_null_usage_is_none() -> None:
+    assert tail_of(delta("x", usage=None), DONE).facts().usage is None
+
+
+def test_usage_is_read_also_without_done() -> None:
+    assert tail_of(delta("x"), event(choices=[], usage=USAGE)).facts().usage is not None
+
+
+def test_an_unfinished_event_tells_nothing() -> None:
+    tail = tail_of(delta("x"), event(choices=[], usage=USAGE)[:-1])
+    assert tail.facts().usage is None
+    assert tail.facts().model == "z-ai/glm-4.6"
+
+
+def test_facts_follow_what_comes() -> None:
+    tail = tail_of(delta("x"))
+    assert tail.facts().usage is None
+    tail.feed(event(choices=[], usage=USAGE))
+    assert tail.facts().usage is not None
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_other_framings(end: bytes) -> None:
+    stream = b"".join([delta("x"), b": ping\n\n", event(choices=[], usage=USAGE), DONE]).replace(b"\n", end)
+    facts = tail_of(stream).facts()
+    assert facts.usage is not None
+    assert facts.generation_id == "gen-1"
+
+
+def test_lone_surrogates_and_large_integers_in_chunks() -> None:
+    usage = b'{"prompt_tokens": 9007199254740993, "completion_tokens": 1, "cost": 0.1234567890123456789}'
+    chunk = rb'data: {"choices": [{"delta": {"content": "\ud83d"}}], "usage": ' + usage + b"}\n\n"
+    facts = tail_of(chunk, DONE).facts()
+    assert facts.usage == Usage(2**53 + 1, 1, cost=CostAmount(Decimal("0.1234567890123456789")))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"data: {half\n\n",
+        b"data: \xff\n\n",
+        b"data: 5\n\n",
+        b"data: [1]\n\n",
+        b"event: ping\n\n",
+        b'data: {"id": 7}\n\n',
+    ],
+)
+def test_events_that_are_no_chunks_are_passed_over(junk: bytes) -> None:
+    facts = tail_of(delta("x", "stop"), event(choices=[], usage=USAGE), junk, DONE).facts()
+    assert facts.usage is not None
+    assert facts.finish_reason == "stop"
+
+
+def test_an_error_event_is_a_fact() -> None:
+    error = {"code": 502, "message": "provider disconnected"}
+    facts = tail_of(delta("x"), delta("", "error", error=error)).facts()
+    assert facts.error_message == "provider disconnected"
+    assert facts.finish_reason == "error"
+
+
+@pytest.mark.parametrize("error", [{"code": 1}, {"message": None}, {"message": ""}])
+def test_an_error_event_without_a_message_is_still_an_error(error: dict[str, Any]) -> None:
+    assert tail_of(event(error=error)).facts().error_message == "unspecified error"
+
+
+@pytest.mark.parametrize("error", [None, {}, "", False])
+def test_an_empty_error_in_a_chunk_is_none(error: Any) -> None:
+    assert tail_of(delta("x", error=error)).facts().error_message is None
+
+
+# The window
+
+
+def filler(length: int) -> bytes:
+    """A comment event of exactly that many bytes."""
+    return b":" + b"x" * (length - 3) + b"\n\n"
+
+
+def test_facts_in_the_last_16_kib_are_seen() -> None:
+    usage = event(choices=[], usage=USAGE)
+    assert tail_of(usage, filler(TAIL_BYTES - len(usage))).facts().usage is not None
+    assert tail_of(usage, *(filler(KIBIBYTE) for _ in range(15))).facts().usage is not None
+
+
+def test_usage_is_seen_however_long_the_answer_before_it_was() -> None:
+    reads = [filler(KIBIBYTE)] * 100
+    assert tail_of(*reads, event(choices=[], usage=USAGE), DONE).facts().usage is not None
+
+
+def test_a_last_read_longer_than_the_window_is_kept_whole() -> None:
+    assert tail_of(filler(10), event(choices=[], usage=USAGE) + filler(100 * KIBIBYTE)).facts().usage is not None
+
+
+def test_what_is_long_past_is_forgotten() -> None:
+    """The memory of a stream is bounded: 200 of them at once must not keep all they relay."""
+    assert tail_of(event(choices=[], usage=USAGE), *[filler(KIBIBYTE)] * 64).facts().usage is None
+
+
+# Estimates
+
+
+@pytest.mark.parametrize(
+    ("texts", "tokens"), [([], 0), (["abc"], 0), (["Test"], 1), (["Hello", " world"], 2), (["ab", "", None, "cd"], 1)]
+)
+def test_output_is_estimated_from_the_text_that_was_relayed(texts: list[str | None], tokens: int) -> None:
+    assert tail_of(*(delta(text) for text in texts)).estimated_output_tokens() == tokens
+
+
+def test_reasoning_counts_too() -> None:
+    chunk = event(choices=[{"delta": {"reasoning": "abcd", "content": "efgh"}}])
+    assert tail_of(chunk).estimated_output_tokens() == 2
+
+
+def test_every_choice_counts() -> None:
+    chunk = event(choices=[{"index": 0, "delta": {"content": "abcd"}}, {"index": 1, "delta": {"content": "efgh"}}])
+    assert tail_of(chunk).estimated_output_tokens() == 2
+
+
+@pytest.mark.parametrize("choices", [None, [], [{}], [{"delta": None}], [{"delta": {}}], [{"delta": {"content": 5}}]])
+def test_chunks_without_text_count_nothing(choices: Any) -> None:
+    assert tail_of(event(choices=choices)).estimated_output_tokens() == 0
+
+
+def test_what_left_the_window_is_counted_by_proportion() -> None:
+    chunk = delta("x" * 400)
+    assert tail_of(*[chunk] * 1000).estimated_output_tokens() == 100_000
