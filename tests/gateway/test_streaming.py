@@ -25,8 +25,11 @@ def errors_in(raw: bytes) -> list[dict[str, Any]]:
     return [event["error"] for event in events if "error" in event]
 
 
-def sdk(gateway: TestGateway) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=str(gateway.url / "v1"), api_key="any", max_retries=0)
+async def read_by_the_sdk(gateway: TestGateway) -> None:
+    """Reads a whole stream; raises what the SDK raises."""
+    async with openai.AsyncOpenAI(base_url=str(gateway.url / "v1"), api_key="any", max_retries=0) as client:
+        async for _ in await client.chat.completions.create(**STREAMED):
+            pass
 
 
 async def test_a_stream_comes_through_byte_for_byte_and_is_booked(gateway: TestGateway, upstream: Upstream) -> None:
@@ -142,8 +145,7 @@ async def test_an_error_event_in_the_middle_reaches_the_client_as_it_is(
     assert row.status is RequestStatus.STREAM_BROKEN
     upstream.answer(streams(chunk("a"), error))
     with pytest.raises(openai.APIError, match="provider gone"):
-        async for _ in await sdk(gateway).chat.completions.create(**STREAMED):
-            pass
+        await read_by_the_sdk(gateway)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +175,7 @@ async def test_a_broken_stream_says_so(
     assert row.input_tokens.value == 1
     upstream.answer(streams(*writes, then=then, pause_seconds=0.01))
     with pytest.raises(openai.APIError):
-        async for _ in await sdk(gateway).chat.completions.create(**STREAMED):
-            pass
+        await read_by_the_sdk(gateway)
 
 
 async def test_usage_of_a_broken_stream_is_kept_when_it_came(gateway: TestGateway, upstream: Upstream) -> None:
