@@ -46,10 +46,15 @@ class Settings(BaseSettings):
     circuit_breaker_failure_threshold: int = Field(5, ge=1, description="failed requests in a row that open it")
     circuit_breaker_cooldown_seconds: _Seconds = Field(30.0, description="until a probe is let through")
     database_url: _OptionalText = Field(None, description="`postgresql://…` or `sqlite:///…`; default: data directory")
-    ledger_queue_rows: int = Field(100_000, ge=1, description="rows that may wait for the database")
+    ledger_spool_max_bytes: int = Field(
+        1_073_741_824, ge=16_777_216, description="disk that rows may take while they wait for the database"
+    )
+    ledger_fsync: Literal["never", "interval", "always"] = Field(
+        "interval", description="when rows are forced to the disk: what a power cut may lose"
+    )
     llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    llmgateway_data_dir: str = Field(".llmgateway", min_length=1, description="where the SQLite database is kept")
+    llmgateway_data_dir: str = Field(".llmgateway", min_length=1, description="the ledger's spool and the SQLite database")
     llmgateway_master_key: _OptionalSecret = Field(
         None, description="clients must send it as bearer token; needed to listen beyond loopback"
     )

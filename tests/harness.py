@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from proxy.bootstrap.gateway import running_gateway
+from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.bootstrap.storage import request_logs
 from proxy.domain.request_log import RequestLog
 from proxy.infrastructure.resilience import Timing
@@ -212,8 +213,10 @@ async def gateway_over(
     upstream_url: str, database_url: str, timing: Timing | None = None, **settings: Any
 ) -> AsyncIterator[TestGateway]:
     """A gateway with that upstream and that (migrated) database, on a free port."""
+    data_directory = TemporaryDirectory(prefix="gateway-")
     chosen = Settings(
         **{
+            "llmgateway_data_dir": data_directory.name,
             "openrouter_base_url": upstream_url,
             "openrouter_api_key": "sk-or-provider-secret",
             "database_url": database_url,
@@ -221,12 +224,18 @@ async def gateway_over(
             **settings,
         }
     )
-    async with running_gateway(chosen, timing) as gateway:
-        server = TestServer(gateway.app)
-        await server.start_server(auto_decompress=False, access_log=None)
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:
-            try:
-                yield TestGateway(server.make_url("/"), http, chosen)
-            finally:
-                await server.close()
+    with data_directory:
+        async with running_gateway(chosen, timing) as gateway, _served(gateway) as url:
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:
+                yield TestGateway(url, http, chosen)
+
+
+@asynccontextmanager
+async def _served(gateway: RunningGateway) -> AsyncIterator[URL]:
+    server = TestServer(gateway.app)
+    await server.start_server(auto_decompress=False, access_log=None)
+    try:
+        yield server.make_url("/")
+    finally:
+        await server.close()

@@ -21,7 +21,7 @@ from proxy.domain.errors import (
     kind_of,
 )
 from proxy.domain.pricing import price_for
-from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
+from proxy.domain.request_log import CostSource, RequestIntent, RequestLog, RequestStatus, UsageSource
 from proxy.domain.routing import Candidate
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 
@@ -87,6 +87,8 @@ class Exchange:
         """A deployment is about to be called."""
         self._candidate = candidate
         self._calls.append(call)
+        if len(self._calls) == 1:
+            self._ledger.begin(self._intent(candidate))
 
     def answering(self, http_status: int) -> None:
         """The first byte of the answer is about to go to the client."""
@@ -158,6 +160,22 @@ class Exchange:
         if self.booked is None:
             self.booked = self._row()
             self._ledger.settle(self.booked)
+
+    async def durable(self) -> None:
+        """Return when what is booked is as safe as the operator has asked for."""
+        await self._ledger.durable()
+
+    def _intent(self, candidate: Candidate) -> RequestIntent:
+        request = self._request
+        return RequestIntent(
+            id=self.id,
+            timestamp=self.started_at,
+            request_id=self.request_id,
+            requested_model=request.model if request else None,
+            model=candidate.model,
+            provider_name=self._provider_name,
+            stream=request.stream if request else False,
+        )
 
     def _row(self) -> RequestLog:
         request, candidate, facts = self._request, self._candidate, self.facts()

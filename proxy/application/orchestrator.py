@@ -53,6 +53,7 @@ class AnswerStream:
             content = (await anext(self._chunks))[0]
         if content.metadata.get(IS_LAST):
             self._exchange.settle()
+            await self._exchange.durable()
         chunk: bytes = content.inner_content or b""
         return chunk
 
@@ -92,6 +93,7 @@ class KernelOrchestrator:
 
         async def attempt(candidate: Candidate) -> Answer:
             call = self._call(exchange, request, candidate, headers, deadline)
+            await exchange.durable()
             contents = await self._service.get_chat_message_contents(
                 LazyHistory.reading(request.messages), RawSettings.carrying(call, request)
             )
@@ -105,6 +107,7 @@ class KernelOrchestrator:
 
         async def attempt(candidate: Candidate) -> AnswerStream:
             call = self._call(exchange, request, candidate, headers, deadline)
+            await exchange.durable()
             chunks = self._service.get_streaming_chat_message_contents(
                 LazyHistory.reading(request.messages), RawSettings.carrying(call, request)
             )

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from proxy.domain.pricing import ModelPricing
-from proxy.domain.request_log import RequestLog
+from proxy.domain.request_log import RequestIntent, RequestLog
 from proxy.domain.values import CostAmount
 
 
@@ -61,14 +61,22 @@ class PriceBook(Protocol):
 
 
 class Ledger(Protocol):
-    """Books one row for each admitted request. Neither method waits."""
+    """Books one row for each admitted request: what was acknowledged has been booked, and survives the process."""
 
     def admit(self) -> None:
-        """Promise a place for one more row. Raises LedgerFull."""
+        """Promise room for one more request. Raises LedgerFull."""
+        ...
+
+    def begin(self, intent: RequestIntent) -> None:
+        """Note an admitted request that is about to be sent upstream; at most once for each, before `settle`."""
         ...
 
     def settle(self, row: RequestLog) -> None:
         """Book the row of an admitted request; called exactly once for each."""
+        ...
+
+    async def durable(self) -> None:
+        """Return when what was noted so far is as safe as the operator has asked for."""
         ...
 
 
@@ -84,10 +92,12 @@ class ModelCatalog(Protocol):
 class HealthReport:
     """What is known of the gateway's parts, from what was last seen; making it waits for nothing.
 
-    `cannot_serve` holds the reasons why a request would be refused now; empty means ready.
+    `cannot_serve` holds the reasons why a request would be refused now; empty means ready. `can_book` is whether rows
+    reach the database; while they do not, they wait in the spool and requests are served all the same.
     """
 
     cannot_serve: Sequence[str] = ()
+    can_book: bool = True
     degraded: Sequence[str] = ()
     database: Mapping[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
@@ -20,7 +21,7 @@ from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
 from proxy.infrastructure.demo import demo_upstream
 from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, ProviderEndpoint, watching
 from proxy.infrastructure.http import client_session
-from proxy.infrastructure.ledger.queue import queue_ledger
+from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
 from proxy.infrastructure.model_catalog import UpstreamModelCatalog
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing, price_book
@@ -28,6 +29,7 @@ from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy, Ti
 from proxy.settings import Settings
 
 _SERVICE_ID = "openrouter"
+_SPOOL_DIRECTORY = "spool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,14 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         pricing = PiccoloModelPricing(database)
         prices = await stack.enter_async_context(price_book(pricing))
         writer = await stack.enter_async_context(row_writer(database))
-        ledger = await stack.enter_async_context(queue_ledger(writer, settings.ledger_queue_rows))
+        ledger = await stack.enter_async_context(
+            spool_ledger(
+                Path(settings.llmgateway_data_dir) / _SPOOL_DIRECTORY,
+                writer,
+                max_bytes=settings.ledger_spool_max_bytes,
+                fsync=Fsync(settings.ledger_fsync),
+            )
+        )
 
         timing = timing or Timing()
         breaker = Breaker(

@@ -42,6 +42,19 @@ class UsageSource(StrEnum):
 _NO_TOKENS = TokenCount(0)
 
 
+@dataclass(frozen=True, slots=True)
+class RequestIntent:
+    """A request that is about to be sent upstream; what is left of it in the books if the process dies."""
+
+    id: UUID
+    timestamp: datetime
+    request_id: str
+    requested_model: str | None
+    model: str
+    provider_name: str
+    stream: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLog:
     """One request as it is booked. Times are milliseconds, costs USD; None is "not known", never zero."""

@@ -14,7 +14,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from circuitbreaker import STATE_OPEN
 
 from proxy.application.ports import HealthReport, ProviderHealthChecker
-from proxy.infrastructure.ledger.queue import QueueLedger
+from proxy.infrastructure.ledger.ledger import SpoolLedger
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
@@ -74,7 +74,7 @@ class HealthMonitor:
     def __init__(
         self,
         database: Database,
-        ledger: QueueLedger,
+        ledger: SpoolLedger,
         checker: ProviderHealthChecker,
         breakers: Mapping[str, Breaker],
     ) -> None:
@@ -94,15 +94,17 @@ class HealthMonitor:
     def report(self) -> HealthReport:
         open_breakers = [name for name, breaker in self._breakers.items() if breaker.state == STATE_OPEN]
         reasons = ["the gateway is shutting down"] if self._stopping else []
-        if self._ledger.is_full():
-            reasons.append("the ledger is full: its database is behind")
+        refusal = self._ledger.refusal()
+        if refusal is not None:
+            reasons.append(f"the ledger is full: {refusal}")
         if self._breakers and len(open_breakers) == len(self._breakers):
             reasons.append(f"the circuit breaker of every provider is open: {', '.join(open_breakers)}")
         degraded = [f"provider {name} did not answer" for name, ok in self._provider_results.items() if not ok]
-        if self._database_error:
-            degraded.append(f"the database is not reachable ({self._database_error})")
+        if self._database_error or not self._ledger.can_book():
+            degraded.append(f"the database does not take rows ({self._database_error or 'the last write failed'})")
         return HealthReport(
             cannot_serve=reasons,
+            can_book=self._ledger.can_book(),
             degraded=degraded,
             database={
                 "status": "down" if self._database_error else "up",

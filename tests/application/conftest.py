@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from proxy.application.upstream import Answer
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import GatewayError, LedgerFull, StreamBroken
 from proxy.domain.pricing import ModelPricing
-from proxy.domain.request_log import RequestLog
+from proxy.domain.request_log import RequestIntent, RequestLog
 from proxy.domain.routing import ModelPolicy
 from proxy.domain.values import ModelName
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
@@ -34,6 +33,7 @@ class FakeLedger:
     """A Ledger that is a list."""
 
     rows: list[RequestLog] = field(default_factory=list)
+    intents: list[RequestIntent] = field(default_factory=list)
     admitted: int = 0
     is_full: bool = False
 
@@ -41,6 +41,12 @@ class FakeLedger:
         if self.is_full:
             raise LedgerFull("full", 5.0)
         self.admitted += 1
+
+    def begin(self, intent: RequestIntent) -> None:
+        self.intents.append(intent)
+
+    async def durable(self) -> None:
+        """At once."""
 
     def settle(self, row: RequestLog) -> None:
         self.rows.append(row)
@@ -93,10 +99,14 @@ def prices() -> FakePrices:
 
 
 @pytest.fixture
-async def kernel(upstream: Upstream, prices: FakePrices) -> AsyncIterator[Kernel]:
-    fake = FakeTime(now=time.monotonic())
+def fake_time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+async def kernel(upstream: Upstream, prices: FakePrices, fake_time: FakeTime) -> AsyncIterator[Kernel]:
     async with client_session(5.0, 5.0) as session:
-        resilience = Resilience(Breaker("OpenRouter", clock=lambda: fake.now), RetryPolicy(), fake.timing())
+        resilience = Resilience(Breaker("OpenRouter", clock=lambda: fake_time.now), RetryPolicy(), fake_time.timing())
         wire = Wire(WireSettings(provider="OpenRouter", base_url=upstream.url), session, resilience)
         yield KernelFactory(
             [OpenRouterChatCompletion(wire, ai_model_id="z-ai/glm-4.6")], prices, ModelPolicy()
@@ -104,7 +114,7 @@ async def kernel(upstream: Upstream, prices: FakePrices) -> AsyncIterator[Kernel
 
 
 @pytest.fixture
-def orchestrator(kernel: Kernel, ledger: FakeLedger, prices: FakePrices) -> KernelOrchestrator:
+def orchestrator(kernel: Kernel, ledger: FakeLedger, prices: FakePrices, fake_time: FakeTime) -> KernelOrchestrator:
     return KernelOrchestrator(
         kernel=kernel,
         service_id="openrouter",
@@ -113,6 +123,7 @@ def orchestrator(kernel: Kernel, ledger: FakeLedger, prices: FakePrices) -> Kern
         ledger=ledger,
         prices=prices,
         request_timeout_seconds=600.0,
+        clock=lambda: fake_time.now,
     )
 
 

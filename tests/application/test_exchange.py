@@ -193,9 +193,11 @@ def test_a_refusal_before_any_upstream_was_called(
 def test_the_first_end_is_the_one_that_counts(ledger: FakeLedger, prices: FakePrices) -> None:
     def refuse(served: Exchange) -> None:
         served.failed(InvalidRequest("x"), 400)
+        served.failed(CircuitOpen("OpenRouter", 30), 400)
+        served.abandoned()
 
     raise_in(exchange(ledger, prices), asyncio.CancelledError(), refuse)
-    assert ledger.row.status is RequestStatus.REFUSED
+    assert (ledger.row.status, ledger.row.error_type) == (RequestStatus.REFUSED, "InvalidRequest")
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ConnectionResetError(), BrokenPipeError()])

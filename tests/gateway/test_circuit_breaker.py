@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -20,8 +19,7 @@ AUTO = {**HELLO, "model": "auto"}
 
 @pytest.fixture
 def fake_time() -> FakeTime:
-    """Deadlines are of the process's clock, so this one begins there."""
-    return FakeTime(now=time.monotonic())
+    return FakeTime()
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -218,7 +219,12 @@ async def test_a_calm_gateway_is_healthy(over_catalogue: TestGateway) -> None:
     assert provider["healthy"] is True
     assert provider["circuit_breaker"] == "closed"
     assert await over_catalogue.get("/health/live") == (200, {"status": "alive"})
-    assert await over_catalogue.get("/health/ready") == (200, {"status": "ready", "degraded": []})
+    assert await over_catalogue.get("/health/ready") == (200, {
+        "status": "ready",
+        "can_serve": True,
+        "can_book": True,
+        "degraded": [],
+    })
 
 
 async def test_looking_at_health_costs_nothing_upstream(over_catalogue: TestGateway, catalogue: Catalogue) -> None:
@@ -304,29 +310,30 @@ async def test_a_gateway_that_shuts_down_is_not_ready(upstream: Upstream, sqlite
 
 
 async def test_a_full_ledger_makes_the_gateway_not_ready(start_gateway: StartGateway, upstream: Upstream) -> None:
-    """A request whose row could not be promised is refused, and not sent upstream."""
-    gateway = await start_gateway(ledger_queue_rows=1)
-    release = asyncio.Event()
+    """A request whose row could not be promised is refused before money is spent; it recovers by itself."""
+    gateway = await start_gateway()
+    with full_disk():
+        status, headers, raw = await gateway.raw_chat()
+        assert status == 503
+        assert openai_error(raw)["code"] == "ledger_full"
+        assert int(headers["retry-after"]) > 0
+        status, body = await gateway.get("/health/ready")
+        assert (status, body["can_serve"]) == (503, False)
+        assert any("ledger" in reason for reason in body["reasons"])
+        assert upstream.calls == 0
+    assert (await gateway.get("/health/ready"))[0] == 200
+    assert (await gateway.chat())[0] == 200
 
-    async def waiting(request: web.Request) -> web.StreamResponse:
-        await release.wait()
-        return await says()(request)
 
-    upstream.answer(waiting)
-    first = asyncio.create_task(gateway.chat())
-    async with asyncio.timeout(10):
-        while upstream.calls == 0:
-            await asyncio.sleep(0.005)
-    status, body = await gateway.get("/health/ready")
-    assert status == 503
-    assert any("ledger" in reason for reason in body["reasons"])
-    status, headers, raw = await gateway.raw_chat()
-    assert status == 503
-    assert openai_error(raw)["code"] == "ledger_full"
-    assert int(headers["retry-after"]) > 0
-    assert upstream.calls == 1
-    release.set()
-    assert (await first)[0] == 200
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """The kernel refuses to make large files, as it does when a disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * 1024, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @asynccontextmanager

@@ -35,8 +35,7 @@ STREAMED = {**HELLO, "stream": True}
 
 @pytest.fixture
 def fake_time() -> FakeTime:
-    """Deadlines are of the process's clock, so this one begins there."""
-    return FakeTime(now=time.monotonic())
+    return FakeTime()
 
 
 @pytest.fixture

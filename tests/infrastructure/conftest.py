@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ async def connect(upstream: Upstream) -> AsyncIterator[Connect]:
 
         async def make(**wire: Any) -> Connector:
             session = await stack.enter_async_context(client_session(5.0, 5.0))
-            fake = FakeTime(now=time.monotonic())
+            fake = FakeTime()
             breaker = Breaker("OpenRouter", clock=lambda: fake.now)
             settings = WireSettings(**{"provider": "OpenRouter", "base_url": upstream.url, "api_key": API_KEY, **wire})
             resilience = Resilience(breaker, RetryPolicy(), fake.timing())

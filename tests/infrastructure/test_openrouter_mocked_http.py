@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +44,7 @@ def http() -> Iterator[mocked_http]:
 
 @pytest.fixture
 def fake_time() -> FakeTime:
-    return FakeTime(now=time.monotonic())
+    return FakeTime()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -12,8 +12,9 @@ from proxy.application.upstream import IS_LAST, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import TransientUpstreamError
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
-from tests.harness import Upstream, chunk, ending, fails, says, streams
+from tests.harness import Upstream, chunk, ending, fails, says, stall, streams
 
+FAR = 1e9
 MESSAGES = rb'[{"role": "user","content":"\ud800 \u017e"}]'
 BODY = (
     b'{ "b":1.0, "model":"z-ai/glm-4.6",\t"messages":' + MESSAGES + b',"a":1e400,"seed":9007199254740993,'
@@ -27,7 +28,7 @@ ANSWER = (
 
 def raw_call(*, stream: bool = False, **headers: str) -> tuple[UpstreamCall, LazyHistory, RawSettings]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    call = UpstreamCall(body=BODY, model="z-ai/glm-4.6", deadline=time.monotonic() + 60, headers=named)
+    call = UpstreamCall(body=BODY, model="z-ai/glm-4.6", deadline=FAR, headers=named)
     request = ChatRequest(body=BODY, model="z-ai/glm-4.6", stream=stream, messages=MESSAGES)
     return call, LazyHistory.reading(MESSAGES), RawSettings.carrying(call, request)
 
@@ -60,7 +61,7 @@ async def test_a_large_body_goes_out_whole_on_every_attempt(
 ) -> None:
     upstream.answer(fails(503), fails(503), says())
     body = b'{"model":"m","messages":[],"padding":"' + b"x" * 3_000_000 + b'"}'
-    call = UpstreamCall(body=body, model="m", deadline=time.monotonic() + 60)
+    call = UpstreamCall(body=body, model="m", deadline=FAR)
     request = ChatRequest(body=body, model="m", stream=False, messages=b"[]")
     await service.get_chat_message_contents(LazyHistory.reading(b"[]"), RawSettings.carrying(call, request))
     assert upstream.bodies == [body] * 3
@@ -80,6 +81,19 @@ async def test_streamed_bytes_come_out_as_they_are(service: OpenRouterChatComple
     assert [IS_LAST in content.metadata for content in contents] == [False] * (len(contents) - 1) + [True]
     assert contents[-1].metadata["output_tokens"] == 5
     assert call.answer.facts().generation_id == "gen-1"
+
+
+async def test_hanging_up_ends_the_upstream_call_at_once(service: OpenRouterChatCompletion, upstream: Upstream) -> None:
+    """Without waiting for whoever reads the stream: it may be busy with a client that takes nothing."""
+    upstream.answer(streams(chunk("a"), then=stall))
+    call, history, settings = raw_call(stream=True)
+    answer = service.get_streaming_chat_message_contents(history, settings)
+    await anext(answer)
+    call.hang_up()
+    async with asyncio.timeout(10):
+        while upstream.cancelled == 0:
+            await asyncio.sleep(0.005)
+    await answer.aclose()
 
 
 async def test_only_headers_on_the_list_go_either_way(service: OpenRouterChatCompletion, upstream: Upstream) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from proxy.domain.errors import InvalidValue
@@ -15,6 +16,7 @@ from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+from proxy.infrastructure.persistence.rows import ledger_row
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 FULL = RequestLog(
@@ -64,8 +66,8 @@ async def test_a_row_comes_back_as_it_was_saved(database: Database) -> None:
 async def test_both_ways_of_writing_book_the_same(database: Database) -> None:
     repository = PiccoloRequestLogs(database)
     async with row_writer(database) as writer:
-        await writer.write([FULL, BARE])
-        await writer.write([FULL])
+        await writer.write([ledger_row(FULL), ledger_row(BARE)])
+        await writer.write([ledger_row(FULL)])
     assert await repository.get_recent(10) == [BARE, FULL]
     await repository.save(FULL)
     assert len(await repository.get_recent(10)) == 2
@@ -73,12 +75,11 @@ async def test_both_ways_of_writing_book_the_same(database: Database) -> None:
 
 async def test_a_failed_batch_books_nothing_and_the_next_one_works(database: Database) -> None:
     async with row_writer(database) as writer:
-        impossible = costing("1")
-        object.__setattr__(impossible, "timestamp", None)
+        impossible = msgspec.structs.replace(ledger_row(costing("1")), status=None)
         with pytest.raises(DATABASE_ERRORS) as refused:
-            await writer.write([FULL, impossible])
+            await writer.write([ledger_row(FULL), impossible])
         assert is_about_the_row(refused.value)
-        await writer.write([BARE])
+        await writer.write([ledger_row(BARE)])
     assert await PiccoloRequestLogs(database).get_recent(10) == [BARE]
 
 
@@ -101,7 +102,7 @@ async def test_the_total_is_exact(database: Database) -> None:
     amounts = ["0.1"] * 10 + ["0.000000000001"] * 1000 + ["999.999999999999"] * 300
     rows = [costing(amount) for amount in amounts]
     async with row_writer(database) as writer:
-        await writer.write(rows)
+        await writer.write([ledger_row(one) for one in rows])
     assert (await repository.get_total_cost(NOW)).usd == sum(Decimal(amount) for amount in amounts)
 
 
@@ -136,7 +137,7 @@ async def test_what_no_column_takes_is_clamped(database: Database) -> None:
     )
     repository = PiccoloRequestLogs(database)
     async with row_writer(database) as writer:
-        await writer.write([wild])
+        await writer.write([ledger_row(wild)])
     (row,) = await repository.get_recent(1)
     assert row.model.value.startswith("nul and ? xxx")
     assert len(row.model.value) == 255

@@ -111,7 +111,7 @@ def test_postgres_swaps_the_database_and_nothing_else(tmp_path: Path, empty_post
         assert gateway.stop() == 0
         assert json.loads(gateway.command("logs", "--json").stdout)["totals"]["requests"] == 1
         assert "PostgreSQL" in "".join(gateway.output)
-    assert not (tmp_path / "data").exists()
+    assert not list(tmp_path.rglob("*.db"))
 
 
 def test_health_and_models_ask_the_running_gateway(demo: Serving) -> None:

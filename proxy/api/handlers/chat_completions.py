@@ -36,7 +36,10 @@ async def _serve(request: web.Request, gateway: Gateway, exchange: Exchange) -> 
         return await relay(request, exchange, await gateway.orchestrator.stream(exchange, chat, request.headers))
     answer = await gateway.orchestrator.complete(exchange, chat, request.headers)
     exchange.answering(_OK)
-    return web.Response(body=answer.body, content_type=answer.content_type, headers=answer_headers(answer, exchange))
+    headers = answer_headers(answer, exchange)
+    exchange.settle()
+    await exchange.durable()
+    return web.Response(body=answer.body, content_type=answer.content_type, headers=headers)
 
 
 def _is_gone(request: web.Request) -> bool:

@@ -38,6 +38,8 @@ async def live(_request: web.Request) -> web.Response:
 async def ready(request: web.Request) -> web.Response:
     """Whether a request would be served now; 503 with the reasons if not."""
     report = request.app[GATEWAY].health.report()
+    able = {"can_serve": not report.cannot_serve, "can_book": report.can_book}
     if report.cannot_serve:
-        return web.json_response({"status": "not ready", "reasons": list(report.cannot_serve)}, status=_UNAVAILABLE)
-    return web.json_response({"status": "ready", "degraded": list(report.degraded)})
+        refusal = {"status": "not ready", **able, "reasons": list(report.cannot_serve)}
+        return web.json_response(refusal, status=_UNAVAILABLE)
+    return web.json_response({"status": "ready", **able, "degraded": list(report.degraded)})

@@ -196,6 +196,7 @@ def _model() -> Schema:
 
 def _health_schemas() -> dict[str, Schema]:
     texts = {"type": "array", "items": _TEXT}
+    able = {"can_serve": {"type": "boolean"}, "can_book": {"type": "boolean"}}
     return {
         "Health": _open(
             {
@@ -216,6 +217,6 @@ def _health_schemas() -> dict[str, Schema]:
             "providers",
         ),
         "Alive": _open({"status": {"const": "alive"}}, "status"),
-        "Ready": _open({"status": {"const": "ready"}, "degraded": texts}, "status", "degraded"),
-        "NotReady": _open({"status": {"const": "not ready"}, "reasons": texts}, "status", "reasons"),
+        "Ready": _open({"status": {"const": "ready"}, **able, "degraded": texts}, "status", *able, "degraded"),
+        "NotReady": _open({"status": {"const": "not ready"}, **able, "reasons": texts}, "status", *able, "reasons"),
     }

@@ -38,8 +38,9 @@ def configure_logging(level: str, log_format: str | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for chatty in ("aiohttp.access", "aiohttp.server", "asyncio", "piccolo", "semantic_kernel"):
+    for chatty in ("aiohttp.access", "asyncio", "piccolo", "semantic_kernel"):
         logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # its tracebacks quote requests; ours do not
 
 
 def _cap_values(_logger: logging.Logger, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -1,0 +1,113 @@
+"""The spools of processes that died: their outcomes are booked, and their unfinished requests as interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+from proxy.infrastructure.ledger.drain import Drain
+from proxy.infrastructure.ledger.framing import Damage, scan
+from proxy.infrastructure.ledger.quarantine import Quarantine
+from proxy.infrastructure.ledger.records import SpooledIntent, Unreadable, interrupted, is_outcome, read
+from proxy.infrastructure.ledger.spool import LOCK_FILE, SEGMENT_SUFFIX
+from proxy.infrastructure.persistence.rows import LedgerRow
+
+_logger = logging.getLogger(__name__)
+_BATCH_ROWS = 250
+
+
+async def adopt_dead_spools(root: Path, own: Path, drain: Drain, quarantine: Quarantine) -> int:
+    """Replays every spool below `root` that no process holds; returns how many rows that booked.
+
+    Replaying is idempotent: a row that is booked already stays as it is. A spool whose rows the database would not take
+    now is left for the next time.
+    """
+    rows = 0
+    for directory in sorted(await asyncio.to_thread(_spools, root)):
+        if directory == own:
+            continue
+        with _held(directory) as is_dead:
+            if is_dead:
+                replay = _Replay(directory, drain, quarantine)
+                if await replay.run():
+                    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+                rows += replay.rows
+    return rows
+
+
+def _spools(root: Path) -> list[Path]:
+    return [path.parent for path in root.glob(f"*/{LOCK_FILE}")]
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[bool]:
+    """Whether the spool is ours now: its process is dead, and no other has adopted it."""
+    try:
+        lock = (directory / LOCK_FILE).open("r+")
+    except FileNotFoundError:
+        yield False
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield directory.exists()  # else somebody adopted it between our opening and our locking
+
+
+class _Replay:
+    """Books one dead spool, segment after segment."""
+
+    def __init__(self, directory: Path, drain: Drain, quarantine: Quarantine) -> None:
+        self._directory = directory
+        self._drain = drain
+        self._quarantine = quarantine
+        self._open: dict[UUID, SpooledIntent] = {}
+        self._batch: list[LedgerRow] = []
+        self.rows = 0
+
+    async def run(self) -> bool:
+        """False when the database would not take all of it now."""
+        for path in sorted(self._directory.glob(f"*{SEGMENT_SUFFIX}")):
+            text = await asyncio.to_thread(path.read_bytes)
+            for found in scan(text):
+                if isinstance(found, Damage):
+                    self._quarantine.damage(str(path), found.start, found.end, text[found.start : found.end])
+                else:
+                    self._take(found)
+                if len(self._batch) >= _BATCH_ROWS and not await self._book():
+                    return False
+        self._batch += [interrupted(intent) for intent in self._open.values()]
+        if not await self._book():
+            return False
+        _logger.warning(
+            "adopted the spool of a process that died",
+            extra={"spool": self._directory.name, "rows": self.rows, "interrupted": len(self._open)},
+        )
+        return True
+
+    def _take(self, payload: bytes) -> None:
+        try:
+            record = read(payload)
+        except Unreadable as problem:
+            self._quarantine.unreadable(payload, problem)
+            return
+        if is_outcome(payload) and isinstance(record, LedgerRow):
+            self._open.pop(record.id, None)
+            self._batch.append(record)
+        elif isinstance(record, SpooledIntent):
+            self._open[record.id] = record
+
+    async def _book(self) -> bool:
+        if not await self._drain.book(self._batch):
+            return False
+        self.rows += len(self._batch)
+        self._batch = []
+        return True

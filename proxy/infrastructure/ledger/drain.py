@@ -1,0 +1,70 @@
+"""From spooled outcomes into the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from proxy.infrastructure.ledger.quarantine import Quarantine
+from proxy.infrastructure.ledger.records import Unreadable, read
+from proxy.infrastructure.persistence.bulk_insert import RowWriter
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
+from proxy.infrastructure.persistence.rows import LedgerRow
+
+_logger = logging.getLogger(__name__)
+
+
+class Drain:
+    """Books rows in batches. A row that the database refuses is set aside; a database that is away is waited for."""
+
+    def __init__(self, writer: RowWriter, quarantine: Quarantine) -> None:
+        self._writer = writer
+        self._quarantine = quarantine
+        self.booked_rows = 0
+        self.last_error: str | None = None
+
+    async def book_payloads(self, payloads: Sequence[bytes]) -> bool:
+        """Books spooled outcomes; False when the database would not take them now."""
+        rows = []
+        for payload in payloads:
+            try:
+                row = read(payload)
+            except Unreadable as problem:
+                self._quarantine.unreadable(payload, problem)
+                continue
+            if isinstance(row, LedgerRow):
+                rows.append(row)
+        return await self.book(rows)
+
+    async def book(self, rows: Sequence[LedgerRow]) -> bool:
+        """Books rows, all or none; False when the database would not take them now."""
+        try:
+            if rows:
+                await self._writer.write(rows)
+        except DATABASE_ERRORS as problem:
+            if is_about_the_row(problem):
+                return await self._book_one_by_one(rows)
+            self._note(problem)
+            return False
+        self.booked_rows += len(rows)
+        self.last_error = None
+        return True
+
+    async def _book_one_by_one(self, rows: Sequence[LedgerRow]) -> bool:
+        for row in rows:
+            try:
+                await self._writer.write([row])
+            except DATABASE_ERRORS as problem:
+                if not is_about_the_row(problem):
+                    self._note(problem)
+                    return False  # all again later: those booked by then are left as they are
+                self._quarantine.row(row, problem)
+                continue
+            self.booked_rows += 1
+        self.last_error = None
+        return True
+
+    def _note(self, problem: BaseException) -> None:
+        if self.last_error is None:
+            _logger.error("ledger cannot reach its database, rows wait", extra={"reason": type(problem).__name__})
+        self.last_error = type(problem).__name__

@@ -1,0 +1,199 @@
+"""The Ledger port over a crash-safe spool."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from proxy.domain.errors import LedgerFull
+from proxy.domain.request_log import RequestIntent, RequestLog
+from proxy.infrastructure.ledger.adoption import adopt_dead_spools
+from proxy.infrastructure.ledger.drain import Drain
+from proxy.infrastructure.ledger.quarantine import Quarantine
+from proxy.infrastructure.ledger.records import intent_payload, outcome_payload
+from proxy.infrastructure.ledger.spool import Spool, SpoolDamaged, SpoolFull
+from proxy.infrastructure.periodic import repeating
+from proxy.infrastructure.persistence.bulk_insert import RowWriter
+from proxy.infrastructure.persistence.rows import ledger_row
+
+_logger = logging.getLogger(__name__)
+_BATCH_ROWS = 250
+_GATHER_SECONDS = 0.25
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
+_SYNC_SECONDS = 1.0
+_ADOPT_SECONDS = 5.0
+_RETRY_AFTER_SECONDS = 5.0
+
+
+class Fsync(StrEnum):
+    """When the spool is forced to the disk. A killed process never loses anything; a power cut loses …"""
+
+    NEVER = "never"  # … what the kernel had not written by itself, about 30 s
+    INTERVAL = "interval"  # … at most a second
+    ALWAYS = "always"  # … nothing that was acknowledged; every request waits for the disk
+
+
+class SpoolLedger:
+    """Notes intents and outcomes in a spool, and books them from there."""
+
+    def __init__(self, spool: Spool, drain: Drain, quarantine: Quarantine, fsync: Fsync) -> None:
+        self._spool = spool
+        self._drain = drain
+        self._quarantine = quarantine
+        self._fsync = fsync
+        self._refusal: str | None = None
+        self._something_waits = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._sync_wanted = asyncio.Event()
+        self._next_sync: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # The port.
+
+    def admit(self) -> None:
+        try:
+            self._spool.reserve()
+        except SpoolFull as problem:
+            if self._refusal is None:
+                _logger.error("ledger refuses requests", extra={"reason": str(problem)})
+            self._refusal = str(problem)
+            raise LedgerFull(f"The ledger cannot book another request: {problem}.", _RETRY_AFTER_SECONDS) from None
+        self._refusal = None
+
+    def begin(self, intent: RequestIntent) -> None:
+        self._spool.note_intent(intent.id, intent_payload(intent))
+
+    def settle(self, row: RequestLog) -> None:
+        self._spool.note_outcome(row.id, outcome_payload(ledger_row(row)))
+        self._something_waits.set()
+
+    async def durable(self) -> None:
+        if self._fsync is Fsync.ALWAYS:
+            synced = self._next_sync
+            self._sync_wanted.set()
+            await asyncio.shield(synced)
+
+    # Its tasks.
+
+    async def book(self) -> None:
+        """Books what waits, in batches, until `stop`; pauses ever longer while the database is away."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            await self._something_waits.wait()
+            if await self._book_batch():
+                pause = _FIRST_PAUSE_SECONDS
+                if not self._spool.waiting_rows():
+                    self._something_waits.clear()
+                    await self._pause(_GATHER_SECONDS)
+            else:
+                await self._pause(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _book_batch(self) -> bool:
+        try:
+            reading = self._spool.read_on(_BATCH_ROWS)
+        except SpoolDamaged as damage:  # rows wait; whoever adopts the spool finds its way past the damage
+            _logger.critical("spool damaged", extra={"place": str(damage)})
+            self._drain.last_error = type(damage).__name__
+            return False
+        if not await self._drain.book_payloads(reading.outcomes):
+            return False
+        self._spool.booked(reading)
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def sync_when_wanted(self) -> None:
+        """Group commit: all that wait for the disk share one wait."""
+        while True:
+            await self._sync_wanted.wait()
+            self._sync_wanted.clear()
+            waiting, self._next_sync = self._next_sync, asyncio.get_running_loop().create_future()
+            await self.sync()
+            waiting.set_result(None)
+
+    async def sync(self) -> None:
+        for segment in self._spool.unsynced():
+            await asyncio.to_thread(segment.sync)
+
+    async def adopt(self) -> None:
+        """Takes over the spools of processes that died."""
+        await adopt_dead_spools(self._spool.directory.parent, self._spool.directory, self._drain, self._quarantine)
+
+    def stop(self) -> None:
+        """Let `book` end after the batch that it is writing."""
+        self._stopping.set()
+        self._something_waits.set()
+
+    async def flush(self, timeout_seconds: float) -> None:
+        """Books all that waits, for at most that long; what is left is safe in the spool."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while self._spool.waiting_rows() and await self._book_batch():
+                    pass
+        if self._spool.waiting_rows():
+            _logger.warning("rows left in the spool for the next start", extra={"rows": self._spool.waiting_rows()})
+
+    # What is told of it.
+
+    def refusal(self) -> str | None:
+        """Why requests are refused now; None if they are not. Looks again, since nobody asks while we are not ready."""
+        if self._refusal is not None:
+            with suppress(LedgerFull):
+                self.admit()
+                self._spool.unreserve()
+        return self._refusal
+
+    def can_book(self) -> bool:
+        """Whether rows reach the database now."""
+        return self._drain.last_error is None
+
+    def state(self) -> dict[str, Any]:
+        """For the health report."""
+        return {
+            "can_book": self.can_book(),
+            "booked_rows": self._drain.booked_rows,
+            "waiting_rows": self._spool.waiting_rows(),
+            "oldest_waiting_seconds": round(self._spool.oldest_waiting_seconds(), 1),
+            "spool_bytes": self._spool.used_bytes(),
+            "set_aside_rows": self._quarantine.set_aside_rows,
+            "last_error": self._drain.last_error,
+        }
+
+
+@asynccontextmanager
+async def spool_ledger(
+    root: Path,
+    writer: RowWriter,
+    *,
+    max_bytes: int,
+    fsync: Fsync = Fsync.INTERVAL,
+    flush_timeout_seconds: float = 10.0,
+) -> AsyncIterator[SpoolLedger]:
+    """A ledger with its spool in `root` and its tasks; flushed at the end."""
+    spool = Spool(root, max_bytes=max_bytes)
+    quarantine = Quarantine(root)
+    ledger = SpoolLedger(spool, Drain(writer, quarantine), quarantine, fsync)
+    async with AsyncExitStack() as stack:
+        stack.callback(spool.close)
+        booking = asyncio.create_task(ledger.book(), name="ledger")
+        await stack.enter_async_context(repeating(ledger.adopt, lambda: _ADOPT_SECONDS, "spool adoption"))
+        if fsync is Fsync.INTERVAL:
+            await stack.enter_async_context(repeating(ledger.sync, lambda: _SYNC_SECONDS, "spool sync"))
+        syncing = asyncio.create_task(ledger.sync_when_wanted(), name="spool sync on demand")
+        try:
+            yield ledger
+        finally:
+            ledger.stop()
+            await asyncio.wait([booking], timeout=flush_timeout_seconds)
+            for task in (booking, syncing):
+                task.cancel()
+            await asyncio.wait([booking, syncing])
+            await ledger.flush(flush_timeout_seconds)

@@ -1,0 +1,72 @@
+"""A file of fixed size that records are appended to, through memory.
+
+The file is allocated before anything is promised, so a full disk is noticed when a request is admitted, not when its
+outcome must be written. What is copied into the mapping belongs to the kernel at once and survives the process;
+`sync` makes it survive the machine.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+from proxy.infrastructure.ledger.framing import framed
+
+
+class Segment:
+    """A segment of this process. Raises OSError (ENOSPC) when its space cannot be had."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self.written_bytes = 0
+        self.open_intents = 0  # requests whose intent is in here and whose outcome is not written yet
+        self._synced_bytes = 0
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.posix_fallocate(self._descriptor, 0, size_bytes)
+            self._memory: mmap.mmap | None = mmap.mmap(self._descriptor, size_bytes)
+        except OSError:
+            os.close(self._descriptor)
+            path.unlink()
+            raise
+
+    @property
+    def free_bytes(self) -> int:
+        return self.size_bytes - self.written_bytes
+
+    @property
+    def needs_sync(self) -> bool:
+        return self._synced_bytes < self.written_bytes
+
+    def append(self, payload: bytes) -> None:
+        """Writes a record; the caller has seen to it that there is room."""
+        record = framed(payload)
+        end = self.written_bytes + len(record)
+        if self._memory is None or end > self.size_bytes:
+            raise ValueError("the segment is sealed, or has no room")
+        self._memory[self.written_bytes : end] = record
+        self.written_bytes = end
+
+    def read(self, start: int, length: int) -> bytes:
+        """Up to that many of the bytes written from `start` on."""
+        return os.pread(self._descriptor, min(length, self.written_bytes - start), start)
+
+    def sync(self) -> None:
+        """Returns when the disk has all that was written before. Blocks: call it in a thread."""
+        written = self.written_bytes
+        os.fdatasync(self._descriptor)
+        self._synced_bytes = written
+
+    def seal(self) -> None:
+        """No more records; the memory is given back, the file stays readable."""
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    def close(self, *, remove: bool) -> None:
+        self.seal()
+        os.close(self._descriptor)
+        if remove:
+            self.path.unlink(missing_ok=True)

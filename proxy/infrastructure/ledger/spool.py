@@ -1,0 +1,221 @@
+"""A process's spool: a directory of segments that it alone writes, and reads back to fill the database.
+
+Room is reserved for a whole request when it is admitted, so that nothing can keep its outcome from being written. A
+segment is removed when all its outcomes are in the database and all its intents have outcomes.
+
+The directory is locked (flock) for as long as the process lives. Who finds a spool that is not locked may adopt it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+from uuid import UUID, uuid4
+
+from proxy.infrastructure.ledger.framing import HEADER_BYTES, payload_at
+from proxy.infrastructure.ledger.records import is_outcome
+from proxy.infrastructure.ledger.segment import Segment
+
+LOCK_FILE = "lock"
+SEGMENT_SUFFIX = ".segment"
+# An intent and an outcome of the longest texts that their columns take, four bytes to a character.
+REQUEST_BYTES = 8 * 1024
+_READ_BYTES = 256 * 1024
+_MARK_SECONDS = 1.0
+
+
+class SpoolFull(Exception):
+    """No room can be had for another request; the message says why."""
+
+
+class SpoolDamaged(Exception):
+    """What this process wrote is not what it reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Outcomes read on from the spool, and where to go on when they are booked."""
+
+    outcomes: list[bytes]
+    segment: Segment | None
+    place: int
+
+
+class Spool:
+    """Belongs to one event loop. `max_bytes` bounds what lies in `root`, other processes' spools included."""
+
+    def __init__(self, root: Path, *, max_bytes: int, segment_bytes: int = 4 * 1024 * 1024) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
+        self.directory, self._lock = _new_directory(root)
+        self._segments: deque[Segment] = deque()  # oldest first; those after `_current` are spare
+        self._current: Segment | None = None
+        self._next_number = 1
+        self._reserved = 0
+        self._intents: dict[UUID, Segment] = {}
+        self._reading: Segment | None = None
+        self._place = 0
+        self._appended = self._booked = 0
+        self._marks: deque[tuple[int, float]] = deque()
+
+    # Writing.
+
+    def reserve(self) -> None:
+        """Makes sure of room for one more request. Raises SpoolFull."""
+        while self._room() < (self._reserved + 1) * REQUEST_BYTES:
+            self._allocate()
+        self._reserved += 1
+
+    def unreserve(self) -> None:
+        """Gives back what `reserve` has promised."""
+        self._reserved -= 1
+
+    def note_intent(self, request: UUID, payload: bytes) -> None:
+        segment = self._append(payload)
+        segment.open_intents += 1
+        self._intents[request] = segment
+
+    def note_outcome(self, request: UUID, payload: bytes) -> None:
+        """Ends the request's reservation."""
+        self._append(payload)
+        self._reserved -= 1
+        self._appended += 1
+        now = time.monotonic()
+        if not self._marks or now - self._marks[-1][1] >= _MARK_SECONDS:
+            self._marks.append((self._appended, now))
+        segment = self._intents.pop(request, None)
+        if segment is not None:
+            segment.open_intents -= 1
+
+    def _append(self, payload: bytes) -> Segment:
+        segment = self._current
+        if segment is None or segment.free_bytes < len(payload) + HEADER_BYTES:
+            segment = self._advance()
+        segment.append(payload)
+        return segment
+
+    def _advance(self) -> Segment:
+        """On to the next segment; it is there, because room was reserved."""
+        if self._current is None:
+            following = 0
+        else:
+            self._current.seal()
+            following = self._segments.index(self._current) + 1
+        if following == len(self._segments):
+            self._allocate()
+        self._current = self._segments[following]
+        return self._current
+
+    def _room(self) -> int:
+        """Bytes that records can certainly use: the end of a segment may be too short for the next record."""
+        room = 0
+        for segment in reversed(self._segments):
+            room += max(0, segment.free_bytes - REQUEST_BYTES)
+            if segment is self._current:
+                break
+        return room
+
+    def _allocate(self) -> None:
+        if self.used_bytes() + _bytes_of_others(self._root, self.directory) + self._segment_bytes > self._max_bytes:
+            raise SpoolFull("the spool has reached its limit (LEDGER_SPOOL_MAX_BYTES)")
+        path = self.directory / f"{self._next_number:08}{SEGMENT_SUFFIX}"
+        try:
+            self._segments.append(Segment(path, self._segment_bytes))
+        except OSError as problem:
+            raise SpoolFull(f"the spool cannot grow: {problem.strerror}") from problem
+        self._next_number += 1
+
+    # Reading.
+
+    def read_on(self, limit: int) -> Reading:
+        """Up to `limit` outcomes that are not booked yet; the same again until `booked` is called."""
+        segment, place = self._reading or (self._segments[0] if self._segments else None), self._place
+        outcomes: list[bytes] = []
+        while segment is not None and len(outcomes) < limit:
+            place = self._collect(segment, place, outcomes, limit)
+            if place < segment.written_bytes or segment is self._current:
+                break
+            segment, place = self._segments[self._segments.index(segment) + 1], 0
+        return Reading(outcomes, segment, place)
+
+    def _collect(self, segment: Segment, place: int, outcomes: list[bytes], limit: int) -> int:
+        text, start = segment.read(place, _READ_BYTES), place
+        while len(outcomes) < limit and (payload := payload_at(text, place - start)) is not None:
+            place += HEADER_BYTES + len(payload)
+            if is_outcome(payload):
+                outcomes.append(payload)
+        if place == start < segment.written_bytes:
+            raise SpoolDamaged(f"{segment.path} at byte {place}")  # a whole record fits into what was read
+        return place
+
+    def booked(self, reading: Reading) -> None:
+        """The reading's outcomes are in the database."""
+        self._reading, self._place = reading.segment, reading.place
+        self._booked += len(reading.outcomes)
+        while self._marks and self._marks[0][0] <= self._booked:
+            self._marks.popleft()
+        self._remove_finished()
+
+    def _remove_finished(self) -> None:
+        for segment in list(self._segments):
+            if segment is self._reading or segment is self._current:
+                return
+            if segment.open_intents == 0:
+                self._segments.remove(segment)
+                segment.close(remove=True)
+
+    # What it holds.
+
+    def waiting_rows(self) -> int:
+        """Outcomes that are not booked yet."""
+        return self._appended - self._booked
+
+    def oldest_waiting_seconds(self) -> float:
+        """How long the oldest of them has waited, to a second."""
+        return time.monotonic() - self._marks[0][1] if self._marks and self.waiting_rows() else 0.0
+
+    def used_bytes(self) -> int:
+        return len(self._segments) * self._segment_bytes
+
+    def unsynced(self) -> list[Segment]:
+        """Segments with records that the disk may not have."""
+        return [segment for segment in self._segments if segment.needs_sync]
+
+    def close(self) -> None:
+        """Gives the spool up. If everything is booked it goes; else it stays for whoever adopts it."""
+        finished = not self.waiting_rows() and not self._intents
+        for segment in self._segments:
+            segment.close(remove=finished)
+        if finished:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self._lock.close()
+
+
+def _new_directory(root: Path) -> tuple[Path, TextIO]:
+    """A directory that is locked before it has its final name, so that nobody takes it for a dead one."""
+    root.mkdir(parents=True, exist_ok=True)
+    name = f"{time.time_ns()}-{os.getpid()}-{uuid4().hex[:8]}"
+    hidden = root / f".{name}"
+    hidden.mkdir(mode=0o700)
+    lock = (hidden / LOCK_FILE).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return hidden.rename(root / name), lock
+
+
+def _bytes_of_others(root: Path, own: Path) -> int:
+    """What the spools of other processes, dead or alive, take up."""
+    total = 0
+    for path in root.glob(f"*/*{SEGMENT_SUFFIX}"):
+        if path.parent != own:
+            try:
+                total += path.stat().st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,135 @@
+"""A ledger row as the database takes it: clamped, typed, in the order of the table's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
+from proxy.domain.values import CostAmount, ModelName, TokenCount
+from proxy.infrastructure.persistence.tables import MONEY_DIGITS, NAME_LENGTH, WORD_LENGTH
+
+_MONEY_STEP = Decimal(1).scaleb(-MONEY_DIGITS[1])
+_MAX_MONEY = Decimal(10) ** (MONEY_DIGITS[0] - MONEY_DIGITS[1]) - _MONEY_STEP
+_MAX_INT, _MAX_SMALL_INT, _MAX_BIG_INT = 2**31 - 1, 2**15 - 1, 2**63 - 1
+_ID_LENGTH = 128
+
+
+class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
+    """One row of `request_logs`. Both engines take every value that `ledger_row` gives."""
+
+    id: UUID
+    request_id: str
+    timestamp: datetime
+    requested_model: str | None
+    model_used: str
+    model_provider: str
+    provider_name: str
+    status: str
+    http_status: int | None
+    error_type: str | None
+    stream: bool
+    attempts: int
+    was_fallback: bool
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    usage_source: str
+    estimated_cost_usd: Decimal | None
+    reported_cost_usd: Decimal | None
+    cost_source: str
+    response_time_ms: int
+    time_to_first_byte_ms: int | None
+    generation_id: str | None
+
+
+def ledger_row(row: RequestLog) -> LedgerRow:
+    """The row clamped to the columns' ranges, without what a database refuses (NUL bytes, lone surrogates)."""
+    return LedgerRow(
+        id=row.id,
+        request_id=_text(row.request_id, _ID_LENGTH),
+        timestamp=row.timestamp,
+        requested_model=_optional_text(row.requested_model, NAME_LENGTH),
+        model_used=_text(row.model.value, NAME_LENGTH),
+        model_provider=_text(row.model.provider, NAME_LENGTH),
+        provider_name=_text(row.provider_name, WORD_LENGTH),
+        status=row.status.value,
+        http_status=row.http_status,
+        error_type=_optional_text(row.error_type, WORD_LENGTH),
+        stream=row.stream,
+        attempts=min(row.attempts, _MAX_SMALL_INT),
+        was_fallback=row.was_fallback,
+        input_tokens=min(row.input_tokens.value, _MAX_BIG_INT),
+        output_tokens=min(row.output_tokens.value, _MAX_BIG_INT),
+        cached_tokens=_whole(row.cached_tokens),
+        reasoning_tokens=_whole(row.reasoning_tokens),
+        usage_source=row.usage_source.value,
+        estimated_cost_usd=_money(row.estimated_cost),
+        reported_cost_usd=_money(row.reported_cost),
+        cost_source=row.cost_source.value,
+        response_time_ms=min(row.response_time_ms, _MAX_INT),
+        time_to_first_byte_ms=_milliseconds(row.time_to_first_byte_ms),
+        generation_id=_optional_text(row.generation_id, _ID_LENGTH),
+    )
+
+
+def _text(value: str, length: int) -> str:
+    if value.isascii() and len(value) <= length and "\x00" not in value:
+        return value
+    return value.replace("\x00", "").encode(errors="replace").decode()[:length]
+
+
+def _optional_text(value: str | None, length: int) -> str | None:
+    return None if value is None else _text(value, length)
+
+
+def _whole(value: int | None) -> int | None:
+    return None if value is None else max(-_MAX_BIG_INT, min(value, _MAX_BIG_INT))
+
+
+def _milliseconds(value: int | None) -> int | None:
+    return None if value is None else min(value, _MAX_INT)
+
+
+def _money(cost: CostAmount | None) -> Decimal | None:
+    return None if cost is None else min(cost.usd, _MAX_MONEY).quantize(_MONEY_STEP)
+
+
+def request_log(columns: Mapping[str, Any]) -> RequestLog:
+    """The row as the domain knows it, from a query's columns."""
+    return RequestLog(
+        id=columns["id"],
+        request_id=columns["request_id"],
+        timestamp=columns["timestamp"].astimezone(UTC),
+        requested_model=columns["requested_model"],
+        model=ModelName(columns["model_used"]),
+        provider_name=columns["provider_name"],
+        status=RequestStatus(columns["status"]),
+        http_status=columns["http_status"],
+        error_type=columns["error_type"],
+        stream=columns["stream"],
+        attempts=columns["attempts"],
+        was_fallback=columns["was_fallback"],
+        input_tokens=TokenCount(columns["input_tokens"]),
+        output_tokens=TokenCount(columns["output_tokens"]),
+        cached_tokens=columns["cached_tokens"],
+        reasoning_tokens=columns["reasoning_tokens"],
+        usage_source=UsageSource(columns["usage_source"]),
+        estimated_cost=_cost(columns["estimated_cost_usd"]),
+        reported_cost=_cost(columns["reported_cost_usd"]),
+        cost_source=CostSource(columns["cost_source"]),
+        response_time_ms=columns["response_time_ms"],
+        time_to_first_byte_ms=columns["time_to_first_byte_ms"],
+        generation_id=columns["generation_id"],
+    )
+
+
+def _cost(value: Decimal | None) -> CostAmount | None:
+    """SQLite gives back a float's digits; the column has 12 decimals."""
+    return None if value is None else CostAmount(Decimal(value).quantize(_MONEY_STEP))

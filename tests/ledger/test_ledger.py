@@ -1,0 +1,238 @@
+"""The ledger over its spool: nothing lost while the database is away, nothing promised that cannot be kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from proxy.domain.errors import LedgerFull
+from proxy.domain.request_log import RequestLog, RequestStatus
+from proxy.infrastructure.ledger.ledger import Fsync, SpoolLedger, spool_ledger
+from proxy.infrastructure.ledger.spool import Spool, SpoolFull
+from proxy.infrastructure.persistence.bulk_insert import row_writer
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+from tests.ledger.conftest import Writer, intent_of, row
+from tests.persistence.conftest import database
+
+__all__ = ["database"]
+MEBIBYTE = 1024 * 1024
+
+
+def book(ledger: SpoolLedger, *rows: RequestLog, begun: bool = True) -> None:
+    for one in rows:
+        ledger.admit()
+        if begun:
+            ledger.begin(intent_of(one))
+        ledger.settle(one)
+
+
+async def until_booked(ledger: SpoolLedger, count: int) -> None:
+    async with asyncio.timeout(10):
+        while ledger.state()["booked_rows"] < count:
+            await asyncio.sleep(0.01)
+
+
+def spools(root: Path) -> list[Path]:
+    return [path.parent for path in root.glob("*/lock")]
+
+
+async def test_rows_reach_the_database_by_themselves(database: Database, tmp_path: Path) -> None:
+    rows = [row(str(number)) for number in range(2000)]
+    async with row_writer(database) as writer, spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        book(ledger, *rows)
+        await until_booked(ledger, 2000)
+        assert ledger.state()["waiting_rows"] == 0
+    assert {one.id for one in await PiccoloRequestLogs(database).get_recent(9000)} == {one.id for one in rows}
+
+
+async def test_stopping_books_what_waits_and_leaves_no_spool(database: Database, tmp_path: Path) -> None:
+    async with row_writer(database) as writer, spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        book(ledger, *(row() for _ in range(777)))
+    assert len(await PiccoloRequestLogs(database).get_recent(1000)) == 777
+    assert spools(tmp_path) == []
+
+
+async def test_stopping_at_any_moment_of_a_write_loses_nothing(database: Database, tmp_path: Path) -> None:
+    async with row_writer(database) as writer:
+        for turns in range(30):
+            async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+                book(ledger, row())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+    assert len(await PiccoloRequestLogs(database).get_recent(1000)) == 30
+
+
+async def test_rows_wait_in_the_spool_while_the_database_is_away(writer: Writer, tmp_path: Path) -> None:
+    writer.is_away = True
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        book(ledger, *(row(str(number)) for number in range(20_000)))
+        async with asyncio.timeout(5):
+            while ledger.can_book():
+                await asyncio.sleep(0.01)
+        state = ledger.state()
+        assert (state["waiting_rows"], state["last_error"]) == (20_000, "ConnectionRefusedError")
+        assert ledger.refusal() is None
+        writer.is_away = False
+        await until_booked(ledger, 20_000)
+        assert ledger.can_book()
+        assert ledger.state()["spool_bytes"] <= 8 * MEBIBYTE
+    assert writer.names() == [str(number) for number in range(20_000)]
+
+
+async def test_what_is_left_at_the_end_is_adopted_by_the_next(writer: Writer, tmp_path: Path) -> None:
+    writer.is_away = True
+    unfinished = row("unfinished")
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE, flush_timeout_seconds=0.05) as ledger:
+        book(ledger, row("a"), row("b"))
+        ledger.admit()
+        ledger.begin(intent_of(unfinished))
+    assert len(spools(tmp_path)) == 1
+    writer.is_away = False
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        await until_booked(ledger, 3)
+    assert writer.names() == ["a", "b", "unfinished"]
+    last = writer.booked[str(unfinished.id)]
+    assert (last.status, last.reported_cost_usd, last.cost_source) == (RequestStatus.INTERRUPTED, None, "unknown")
+    assert spools(tmp_path) == []
+
+
+async def test_a_living_spool_is_not_adopted(writer: Writer, tmp_path: Path) -> None:
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as first:
+        first.admit()
+        first.begin(intent_of(row("under way")))
+        async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as second:
+            await second.adopt()
+            assert writer.names() == []
+            assert len(spools(tmp_path)) == 2
+
+
+async def test_replaying_what_is_booked_changes_nothing(database: Database, tmp_path: Path) -> None:
+    """The process died after the database had the rows and before the spool knew."""
+    rows = [row(str(number)) for number in range(10)]
+    async with row_writer(database) as writer:
+        for _ in range(2):
+            async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+                book(ledger, *rows)
+    assert len(await PiccoloRequestLogs(database).get_recent(1000)) == 10
+
+
+async def test_damage_is_reported_and_the_rest_recovered(
+    writer: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer.is_away = True
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE, flush_timeout_seconds=0.05) as ledger:
+        book(ledger, row("first"), row("second"), row("third"), begun=False)
+    (segment,) = tmp_path.glob("*/*.segment")
+    text = bytearray(segment.read_bytes())
+    text[text.index(b"second")] ^= 4
+    segment.write_bytes(bytes(text))
+    writer.is_away = False
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        await until_booked(ledger, 2)
+        assert ledger.state()["set_aside_rows"] == 1
+    assert writer.names() == ["first", "third"]
+    (entry,) = map(json.loads, (tmp_path / "quarantine.jsonl").read_text().splitlines())
+    assert entry["reason"] == "damaged spool"
+    assert b"third" not in bytes.fromhex(entry["bytes_hex"])
+    assert any("quarantine" in record.message for record in caplog.records)
+
+
+async def test_a_row_that_is_refused_is_set_aside_readable(writer: Writer, tmp_path: Path) -> None:
+    writer.disliked = "bad"
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        book(ledger, row("a"), row("bad"), row("b"))
+        await until_booked(ledger, 2)
+        assert ledger.state()["set_aside_rows"] == 1
+        assert ledger.state()["waiting_rows"] == 0
+    assert writer.names() == ["a", "b"]
+    (entry,) = map(json.loads, (tmp_path / "quarantine.jsonl").read_text().splitlines())
+    assert entry["row"]["request_id"] == "bad"
+    assert entry["reason"] == "DataError"
+
+
+async def test_a_full_spool_refuses_before_it_promises(writer: Writer, tmp_path: Path) -> None:
+    """And every request that was admitted can still be settled, with the longest texts that a row holds."""
+    writer.is_away = True
+    long = "€" * 300
+    async with spool_ledger(tmp_path, writer, max_bytes=8 * MEBIBYTE, flush_timeout_seconds=0.05) as ledger:
+        admitted = 0
+        while ledger.refusal() is None:
+            with suppress(LedgerFull):
+                ledger.admit()
+                admitted += 1
+        with pytest.raises(LedgerFull, match="LEDGER_SPOOL_MAX_BYTES") as refused:
+            ledger.admit()
+        assert refused.value.retry_after_seconds > 0
+        assert admitted > 900
+        for _ in range(admitted):
+            one = row(long)
+            ledger.begin(intent_of(one))
+            ledger.settle(one)
+        assert ledger.state()["waiting_rows"] == admitted
+        writer.is_away = False
+        await until_booked(ledger, admitted)
+        ledger.admit()
+        assert ledger.refusal() is None
+
+
+async def test_a_disk_without_room_refuses_and_recovers(
+    writer: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit on the size of files stands in for a full disk: the kernel refuses to allocate."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MEBIBYTE, hard))
+        try:
+            with pytest.raises(LedgerFull, match="cannot grow"):
+                ledger.admit()
+            assert "cannot grow" in (ledger.refusal() or "")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert ledger.refusal() is None
+        book(ledger, row("after"))
+        await until_booked(ledger, 1)
+    assert [record.message for record in caplog.records].count("ledger refuses requests") == 1
+
+
+@pytest.mark.parametrize("fsync", list(Fsync))
+async def test_every_fsync_policy_books(writer: Writer, tmp_path: Path, fsync: Fsync) -> None:
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE, fsync=fsync) as ledger:
+
+        async def request(number: int) -> None:
+            book(ledger, row(str(number)))
+            await ledger.durable()
+
+        await asyncio.gather(*(request(number) for number in range(50)))
+    assert len(writer.booked) == 50
+
+
+async def test_always_means_that_the_disk_has_it(writer: Writer, tmp_path: Path) -> None:
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE, fsync=Fsync.ALWAYS) as ledger:
+        book(ledger, row())
+        assert ledger._spool.unsynced()
+        await ledger.durable()
+        assert not ledger._spool.unsynced()
+
+
+def test_a_spool_counts_what_others_use(tmp_path: Path) -> None:
+    first, second, third = (Spool(tmp_path, max_bytes=8 * MEBIBYTE) for _ in range(3))
+    first.reserve()
+    second.reserve()
+    with pytest.raises(SpoolFull, match="limit"):
+        third.reserve()
+    for spool in (first, second, third):
+        spool.close()
+
+
+async def test_the_spool_is_for_its_owner_s_eyes(writer: Writer, tmp_path: Path) -> None:
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        book(ledger, row())
+        (segment,) = tmp_path.glob("*/*.segment")
+        assert os.stat(segment).st_mode & 0o077 == 0  # noqa: PTH116
