@@ -219,12 +219,15 @@ async def test_a_calm_gateway_is_healthy(over_catalogue: TestGateway) -> None:
     assert provider["healthy"] is True
     assert provider["circuit_breaker"] == "closed"
     assert await over_catalogue.get("/health/live") == (200, {"status": "alive"})
-    assert await over_catalogue.get("/health/ready") == (200, {
-        "status": "ready",
-        "can_serve": True,
-        "can_book": True,
-        "degraded": [],
-    })
+    assert await over_catalogue.get("/health/ready") == (
+        200,
+        {
+            "status": "ready",
+            "can_serve": True,
+            "can_book": True,
+            "degraded": [],
+        },
+    )
 
 
 async def test_looking_at_health_costs_nothing_upstream(over_catalogue: TestGateway, catalogue: Catalogue) -> None:
