@@ -12,6 +12,7 @@ from typing import Self
 from uuid import UUID, uuid4
 
 from proxy.application.ports import Ledger, PriceBook
+from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest, Usage
 from proxy.domain.errors import (
@@ -41,6 +42,7 @@ class Exchange:
         self,
         ledger: Ledger,
         prices: PriceBook,
+        unpriced: UnpricedModels,
         provider_name: str,
         request_id: str,
         client_is_gone: Callable[[], bool] = lambda: True,
@@ -51,6 +53,7 @@ class Exchange:
         self.started_at = datetime.now(UTC)
         self._ledger = ledger
         self._prices = prices
+        self._unpriced = unpriced
         self._provider_name = provider_name
         self._client_is_gone = client_is_gone
         self._request: ChatRequest | None = None
@@ -187,7 +190,7 @@ class Exchange:
         reported = usage.cost if usage else None
         estimated = self._computed(usage, facts.model) if usage else None
         if usage and reported is None and estimated is None:
-            _logger.warning("no price for model, cost unknown", extra={"model": facts.model or model})
+            self._unpriced.note(facts.model or model or _UNREAD_MODEL.value)
         return RequestLog(
             id=self.id,
             request_id=self.request_id,

@@ -16,6 +16,7 @@ from proxy.application.attempts import first_answer
 from proxy.application.exchange import Exchange
 from proxy.application.ports import Ledger, PriceBook
 from proxy.application.raw_call import LazyHistory, RawSettings
+from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import IS_LAST, Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.json_bytes import replace_member
@@ -76,12 +77,13 @@ class KernelOrchestrator:
     policy: ModelPolicy
     ledger: Ledger
     prices: PriceBook
+    unpriced: UnpricedModels
     request_timeout_seconds: float
     clock: Callable[[], float] = time.monotonic
 
     def exchange(self, request_id: str, client_is_gone: Callable[[], bool]) -> Exchange:
         """The books of one request. Entering it raises LedgerFull when its row could not be promised."""
-        return Exchange(self.ledger, self.prices, self.provider_name, request_id, client_is_gone)
+        return Exchange(self.ledger, self.prices, self.unpriced, self.provider_name, request_id, client_is_gone)
 
     async def complete(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> Answer:
         """The whole answer of the first candidate that gives one.

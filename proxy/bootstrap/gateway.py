@@ -14,6 +14,7 @@ from proxy.api.app_keys import Gateway
 from proxy.api.routes import create_api
 from proxy.application.kernel_factory import KernelFactory
 from proxy.application.orchestrator import KernelOrchestrator
+from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.storage import migrated_database
 from proxy.domain.routing import ModelPolicy
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
@@ -76,8 +77,9 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
             clock=timing.clock,
         )
         endpoint = _endpoint(wire_settings)
+        unpriced = UnpricedModels()
         checker = HttpHealthChecker(session, {wire_settings.provider: endpoint})
-        monitor = HealthMonitor(database, ledger, checker, {wire_settings.provider: breaker})
+        monitor = HealthMonitor(database, ledger, checker, {wire_settings.provider: breaker}, unpriced)
         await stack.enter_async_context(watching(monitor))
 
         policy = _model_policy(settings)
@@ -91,6 +93,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                     policy=policy,
                     ledger=ledger,
                     prices=prices,
+                    unpriced=unpriced,
                     request_timeout_seconds=settings.request_timeout_seconds,
                     clock=timing.clock,
                 ),

@@ -14,6 +14,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from circuitbreaker import STATE_OPEN
 
 from proxy.application.ports import HealthReport, ProviderHealthChecker
+from proxy.application.unpriced import UnpricedModels
 from proxy.infrastructure.ledger.ledger import SpoolLedger
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.database import Database
@@ -77,11 +78,13 @@ class HealthMonitor:
         ledger: SpoolLedger,
         checker: ProviderHealthChecker,
         breakers: Mapping[str, Breaker],
+        unpriced: UnpricedModels,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._checker = checker
         self._breakers = breakers
+        self._unpriced = unpriced
         self._provider_results: Mapping[str, bool] = {}
         self._providers_checked_at: datetime | None = None
         self._database_error: str | None = None
@@ -112,6 +115,7 @@ class HealthMonitor:
                 "last_error": self._database_error,
             },
             ledger=self._ledger.state(),
+            unpriced_requests=self._unpriced.requests,
             providers={name: self._provider(name, breaker) for name, breaker in self._breakers.items()},
         )
 

@@ -14,6 +14,7 @@ from semantic_kernel import Kernel
 
 from proxy.application.kernel_factory import KernelFactory
 from proxy.application.orchestrator import KernelOrchestrator
+from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import Answer
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import GatewayError, LedgerFull, StreamBroken
@@ -122,6 +123,7 @@ def orchestrator(kernel: Kernel, ledger: FakeLedger, prices: FakePrices, fake_ti
         policy=ModelPolicy(),
         ledger=ledger,
         prices=prices,
+        unpriced=UnpricedModels(),
         request_timeout_seconds=600.0,
         clock=lambda: fake_time.now,
     )

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 from proxy.domain.request_log import CostSource, RequestStatus
 from proxy.domain.values import CostAmount
-from tests.harness import COMPLETION, TestGateway, Upstream
+from tests.conftest import StartGateway
+from tests.harness import COMPLETION, FakeTime, TestGateway, Upstream, fails
 
 
 async def test_an_answer_comes_back_and_is_booked_once(gateway: TestGateway, upstream: Upstream) -> None:
@@ -27,3 +28,12 @@ async def test_an_answer_comes_back_and_is_booked_once(gateway: TestGateway, ups
     assert row.cost_source is CostSource.REPORTED
     assert row.generation_id == "gen-1"
     assert upstream.calls == 1
+
+
+async def test_errors_tell_the_attempts_too(start_gateway: StartGateway, upstream: Upstream) -> None:
+    gateway = await start_gateway(FakeTime().timing())
+    upstream.answer(fails(503))
+    status, headers, _ = await gateway.chat()
+    assert (status, headers["x-gateway-attempts"]) == (503, "4")
+    status, headers, _ = await gateway.chat({})
+    assert (status, headers["x-gateway-attempts"]) == (400, "0")

@@ -7,7 +7,7 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from proxy.api.app_keys import REQUEST_ID
+from proxy.api.app_keys import EXCHANGE, REQUEST_ID
 from proxy.api.openai.errors import error_object, error_response, error_type, json_error
 from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound
 
@@ -28,6 +28,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         message = f"The gateway failed to handle this request. Request id: {request[REQUEST_ID]}"
         body = {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
         response = json_error(500, body)
+    if EXCHANGE in request:
+        response.headers["x-gateway-attempts"] = str(request[EXCHANGE].attempts)
     if not request.content.is_eof() and request.can_read_body:
         response.force_close()  # an unread body must not be taken for the next request
     return response
