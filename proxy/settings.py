@@ -52,9 +52,6 @@ class Settings(BaseSettings):
     ledger_fsync: Literal["never", "interval", "always"] = Field(
         "interval", description="when rows are forced to the disk: what a power cut may lose"
     )
-    ledger_retention_days: int = Field(
-        0, ge=0, le=36_500, description="days that rows are kept, 0 for ever; reports keep their sums"
-    )
     llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
     llmgateway_data_dir: str = Field(
