@@ -1,0 +1,113 @@
+"""A spool against its model: random requests, a crash at any byte, and what the next process makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.request_log import RequestLog, RequestStatus
+from proxy.infrastructure.ledger.adoption import adopt_dead_spools
+from proxy.infrastructure.ledger.drain import Drain
+from proxy.infrastructure.ledger.quarantine import Quarantine
+from proxy.infrastructure.ledger.records import intent_payload, outcome_payload
+from proxy.infrastructure.ledger.spool import Spool
+from proxy.infrastructure.persistence.rows import ledger_row
+from tests.ledger.conftest import Writer, intent_of, row
+
+SEGMENT_BYTES = 32 * 1024
+# What happens next: a request begins, one that is under way ends, one is refused at once, some rows get booked.
+STEPS = st.lists(st.sampled_from(["begin", "end", "refuse", "book"]), min_size=1, max_size=120)
+
+
+class Model:
+    """Does the steps on a spool, and remembers after which byte of which segment each record was whole."""
+
+    def __init__(self, root: Path) -> None:
+        self.spool = Spool(root, max_bytes=2**24, segment_bytes=SEGMENT_BYTES)
+        self.writer = Writer()
+        self.under_way: list[RequestLog] = []
+        self.records: list[tuple[str, RequestLog, Path, int]] = []
+
+    async def do(self, step: str) -> None:
+        if step == "begin":
+            one = row(f"request-{len(self.records)}")
+            self.spool.reserve()
+            self.spool.note_intent(one.id, intent_payload(intent_of(one)))
+            self.under_way.append(one)
+            self._remember("intent", one)
+        elif step == "end" and self.under_way:
+            self._settle(self.under_way.pop(0))
+        elif step == "refuse":
+            self.spool.reserve()
+            self._settle(row(f"refused-{len(self.records)}"))
+        elif step == "book":
+            reading = self.spool.read_on(7)
+            await Drain(self.writer, Quarantine(self.spool.directory.parent)).book_payloads(reading.outcomes)
+            self.spool.booked(reading)
+
+    def _settle(self, one: RequestLog) -> None:
+        self.spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
+        self._remember("outcome", one)
+
+    def _remember(self, kind: str, one: RequestLog) -> None:
+        segment = self.spool._current
+        assert segment is not None
+        self.records.append((kind, one, segment.path, segment.written_bytes))
+
+    def crash(self, lost_bytes: int) -> dict[str, str]:
+        """The process dies, and the last bytes with it; what must be booked in the end, by request id."""
+        segment = self.spool._current
+        kept = 0
+        if segment is not None:
+            kept = max(0, segment.written_bytes - lost_bytes)
+            with segment.path.open("r+b") as file:
+                file.seek(kept)
+                file.write(bytes(segment.written_bytes - kept))
+        self.spool._lock.close()
+        expected: dict[str, str] = dict.fromkeys(self.writer.names(), RequestStatus.SUCCESS)
+        for kind, one, path, end in self.records:
+            if segment is None or path != segment.path or end <= kept:
+                if kind == "outcome":
+                    expected[one.request_id] = RequestStatus.SUCCESS
+                else:
+                    expected.setdefault(one.request_id, RequestStatus.INTERRUPTED)
+        return expected
+
+
+@given(STEPS, st.integers(0, 3000))
+@settings(max_examples=150, deadline=None)
+def test_after_a_crash_at_any_byte_all_that_was_whole_is_booked_once(steps: list[str], lost_bytes: int) -> None:
+    async def live_and_die() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            root = Path(directory)
+            model = Model(root)
+            for step in steps:
+                await model.do(step)
+            expected = model.crash(lost_bytes)
+            quarantine = Quarantine(root)
+            await adopt_dead_spools(root, root / "another", Drain(model.writer, quarantine), quarantine)
+            booked = {one.request_id: one.status for one in model.writer.booked.values()}
+            assert booked == expected
+            assert list(root.glob("*/lock")) == []
+
+    asyncio.run(live_and_die())
+
+
+@given(STEPS)
+@settings(max_examples=50, deadline=None)
+def test_a_spool_that_is_booked_to_the_end_leaves_nothing(steps: list[str]) -> None:
+    async def live_and_stop() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            model = Model(Path(directory))
+            for step in [*steps, *["end"] * len(steps), *["book"] * len(steps)]:
+                await model.do(step)
+            assert model.spool.waiting_rows() == 0
+            assert len(model.spool._segments) <= 2
+            model.spool.close()
+            assert list(Path(directory).glob("*/*")) == []
+
+    asyncio.run(live_and_stop())
