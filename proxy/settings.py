@@ -52,6 +52,19 @@ class Settings(BaseSettings):
     ledger_fsync: Literal["never", "interval", "always"] = Field(
         "interval", description="when rows are forced to the disk: what a power cut may lose"
     )
+    ledger_retention_days: int = Field(
+        0, ge=0, le=36_500, description="days that rows are kept, 0 for ever; reports keep their sums"
+    )
+    llmgateway_store_payloads: Literal["off", "errors", "all"] = Field(
+        "off", description="whose request and response bodies are stored, in a table of their own"
+    )
+    payload_max_bytes: int = Field(65_536, ge=1, le=67_108_864, description="stored of each body; the rest is cut off")
+    payload_retention_days: int = Field(7, ge=0, le=36_500, description="days that bodies are kept, 0 for ever")
+    payload_redaction: Annotated[str | None, BeforeValidator(_blank_is_none)] = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
+        description="`module:function`, bytes to bytes: what may be stored of a body",
+    )
     llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
     llmgateway_data_dir: str = Field(
@@ -67,6 +80,18 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
     body_timeout_seconds: _Seconds = Field(60.0, description="for a client to send its request body")
     shutdown_grace_seconds: _Seconds = Field(30.0, description="for running requests to finish after SIGTERM")
+    prices_sync_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="between two looks at the upstream's prices; 0: none but by `llmgateway prices sync`",
+    )
+    reconcile_seconds: float = Field(
+        3600.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="between two looks at what the upstream billed; 0: none but by `llmgateway reconcile`",
+    )
     models_cache_seconds: _Seconds = Field(300.0, description="how long the upstream's model list is kept")
     auto_default_model: str = Field("z-ai/glm-4.6", min_length=1, description="what `auto` means for short prompts")
     auto_large_context_model: str = Field(

@@ -8,7 +8,8 @@ from aiohttp import web
 
 from proxy.application.exchange import Exchange
 from proxy.application.orchestrator import KernelOrchestrator
-from proxy.application.ports import HealthSource, ModelCatalog
+from proxy.application.payloads import PayloadStore
+from proxy.application.ports import HealthSource, ModelCatalog, UsageReports
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Gateway:
     orchestrator: KernelOrchestrator
     models: ModelCatalog
     health: HealthSource
+    usage: UsageReports
+    payloads: PayloadStore
     master_key: str | None
     max_body_bytes: int
     body_timeout_seconds: float

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 
 from proxy.api.answer_headers import answer_headers
 from proxy.api.openai.errors import error_event
 from proxy.application.exchange import Exchange
 from proxy.application.orchestrator import AnswerStream
+from proxy.application.payloads import Capture
 from proxy.domain.errors import StreamBroken
 
 _WRITE_BUFFER_BYTES = 16 * 1024
 
+_Write = Callable[[bytes], Awaitable[None]]
 
-async def relay(request: web.Request, exchange: Exchange, stream: AnswerStream) -> web.StreamResponse:
+
+async def relay(
+    request: web.Request, exchange: Exchange, stream: AnswerStream, capture: Capture | None
+) -> web.StreamResponse:
     """Writes the stream as it comes, at the speed of the slower side.
 
     A stream that broke ends with an error event and without `[DONE]`. A client that hangs up ends the upstream call.
@@ -23,11 +30,15 @@ async def relay(request: web.Request, exchange: Exchange, stream: AnswerStream) 
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     exchange.answering(response.status)
+    write: _Write = response.write
+    if capture is not None:
+        capture.content_type = response.content_type
+        write = capture.noting(write)
     try:
         if request.transport is not None:  # a slow reader's unread bytes wait upstream, not here
             request.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         await response.prepare(request)
-        await _write_all(response, exchange, stream)
+        await _write_all(write, exchange, stream)
         await response.write_eof()
     except ConnectionError:
         exchange.abandoned()
@@ -36,12 +47,12 @@ async def relay(request: web.Request, exchange: Exchange, stream: AnswerStream) 
     return response
 
 
-async def _write_all(response: web.StreamResponse, exchange: Exchange, stream: AnswerStream) -> None:
+async def _write_all(write: _Write, exchange: Exchange, stream: AnswerStream) -> None:
     try:
         async for chunk in stream:
-            await response.write(chunk)
+            await write(chunk)
     except StreamBroken as error:
         exchange.failed(error)
         exchange.settle()
         if not error.told:
-            await response.write(error_event(error))
+            await write(error_event(error))

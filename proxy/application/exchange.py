@@ -151,7 +151,7 @@ class Exchange:
             return None
         try:
             price = price_for(self._prices.current(), self._candidate.model, served)
-            return price.cost(usage.input_tokens, usage.output_tokens) if price else None
+            return price.cost_of(usage) if price else None
         except Exception:  # a defect of the accounting must not cost the client its answer
             _logger.exception("cost not computed", extra={"request_id": self.request_id})
             return None
@@ -214,7 +214,7 @@ class Exchange:
             cost_source=_cost_source(reported, estimated),
             response_time_ms=self.elapsed_ms(),
             time_to_first_byte_ms=self._first_byte_ms,
-            generation_id=facts.generation_id,
+            generation_id=facts.generation_id or (self._calls[-1].generation_id if self._calls else None),
         )
 
     def _usage(self, facts: AnswerFacts) -> tuple[Usage | None, UsageSource]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from proxy.domain.pricing import ModelPricing
+from proxy.domain.pricing import ModelPricing, PriceChanges
 from proxy.domain.request_log import RequestIntent, RequestLog
+from proxy.domain.usage_report import UsageQuery, UsageReport
 from proxy.domain.values import CostAmount
 
 
@@ -109,3 +110,33 @@ class HealthSource(Protocol):
     """Where the health endpoints get their report."""
 
     def report(self) -> HealthReport: ...
+
+
+class UsageReports(Protocol):
+    """What was used and what it cost, of all time: also of requests whose rows are kept no more."""
+
+    async def report(self, query: UsageQuery) -> UsageReport:
+        """Raises NotServing while the database is away."""
+        ...
+
+
+class PriceHistory(ModelPricingRepository, Protocol):
+    """The price table with its past and its future: rows are added, never changed."""
+
+    async def history(self, model: str) -> Sequence[ModelPricing]:
+        """Every price the model ever had or will have, the latest first."""
+        ...
+
+    async def upcoming(self) -> Sequence[ModelPricing]:
+        """Prices that are not in force yet, the next one first."""
+        ...
+
+    async def set(self, price: ModelPricing, valid_from: datetime) -> bool:
+        """Add the operator's price; False, and nothing is done, when the model has one from that very moment on."""
+        ...
+
+    async def supersede(
+        self, prices: Sequence[ModelPricing], valid_from: datetime, *, dry_run: bool = False
+    ) -> PriceChanges:
+        """Add those of the upstream's prices that differ from the ones in force; of two at once, one adds them."""
+        ...

@@ -53,6 +53,7 @@ class UpstreamCall:
 
     attempts: int = 0
     upstream_seconds: float = 0.0
+    generation_id: str | None = None  # as the headers tell it: an answer that is cut off may not come to say it
     answer: FactSource = field(default_factory=NothingCame)
     hang_up: Callable[[], None] = _nothing_to_close  # ends the connection to the upstream, at once
 

@@ -14,6 +14,7 @@ from proxy.api.app_keys import Gateway
 from proxy.api.routes import create_api
 from proxy.application.kernel_factory import KernelFactory
 from proxy.application.orchestrator import KernelOrchestrator
+from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.storage import migrated_database
 from proxy.domain.routing import ModelPolicy
@@ -24,8 +25,19 @@ from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, Provid
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
 from proxy.infrastructure.model_catalog import UpstreamModelCatalog
+from proxy.infrastructure.payloads.redaction import load_redaction
+from proxy.infrastructure.payloads.retention import purging
+from proxy.infrastructure.payloads.rows import PayloadRows
+from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
 from proxy.infrastructure.persistence.bulk_insert import row_writer
-from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing, price_book
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
+from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
+from proxy.infrastructure.persistence.retention import keeping_up
+from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
+from proxy.infrastructure.price_book import price_book
+from proxy.infrastructure.price_sync import PriceSync, syncing
+from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy, Timing
 from proxy.settings import Settings
 
@@ -57,6 +69,8 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         session = await stack.enter_async_context(
             client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
         )
+        await stack.enter_async_context(keeping_up(database, settings.ledger_retention_days))
+        payloads = await _payload_store(settings, database, stack)
         pricing = PiccoloModelPricing(database)
         prices = await stack.enter_async_context(price_book(pricing))
         writer = await stack.enter_async_context(row_writer(database))
@@ -81,6 +95,15 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         checker = HttpHealthChecker(session, {wire_settings.provider: endpoint})
         monitor = HealthMonitor(database, ledger, checker, {wire_settings.provider: breaker}, unpriced)
         await stack.enter_async_context(watching(monitor))
+        if settings.prices_sync_seconds and not settings.uses_demo_upstream:
+            sync = PriceSync(session, endpoint, pricing)
+            await stack.enter_async_context(syncing(sync, settings.prices_sync_seconds, prices.refresh))
+        if settings.reconcile_seconds and not settings.uses_demo_upstream:
+            unsettled = LedgerReconciliation(database, wire_settings.provider)
+            bills = OpenRouterBills(session, endpoint)
+            await stack.enter_async_context(
+                reconciling(unsettled, bills, settings.reconcile_seconds, settings.ledger_retention_days)
+            )
 
         policy = _model_policy(settings)
         service = _service(settings, wire_settings, session, breaker, timing)
@@ -99,6 +122,8 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 ),
                 models=UpstreamModelCatalog(session, endpoint, prices, settings.models_cache_seconds),
                 health=monitor,
+                usage=LedgerUsageReports(database),
+                payloads=payloads,
                 master_key=_secret(settings.llmgateway_master_key),
                 max_body_bytes=settings.max_body_bytes,
                 body_timeout_seconds=settings.body_timeout_seconds,
@@ -119,6 +144,19 @@ async def _upstream(settings: Settings, stack: AsyncExitStack) -> WireSettings:
         stream_total_timeout_seconds=settings.stream_total_timeout_seconds,
         stream_hold_seconds=settings.stream_hold_seconds,
     )
+
+
+async def _payload_store(settings: Settings, database: Database, stack: AsyncExitStack) -> PayloadStore:
+    """Payloads of earlier days are forgotten in time also when none are stored any more."""
+    mode = PayloadMode(settings.llmgateway_store_payloads)
+    redaction = load_redaction(settings.payload_redaction) if settings.payload_redaction else None
+    rows = PayloadRows(database)
+    await stack.enter_async_context(purging(rows, settings.payload_retention_days))
+    if mode is PayloadMode.OFF:
+        return NoPayloads()
+    store = BackgroundPayloads(rows, mode, settings.payload_max_bytes, redaction)
+    await stack.enter_async_context(storing(store))
+    return store
 
 
 def _service(

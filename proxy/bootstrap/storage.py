@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from proxy.application.ports import RequestLogRepository
+from proxy.application.payloads import PayloadArchive
+from proxy.application.ports import RequestLogRepository, UsageReports
+from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.persistence.database import Database, bind, open_database
 from proxy.infrastructure.persistence.engine import default_url
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.migrations import migrate
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.settings import Settings
 
-__all__ = ["DATABASE_ERRORS", "database_description", "migrate_database", "migrated_database", "request_logs"]
+__all__ = [
+    "DATABASE_ERRORS",
+    "database_description",
+    "migrate_database",
+    "migrated_database",
+    "payload_archive",
+    "request_logs",
+    "usage_reports",
+]
 
 
 def database_url(settings: Settings) -> str:
@@ -45,3 +56,17 @@ async def request_logs(settings: Settings) -> AsyncIterator[RequestLogRepository
     """The booked requests. Raises InvalidValue or DATABASE_ERRORS."""
     async with migrated_database(settings) as database:
         yield PiccoloRequestLogs(database)
+
+
+@asynccontextmanager
+async def usage_reports(settings: Settings) -> AsyncIterator[UsageReports]:
+    """Reports of usage. Raises InvalidValue or DATABASE_ERRORS."""
+    async with migrated_database(settings) as database:
+        yield LedgerUsageReports(database)
+
+
+@asynccontextmanager
+async def payload_archive(settings: Settings) -> AsyncIterator[PayloadArchive]:
+    """The stored payloads. Raises InvalidValue or DATABASE_ERRORS."""
+    async with migrated_database(settings) as database:
+        yield PayloadRows(database)

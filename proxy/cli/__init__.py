@@ -10,7 +10,11 @@ from proxy.cli.health import health
 from proxy.cli.logs import logs
 from proxy.cli.migrate import migrate
 from proxy.cli.models import models
+from proxy.cli.payload import payload
+from proxy.cli.prices import prices
+from proxy.cli.reconcile import reconcile
 from proxy.cli.serve import serve
+from proxy.cli.usage import usage
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, check_config, logs, models, health):
+for command in (serve, migrate, check_config, logs, models, prices, health, usage, reconcile, payload):
     main.add_command(command)

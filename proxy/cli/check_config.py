@@ -11,7 +11,16 @@ from pydantic import SecretStr
 from proxy.cli.failures import settings_or_fail
 from proxy.settings import Settings
 
-_OUR_PREFIXES = ("LLMGATEWAY_", "OPENROUTER_", "CIRCUIT_BREAKER_", "RETRY_", "LEDGER_")
+_OUR_PREFIXES = (
+    "LLMGATEWAY_",
+    "OPENROUTER_",
+    "CIRCUIT_BREAKER_",
+    "RETRY_",
+    "LEDGER_",
+    "PRICES_",
+    "RECONCILE_",
+    "PAYLOAD_",
+)
 
 
 @click.command("check-config")

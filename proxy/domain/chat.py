@@ -38,7 +38,8 @@ class Usage:
     """Tokens and cost of one completion as the upstream reported them.
 
     `cost` is what the upstream billed, in USD (OpenRouter's `usage.cost`); None when it does not say.
-    `estimated` marks counts that were not reported but guessed from text lengths.
+    `estimated` marks counts that were not reported but guessed from text lengths. Cached, cache-write, audio and image
+    tokens are part of the input, reasoning tokens part of the output; None where the upstream does not say.
     """
 
     input_tokens: int
@@ -47,6 +48,9 @@ class Usage:
     reasoning_tokens: int | None = None
     cost: CostAmount | None = None
     estimated: bool = False
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,41 +1,160 @@
-"""What tokens cost."""
+"""What tokens cost, and since when."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
+from datetime import UTC, datetime
+from decimal import Context, Decimal
+from enum import StrEnum
 
+from proxy.domain.chat import Usage
 from proxy.domain.errors import InvalidValue
 from proxy.domain.values import CostAmount, ModelName
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})")
-_ONE_MILLION = Decimal(1_000_000)
+_ONE_MILLIONTH = -6
+_ABSURD_PRICE = Decimal(1_000_000_000)
+_MOST_DECIMALS = 30
+_LAST_DECIMAL = Decimal(1).scaleb(-_MOST_DECIMALS)
+# 64-bit counts times prices of at most 39 digits: nothing is ever rounded at this precision.
+_EXACT = Context(prec=120)
+
+
+class PriceSource(StrEnum):
+    """Who said that a model costs this."""
+
+    SEED = "seed"  # shipped with the gateway
+    SYNC = "sync"  # the upstream's own list
+    SET = "set"  # the operator
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPricing:
-    """A model's prices in USD per 1M tokens and the length of its context window in tokens."""
+    """A model's prices in USD per 1M tokens from a moment on, and the length of its context window in tokens.
+
+    A price that is None is not a price of its own: cached, cache-write, audio and image tokens are input tokens,
+    reasoning tokens are output tokens, and cost what those do. `updated_at` is when the row was written.
+    """
 
     model: ModelName
     provider: str
     input_cost_per_1m_tokens: Decimal
     output_cost_per_1m_tokens: Decimal
-    max_context_tokens: int
+    max_context_tokens: int | None
     updated_at: datetime
+    cached_input_cost_per_1m_tokens: Decimal | None = None
+    cache_write_cost_per_1m_tokens: Decimal | None = None
+    audio_input_cost_per_1m_tokens: Decimal | None = None
+    image_input_cost_per_1m_tokens: Decimal | None = None
+    reasoning_cost_per_1m_tokens: Decimal | None = None
+    request_fee_usd: Decimal | None = None
+    valid_from: datetime = EPOCH
+    source: PriceSource = PriceSource.SEED
 
     def __post_init__(self) -> None:
-        if self.input_cost_per_1m_tokens < 0 or self.output_cost_per_1m_tokens < 0:
+        if any(price.is_finite() and price < 0 for price in self._base_prices()):
             raise InvalidValue("Cost per 1M tokens cannot be negative")
-        if self.max_context_tokens <= 0:
+        for name in PRICES:
+            price = getattr(self, name)
+            if price is not None:
+                check_price(name, price)
+        if self.max_context_tokens is not None and self.max_context_tokens <= 0:
             raise InvalidValue("Max context tokens must be greater than zero")
 
     def cost(self, input_tokens: int, output_tokens: int) -> CostAmount:
-        """`input/1e6 * input_cost_per_1m + output/1e6 * output_cost_per_1m`, exact."""
-        total = input_tokens * self.input_cost_per_1m_tokens + output_tokens * self.output_cost_per_1m_tokens
-        return CostAmount(total / _ONE_MILLION)
+        """`input/1e6 * input_cost_per_1m + output/1e6 * output_cost_per_1m` and the request's fee, exact."""
+        return self.cost_of(Usage(input_tokens, output_tokens))
+
+    def cost_of(self, usage: Usage) -> CostAmount:
+        """What the tokens cost, exactly; those with a price of their own at that, each token once.
+
+        Details that add up to more than their total count only as far as the total goes.
+        """
+        per_1m = Decimal(0)
+        rest = usage.input_tokens
+        for count, price in (
+            (usage.cached_tokens, self.cached_input_cost_per_1m_tokens),
+            (usage.cache_write_tokens, self.cache_write_cost_per_1m_tokens),
+            (usage.audio_tokens, self.audio_input_cost_per_1m_tokens),
+            (usage.image_tokens, self.image_input_cost_per_1m_tokens),
+        ):
+            if count and price is not None:
+                apart = _part(count, rest)
+                rest -= apart
+                per_1m = _EXACT.fma(apart, price, per_1m)
+        per_1m = _EXACT.fma(rest, self.input_cost_per_1m_tokens, per_1m)
+
+        rest = usage.output_tokens
+        if usage.reasoning_tokens and self.reasoning_cost_per_1m_tokens is not None:
+            apart = _part(usage.reasoning_tokens, rest)
+            rest -= apart
+            per_1m = _EXACT.fma(apart, self.reasoning_cost_per_1m_tokens, per_1m)
+        per_1m = _EXACT.fma(rest, self.output_cost_per_1m_tokens, per_1m)
+
+        total = _EXACT.scaleb(per_1m, _ONE_MILLIONTH)
+        return CostAmount(total if self.request_fee_usd is None else _EXACT.add(total, self.request_fee_usd))
+
+    def costs_the_same_as(self, other: ModelPricing) -> bool:
+        """Whether all prices are equal, whatever their dates, sources and context windows."""
+        return all(getattr(self, name) == getattr(other, name) for name in PRICES)
+
+    def _base_prices(self) -> Iterator[Decimal]:
+        yield self.input_cost_per_1m_tokens
+        yield self.output_cost_per_1m_tokens
+
+
+PRICES = (
+    "input_cost_per_1m_tokens",
+    "output_cost_per_1m_tokens",
+    "cached_input_cost_per_1m_tokens",
+    "cache_write_cost_per_1m_tokens",
+    "audio_input_cost_per_1m_tokens",
+    "image_input_cost_per_1m_tokens",
+    "reasoning_cost_per_1m_tokens",
+    "request_fee_usd",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceChanges:
+    """What a price list changed, by model name. `added` had no price before."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def check_price(name: str, price: Decimal) -> None:
+    """Raises InvalidValue, with the name, for what cannot be a price."""
+    if not price.is_finite():
+        raise InvalidValue(f"{name} must be a finite number")
+    if price < 0:
+        raise InvalidValue(f"{name} cannot be negative")
+    if price >= _ABSURD_PRICE:
+        raise InvalidValue(f"{name} must be less than {_ABSURD_PRICE}")
+    if price and (price.adjusted() < -_MOST_DECIMALS or not _has_few_decimals(price)):
+        raise InvalidValue(f"{name} must not have more than {_MOST_DECIMALS} decimals")
+
+
+def _has_few_decimals(price: Decimal) -> bool:
+    return price == _EXACT.quantize(price, _LAST_DECIMAL)
+
+
+def per_1m_tokens(usd_per_token: Decimal) -> Decimal:
+    """The same price for a million tokens, exact."""
+    return _EXACT.scaleb(usd_per_token, -_ONE_MILLIONTH)
+
+
+def exact_text(price: Decimal) -> str:
+    """All digits of a price, without an exponent and without trailing zeros."""
+    return f"{_EXACT.normalize(price):f}"
+
+
+def _part(count: int, total: int) -> int:
+    return max(0, min(count, total))
 
 
 def price_for(prices: Mapping[str, ModelPricing], asked: str, served: str | None) -> ModelPricing | None:

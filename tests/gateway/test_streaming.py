@@ -278,6 +278,25 @@ async def test_a_client_that_hangs_up_while_waiting_ends_the_upstream_call(
     assert row.attempts == 1
 
 
+async def test_a_plain_answer_that_is_left_can_still_be_asked_for(gateway: TestGateway, upstream: Upstream) -> None:
+    """The headers have told its id, though the body never came."""
+
+    async def begins(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "X-Generation-Id": "gen-7"})
+        await response.prepare(request)
+        await response.write(b" ")
+        await stall(request)
+        return response
+
+    upstream.answer(begins)
+    call = asyncio.create_task(gateway.raw_chat())
+    await _until(lambda: upstream.calls == 1)
+    await asyncio.sleep(0.2)
+    call.cancel()
+    row = await gateway.row()
+    assert (row.status, row.generation_id) == (RequestStatus.CLIENT_DISCONNECTED, "gen-7")
+
+
 async def test_a_client_that_hangs_up_in_mid_stream_ends_the_upstream_call(
     gateway: TestGateway, upstream: Upstream
 ) -> None:

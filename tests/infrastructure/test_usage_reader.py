@@ -55,7 +55,7 @@ def test_full_usage() -> None:
         "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 7}, "is_byok": false, "cost_details": {"x": null}}"""
     )
-    assert usage == Usage(10, 20, 4, 7, CostAmount(Decimal("0.000123456789012345")), estimated=False)
+    assert usage == Usage(10, 20, 4, 7, CostAmount(Decimal("0.000123456789012345")), estimated=False, audio_tokens=0)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,57 @@ def test_full_usage() -> None:
 )
 def test_what_usage_does_not_say_is_none(usage: bytes) -> None:
     assert usage_of(usage) == Usage(10, 20, None, None, None)
+
+
+def test_tokens_with_a_price_of_their_own_are_told_apart() -> None:
+    """Image and audio tokens of the prompt; those of the completion are output, whatever their kind."""
+    usage = usage_of(
+        b"""{"prompt_tokens": 100, "completion_tokens": 50,
+        "prompt_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 20, "audio_tokens": 30, "image_tokens": 40,
+            "video_tokens": 5, "text_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 7, "audio_tokens": 8, "image_tokens": 9}}"""
+    )
+    assert usage == Usage(100, 50, 10, 7, cache_write_tokens=20, audio_tokens=30, image_tokens=40)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        b"[]",
+        b"[1]",
+        b'"x"',
+        b"5",
+        b"true",
+        b'{"cached_tokens": "many"}',
+        b'{"cached_tokens": 1.5}',
+        b'{"cached_tokens": -1}',
+        b'{"cached_tokens": true}',
+        b'{"cached_tokens": 1e999}',
+        b'{"cached_tokens": [1]}',
+    ],
+)
+def test_a_detail_that_makes_no_sense_costs_neither_the_totals_nor_the_bill(details: bytes) -> None:
+    usage = usage_of(
+        b'{"prompt_tokens": 10, "completion_tokens": 20, "cost": 0.5, "prompt_tokens_details": %b}' % details
+    )
+    assert usage == Usage(10, 20, cost=CostAmount(Decimal("0.5")))
+
+
+def test_a_detail_that_makes_no_sense_leaves_the_others() -> None:
+    usage = usage_of(
+        b"""{"prompt_tokens": 10, "completion_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": null, "audio_tokens": "3", "image_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 5, "accepted_prediction_tokens": "x"}}"""
+    )
+    assert usage == Usage(10, 20, None, 5, image_tokens=4)
+
+
+def test_with_a_key_of_ones_own_the_bill_is_the_cost_and_not_what_the_provider_charges() -> None:
+    usage = usage_of(
+        b"""{"prompt_tokens": 10, "completion_tokens": 20, "cost": 0.0005, "is_byok": true,
+        "cost_details": {"upstream_inference_cost": 0.01}}"""
+    )
+    assert usage == Usage(10, 20, cost=CostAmount(Decimal("0.0005")))
 
 
 def test_nothing_cached_is_zero_and_not_unknown() -> None:
@@ -139,7 +190,6 @@ def test_any_cost_is_exact(cost: Decimal) -> None:
         b'{"prompt_tokens": 1.5, "completion_tokens": 1}',
         b'{"prompt_tokens": 1e999, "completion_tokens": 1}',
         b'{"prompt_tokens": 1' + b"0" * 5000 + b"}",
-        b'{"prompt_tokens": 1, "prompt_tokens_details": []}',
     ],
 )
 def test_usage_that_makes_no_sense_is_no_usage_and_no_failure(usage: bytes) -> None:

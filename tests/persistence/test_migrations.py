@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
 import sqlite3
 import sys
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
+from piccolo.apps.migrations.commands.forwards import run_forwards
 
+from proxy.domain.request_log import RequestLog
+from proxy.domain.usage_report import Dimension, UsageQuery
+from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.engine import describe, engine_for, sqlite_path
-from proxy.infrastructure.persistence.migrations import migrate, pending_migrations
+from proxy.infrastructure.persistence.migrations import _point_piccolo_at, migrate, pending_migrations
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
+from proxy.infrastructure.persistence.payload_table import RequestPayloadTable
+from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+from proxy.infrastructure.persistence.retention import LedgerUpkeep
 from proxy.infrastructure.persistence.tables import ModelPricingTable, RequestLogTable
+from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 
 SEEDED = {
     "z-ai/glm-4.6": ("0.0001", "0.0002", 128_000),
@@ -60,6 +72,18 @@ POSTGRES_TYPES = {
         "max_context_tokens": "integer",
         "updated_at": "timestamp with time zone",
     },
+    "request_payloads": {
+        "id": "uuid",
+        "request_id": "character varying",
+        "timestamp": "timestamp with time zone",
+        "request_body": "bytea",
+        "request_bytes": "bigint",
+        "request_truncated": "boolean",
+        "response_body": "bytea",
+        "response_bytes": "bigint",
+        "response_truncated": "boolean",
+        "content_type": "character varying",
+    },
 }
 INDEXED = {
     ("request_logs", "id", True),
@@ -68,6 +92,9 @@ INDEXED = {
     ("request_logs", "provider_name", False),
     ("model_pricing", "id", True),
     ("model_pricing", "model_name", True),
+    ("request_payloads", "id", True),
+    ("request_payloads", "request_id", False),
+    ("request_payloads", "timestamp", False),
 }
 
 
@@ -108,7 +135,10 @@ async def test_the_schema_has_the_columns_types_and_indexes_it_should(database: 
         assert columns["request_logs"]["timestamp"] == "TIMESTAMPTZ"
         assert columns["request_logs"]["estimated_cost_usd"] == "NUMERIC(18, 12)"
         assert columns["request_logs"]["id"] == "UUID"
-    assert await _indexes(database) == INDEXED
+    # A partitioned table's key has the column that it is partitioned by.
+    assert await _indexes(database) == INDEXED | (
+        {("request_logs", "timestamp", True)} if database.is_postgres else set()
+    )
 
 
 async def test_money_keeps_twelve_decimals(database: Database) -> None:
@@ -124,13 +154,60 @@ async def test_money_keeps_twelve_decimals(database: Database) -> None:
 async def test_the_migrations_agree_with_the_tables(database: Database) -> None:
     """Whoever changes a table and forgets the migration finds out here."""
     columns = await _columns(database)
-    for table in (RequestLogTable, ModelPricingTable):
+    for table in (RequestLogTable, ModelPricingTable, RequestPayloadTable):
         assert list(columns[table._meta.tablename]) == [column._meta.db_column_name for column in table._meta.columns]
+
+
+async def _migrate_to(database: Database, last: str) -> None:
+    """As an earlier version of the gateway would."""
+    _point_piccolo_at(database)
+    with contextlib.redirect_stdout(io.StringIO()):
+        await run_forwards("proxy", migration_id=last)
+
+
+async def test_rows_of_the_earlier_table_are_kept_and_counted(empty_url: str) -> None:
+    """From long ago, from this month, from the future, and more than one from an hour."""
+    now = datetime.now(UTC)
+    ages = [timedelta(days=days) for days in (20_000, 800, 400, 40, 40, 3, 0, -1, -300)]
+    async with open_database(empty_url) as database:
+        await _migrate_to(database, "2026-11-22T22:40:00:000000")
+        for age in ages:
+            await database.request_logs.raw(
+                "INSERT INTO request_logs (id, request_id, timestamp, model_used, model_provider, provider_name,"
+                " status, cost_source, usage_source, reported_cost_usd, response_time_ms, stream,"
+                " attempts, was_fallback, input_tokens, output_tokens) VALUES"
+                " ({}, {}, {}, 'm', 'm', 'p', 'success', 'reported', 'reported', {}, 7, false, 1, false, 1, 2)",
+                uuid4(),
+                str(age),
+                now - age,
+                Decimal("0.000000000001"),
+            )
+        assert "2026-11-22T23:55:00:000000" in await migrate(database)
+        rows = await PiccoloRequestLogs(database).get_recent(100)
+        assert [row.request_id for row in rows] == [str(age) for age in reversed(ages)]
+        assert [row.timestamp for row in rows] == [now - age for age in reversed(ages)]
+        for _ in range(2):
+            report = await LedgerUsageReports(database).report(UsageQuery(Dimension.MODEL))
+            assert report.rows["m"].requests == len(ages)
+            assert report.rows["m"].cost_usd() == len(ages) * Decimal("0.000000000001")
+            await LedgerUpkeep(database, retention_days=0).run()
+
+
+async def test_a_migration_that_stopped_half_way_is_finished_by_the_next_run(empty_url: str) -> None:
+    """What it does and the note that it was done are two transactions."""
+    async with open_database(empty_url) as database:
+        await migrate(database)
+        await PiccoloRequestLogs(database).save(RequestLog(model=ModelName("m"), provider_name="p"))
+        await database.request_logs.raw("DELETE FROM migration WHERE name LIKE '%23:55%'")
+        assert await migrate(database) == ["2026-11-22T23:55:00:000000"]
+        assert len(await PiccoloRequestLogs(database).get_recent(10)) == 1
+        if database.is_postgres:
+            assert await database.request_logs.raw("SELECT 1 FROM ONLY request_logs_default") == []
 
 
 async def test_prices_are_seeded_exactly_once(empty_url: str) -> None:
     async with open_database(empty_url) as database:
-        assert len(await migrate(database)) == 2
+        assert await migrate(database) != []
         assert await migrate(database) == []
         prices = await PiccoloModelPricing(database).get_all()
     assert {price.model.value: price for price in prices}.keys() == SEEDED.keys()
@@ -149,8 +226,19 @@ async def test_a_price_that_is_there_is_not_seeded_over(empty_url: str) -> None:
         await database.model_pricing.update({"input_cost_per_1m_tokens": Decimal(7)}, force=True)
         await database.request_logs.raw("DELETE FROM migration WHERE name LIKE '%22:40%'")
         assert len(await migrate(database)) == 1
-        prices = await PiccoloModelPricing(database).get_all()
-    assert [price.input_cost_per_1m_tokens for price in prices] == [Decimal(7)] * 3
+        prices = await database.model_pricing.select(database.model_pricing.input_cost_per_1m_tokens)
+    assert [price["input_cost_per_1m_tokens"] for price in prices] == [Decimal(7)] * 3
+
+
+async def test_the_table_of_payloads_is_made_once_and_keeps_what_is_in_it(empty_url: str) -> None:
+    """A migration that ran and was not noted."""
+    async with open_database(empty_url) as database:
+        await migrate(database)
+        payloads = database.request_payloads
+        await payloads.insert(payloads(request_id="kept", request_body=b"\x1f\x8b"))
+        await payloads.raw("DELETE FROM migration WHERE name LIKE '%23:59%'")
+        assert len(await migrate(database)) == 1
+        assert [row["request_body"] for row in await payloads.select()] == [b"\x1f\x8b"]
 
 
 async def _run(*command: str, url: str) -> tuple[int | None, str]:
@@ -171,7 +259,8 @@ async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
     async with open_database(empty_url) as database:
         assert await pending_migrations(database) == []
         assert len(await PiccoloModelPricing(database).get_all()) == 3
-        assert len(await database.request_logs.raw("SELECT name FROM migration")) == 2
+        applied = await database.request_logs.raw("SELECT name FROM migration")
+        assert len(applied) == len({row["name"] for row in applied}) > 2
 
 
 async def test_the_piccolo_command_finds_the_project(empty_url: str) -> None:

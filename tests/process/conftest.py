@@ -20,7 +20,7 @@ _URL = re.compile(r"URL\s+(http://\S+)/v1")
 
 def clean_environment(**settings: str) -> dict[str, str]:
     """This process's environment without any setting of the gateway."""
-    ours = ("LLMGATEWAY_", "OPENROUTER_", "DATABASE_URL", "RETRY_", "CIRCUIT_")
+    ours = ("LLMGATEWAY_", "OPENROUTER_", "DATABASE_URL", "RETRY_", "CIRCUIT_", "LEDGER_", "PRICES_", "RECONCILE_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | settings
 
 

@@ -8,9 +8,10 @@ from proxy.api.answer_headers import answer_headers
 from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID, Gateway
 from proxy.api.body import read_json_body
 from proxy.api.openai.envelope import read_chat_request
-from proxy.api.openai.errors import status_of
+from proxy.api.openai.errors import error_response, status_of
 from proxy.api.streaming import relay
 from proxy.application.exchange import Exchange
+from proxy.application.payloads import Capture
 from proxy.domain.errors import GatewayError
 
 _OK = 200
@@ -19,27 +20,57 @@ _OK = 200
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     """Serves one request, and books it once whatever becomes of it."""
     gateway = request.app[GATEWAY]
-    with gateway.orchestrator.exchange(request[REQUEST_ID], lambda: _is_gone(request)) as exchange:
+    exchange = gateway.orchestrator.exchange(request[REQUEST_ID], lambda: _is_gone(request))
+    if not gateway.payloads.is_on:
+        return await _serve_and_book(request, gateway, exchange, None)
+    capture = Capture(gateway.payloads.max_bytes)
+    try:
+        return await _serve_and_book(request, gateway, exchange, capture)
+    finally:
+        if exchange.booked is not None:
+            gateway.payloads.offer(exchange.booked, capture)
+
+
+async def _serve_and_book(
+    request: web.Request, gateway: Gateway, exchange: Exchange, capture: Capture | None
+) -> web.StreamResponse:
+    with exchange:
         request[EXCHANGE] = exchange
         try:
-            return await _serve(request, gateway, exchange)
+            return await _serve(request, gateway, exchange, capture)
         except GatewayError as error:
             exchange.failed(error, status_of(error))
+            if capture is not None:
+                _note(capture, error_response(error))
             raise
 
 
-async def _serve(request: web.Request, gateway: Gateway, exchange: Exchange) -> web.StreamResponse:
+async def _serve(
+    request: web.Request, gateway: Gateway, exchange: Exchange, capture: Capture | None
+) -> web.StreamResponse:
     body = await read_json_body(request, gateway.max_body_bytes, gateway.body_timeout_seconds)
+    if capture is not None:
+        capture.request = body
     chat = read_chat_request(body)
     exchange.asked(chat)
     if chat.stream:
-        return await relay(request, exchange, await gateway.orchestrator.stream(exchange, chat, request.headers))
+        stream = await gateway.orchestrator.stream(exchange, chat, request.headers)
+        return await relay(request, exchange, stream, capture)
     answer = await gateway.orchestrator.complete(exchange, chat, request.headers)
     exchange.answering(_OK)
     headers = answer_headers(answer, exchange)
     exchange.settle()
     await exchange.durable()
-    return web.Response(body=answer.body, content_type=answer.content_type, headers=headers)
+    response = web.Response(body=answer.body, content_type=answer.content_type, headers=headers)
+    if capture is not None:
+        _note(capture, response)
+    return response
+
+
+def _note(capture: Capture, response: web.Response) -> None:
+    capture.content_type = response.content_type
+    if isinstance(response.body, bytes):
+        capture.add(response.body)
 
 
 def _is_gone(request: web.Request) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from proxy.api.openai.envelope import FIELDS, ROLES
+from proxy.domain.usage_report import Dimension
 
 Schema = dict[str, Any]
 
@@ -58,6 +59,7 @@ def object_schemas() -> dict[str, Schema]:
             "object",
             "data",
         ),
+        **_usage_schemas(),
         **_health_schemas(),
     }
 
@@ -194,6 +196,49 @@ def _model() -> Schema:
     )
 
 
+def _usage_schemas() -> dict[str, Schema]:
+    time = {"type": ["integer", "null"], "description": "In ms: exact up to 20, within 5 % above."}
+    percentiles = _open({"p50": time, "p95": time}, "p50", "p95")
+    amount = {"type": "string", "description": "USD, an exact decimal."}
+    figures: dict[str, Schema] = {
+        "requests": _COUNT,
+        "errors": {**_COUNT, "description": "Neither succeeded nor given up by the client."},
+        "input_tokens": _COUNT,
+        "output_tokens": _COUNT,
+        "cost_usd": amount,
+        "cost_usd_by_source": {
+            "type": "object",
+            "additionalProperties": amount,
+            "description": "Reported by the upstream, or computed from the price table.",
+        },
+        "requests_of_unknown_cost": {**_COUNT, "description": "Not in the cost."},
+        "response_time_ms": percentiles,
+        "time_to_first_byte_ms": percentiles,
+    }
+    group = {
+        dimension.value: {"type": "string", "description": "If it is what the report is grouped by."}
+        for dimension in Dimension
+    }
+    return {
+        "UsageReport": _open(
+            {
+                "object": {"const": "usage.report"},
+                "by": {"enum": [dimension.value for dimension in Dimension]},
+                "since": _TEXT_OR_NULL,
+                "until": _TEXT_OR_NULL,
+                "data": {"type": "array", "items": _open({**group, **figures}, *figures)},
+                "total": _open(figures, *figures),
+            },
+            "object",
+            "by",
+            "since",
+            "until",
+            "data",
+            "total",
+        )
+    }
+
+
 def _health_schemas() -> dict[str, Schema]:
     texts = {"type": "array", "items": _TEXT}
     able = {"can_serve": {"type": "boolean"}, "can_book": {"type": "boolean"}}
@@ -207,6 +252,7 @@ def _health_schemas() -> dict[str, Schema]:
                 "database": {"type": "object"},
                 "ledger": {"type": "object"},
                 "providers": {"type": "object", "additionalProperties": {"type": "object"}},
+                "payloads": {"type": "object"},
                 "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
             },
             "status",
@@ -216,6 +262,7 @@ def _health_schemas() -> dict[str, Schema]:
             "database",
             "ledger",
             "providers",
+            "payloads",
             "metrics",
         ),
         "Alive": _open({"status": {"const": "alive"}}, "status"),

@@ -10,6 +10,7 @@ from proxy import __version__
 from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS, STREAM
 from proxy.api.openai.errors import error_object, status_of
 from proxy.api.openai.object_schemas import object_schemas
+from proxy.domain.usage_report import Dimension
 
 Document = dict[str, Any]
 
@@ -46,6 +47,7 @@ def openapi_document() -> Document:
         "/models": {"get": _list_models()},
         "/models/{model_id}": {"get": _get_model()},
     }
+    gateway = {"/v1/usage": {"get": _get_usage()}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "LLM Gateway", "version": __version__, "description": _DESCRIPTION},
@@ -54,11 +56,13 @@ def openapi_document() -> Document:
         "tags": [
             {"name": "chat"},
             {"name": "models"},
+            {"name": "usage"},
             {"name": "health", "description": "Needs no key and waits for nothing."},
             {"name": "without /v1", "description": "The same, for clients whose base URL lacks `/v1`."},
         ],
         "paths": {
             **{f"/v1{path}": item for path, item in api.items()},
+            **gateway,
             **_health_paths(),
             **{path: _without_v1(item) for path, item in api.items()},
         },
@@ -141,6 +145,16 @@ def _get_model() -> Document:
     }
 
 
+def _get_usage() -> Document:
+    return {
+        "tags": ["usage"],
+        "operationId": "getUsage",
+        "summary": "Sum up what was used and what it cost",
+        "parameters": [_ref("parameters", name) for name in ("By", "Since", "Until", "RequestId")],
+        "responses": {"200": _answer("The sums.", "UsageReport"), **_error_refs([400, 401, 503])},
+    }
+
+
 def _health_paths() -> Document:
     def get(name: str, summary: str, responses: Document) -> Document:
         return {
@@ -175,6 +189,9 @@ def _parameters() -> Document:
     def header(name: str, description: str) -> Document:
         return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
 
+    def moment(name: str, description: str) -> Document:
+        return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+
     return {
         "RequestId": header(
             "x-request-id",
@@ -182,6 +199,15 @@ def _parameters() -> Document:
         ),
         "Referer": header("HTTP-Referer", "Your application's address, for OpenRouter's rankings. Sent on."),
         "Title": header("X-Title", "Your application's name, for OpenRouter's rankings. Sent on."),
+        "By": {
+            "name": "by",
+            "in": "query",
+            "required": True,
+            "description": "What to group by; days are UTC days.",
+            "schema": {"enum": [dimension.value for dimension in Dimension]},
+        },
+        "Since": moment("since", "Only requests from this ISO date or time on. UTC unless it has a zone."),
+        "Until": moment("until", "Only requests before this ISO date or time."),
         "ModelId": {
             "name": "model_id",
             "in": "path",

@@ -8,13 +8,14 @@ from typing import Annotated
 from semantic_kernel.functions import kernel_function
 
 from proxy.application.ports import ModelPricingRepository
+from proxy.domain.chat import Usage
 from proxy.domain.values import CostAmount, TokenCount
 
 _logger = logging.getLogger(__name__)
 
 
 class CostTracking:
-    """Prices tokens by the price table."""
+    """Prices tokens by the prices in force."""
 
     def __init__(self, prices: ModelPricingRepository) -> None:
         self._prices = prices
@@ -25,6 +26,11 @@ class CostTracking:
         model: Annotated[str, "the model that answered"],
         input_tokens: Annotated[int, "prompt tokens as reported"],
         output_tokens: Annotated[int, "completion tokens as reported"],
+        cached_tokens: Annotated[int | None, "prompt tokens read from a cache"] = None,
+        cache_write_tokens: Annotated[int | None, "prompt tokens written to a cache"] = None,
+        audio_tokens: Annotated[int | None, "prompt tokens of audio"] = None,
+        image_tokens: Annotated[int | None, "prompt tokens of images"] = None,
+        reasoning_tokens: Annotated[int | None, "completion tokens of reasoning"] = None,
     ) -> CostAmount | None:
         """The exact cost, None (never zero) for a model without a price. Raises InvalidValue for negative counts."""
         tokens = TokenCount(input_tokens), TokenCount(output_tokens)
@@ -32,4 +38,14 @@ class CostTracking:
         if pricing is None:
             _logger.warning("no price for model, cost unknown", extra={"model": model})
             return None
-        return pricing.cost(tokens[0].value, tokens[1].value)
+        return pricing.cost_of(
+            Usage(
+                input_tokens=tokens[0].value,
+                output_tokens=tokens[1].value,
+                cached_tokens=cached_tokens,
+                reasoning_tokens=reasoning_tokens,
+                cache_write_tokens=cache_write_tokens,
+                audio_tokens=audio_tokens,
+                image_tokens=image_tokens,
+            )
+        )

@@ -16,8 +16,16 @@ from proxy.infrastructure.chat_completion.sse import event_data, split_events
 _TAIL_BYTES = 16 * 1024
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, frozen=True):
+    """Members of `prompt_tokens_details` and of `completion_tokens_details`.
+
+    Audio and images have the same names in both; those that the model wrote are plain output tokens to us.
+    """
+
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
@@ -26,8 +34,8 @@ class _Usage(msgspec.Struct):
 
     prompt_tokens: int
     completion_tokens: int = 0  # absent where nothing was generated
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
+    prompt_tokens_details: msgspec.Raw = msgspec.Raw()
+    completion_tokens_details: msgspec.Raw = msgspec.Raw()
     cost: msgspec.Raw = msgspec.Raw()
 
 
@@ -60,7 +68,9 @@ class Chunk(_Envelope):
 _answers = msgspec.json.Decoder(_Answer)
 _chunks = msgspec.json.Decoder(Chunk)
 _usages = msgspec.json.Decoder(_Usage)
+_details = msgspec.json.Decoder(_Details)
 _costs = msgspec.json.Decoder(Decimal)
+_NO_DETAILS = _Details()
 _NO_COST = (b"", b"null")
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
 _FALSY = (b"", b"null", b"false", b'""', b"{}", b"[]", b"0")
@@ -216,14 +226,39 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
         return None
     if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    prompt, completion = _read_details(usage.prompt_tokens_details), _read_details(usage.completion_tokens_details)
     return Usage(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
-        cached_tokens=prompt.cached_tokens if prompt else None,
-        reasoning_tokens=completion.reasoning_tokens if completion else None,
+        cached_tokens=_count(prompt.cached_tokens),
+        reasoning_tokens=_count(completion.reasoning_tokens),
         cost=_read_cost(usage.cost),
+        cache_write_tokens=_count(prompt.cache_write_tokens),
+        audio_tokens=_count(prompt.audio_tokens),
+        image_tokens=_count(prompt.image_tokens),
     )
+
+
+def _read_details(raw: msgspec.Raw) -> _Details:
+    """As far as they make sense: a detail that does not must not cost the totals and the bill beside it."""
+    if bytes(raw) in _FALSY:
+        return _NO_DETAILS
+    try:
+        details: _Details = _details.decode(raw)
+    except (ValueError, RecursionError):
+        members = look(raw)
+        if not isinstance(members, dict):
+            return _NO_DETAILS
+        details = _Details(**{name: members[name] for name in _Details.__struct_fields__ if _is_whole(members, name)})
+    return details
+
+
+def _is_whole(members: dict[str, Any], name: str) -> bool:
+    return type(members.get(name)) is int
+
+
+def _count(tokens: int | None) -> int | None:
+    return None if tokens is None or tokens < 0 else tokens
 
 
 def _read_cost(raw: msgspec.Raw) -> CostAmount | None:

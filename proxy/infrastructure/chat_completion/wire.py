@@ -134,6 +134,7 @@ class Wire:
                 response = await self._post(call)
                 if not _OK <= response.status < _FIRST_NOT_OK:
                     raise await self._error(response)
+                call.generation_id = response.headers.get("X-Generation-Id")
                 await read(response)
             good = True
         except TimeoutError as problem:

@@ -7,12 +7,15 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import aiosqlite
 from piccolo.engine.postgres import PostgresEngine
 from piccolo.engine.sqlite import SQLiteEngine
 
-from proxy.infrastructure.persistence.engine import describe, engine_for, sqlite_path
-from proxy.infrastructure.persistence.tables import ModelPricingTable, RequestLogTable
+from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, describe, engine_for, sqlite_path
+from proxy.infrastructure.persistence.payload_table import RequestPayloadTable
+from proxy.infrastructure.persistence.tables import ModelPriceHistoryTable, ModelPricingTable, RequestLogTable
 
 _logger = logging.getLogger(__name__)
 _POOL_MIN_SIZE, _POOL_MAX_SIZE = 1, 5
@@ -26,6 +29,8 @@ class Database:
     engine: SQLiteEngine | PostgresEngine
     request_logs: type[RequestLogTable]
     model_pricing: type[ModelPricingTable]
+    model_price_history: type[ModelPriceHistoryTable]
+    request_payloads: type[RequestPayloadTable]
 
     @property
     def is_postgres(self) -> bool:
@@ -52,7 +57,13 @@ def bind(url: str) -> Database:
     class ModelPrices(ModelPricingTable, tablename="model_pricing", db=engine):
         pass
 
-    return Database(url, engine, RequestLogs, ModelPrices)
+    class PriceHistory(ModelPriceHistoryTable, tablename="model_price_history", db=engine):
+        pass
+
+    class RequestPayloads(RequestPayloadTable, tablename="request_payloads", db=engine):
+        pass
+
+    return Database(url, engine, RequestLogs, ModelPrices, PriceHistory, RequestPayloads)
 
 
 @asynccontextmanager
@@ -61,7 +72,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     database = bind(url)
     if not isinstance(database.engine, PostgresEngine):
         sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)
-        await database.engine._run_in_new_connection("PRAGMA journal_mode=WAL")  # noqa: SLF001
+        await _prepare_sqlite(sqlite_path(url))
         yield database
         return
     await database.engine.start_connection_pool(min_size=_POOL_MIN_SIZE, max_size=_POOL_MAX_SIZE)
@@ -69,3 +80,10 @@ async def open_database(url: str) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.engine.close_connection_pool()
+
+
+async def _prepare_sqlite(path: Path) -> None:
+    """The first PRAGMA has an effect on a new file only, and only before the second one."""
+    async with aiosqlite.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None) as connection:
+        await connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        await connection.execute("PRAGMA journal_mode=WAL")

@@ -61,3 +61,27 @@ class ModelPricingTable(Table, tablename="model_pricing"):
     output_cost_per_1m_tokens = Numeric(digits=MONEY_DIGITS)
     max_context_tokens = Integer()
     updated_at = Timestamptz(default=TimestamptzNow())
+
+
+class ModelPriceHistoryTable(Table, tablename="model_price_history"):
+    """Every price that a model ever had, from `valid_from` on; one row for a model and a moment, never changed.
+
+    Prices are decimal text: SQLite's NUMERIC is a float. The migration makes this table with raw statements (Piccolo
+    cannot make an index over two columns on SQLite), so it is not among those that `--auto` compares.
+    """
+
+    id = UUID(default=UUID4(), primary_key=True)
+    model_name = Varchar(length=NAME_LENGTH)
+    provider_name = Varchar(length=NAME_LENGTH)
+    valid_from = Timestamptz(default=TimestamptzNow())
+    source = Varchar(length=WORD_LENGTH)
+    input_cost_per_1m_tokens = Varchar(length=WORD_LENGTH)
+    output_cost_per_1m_tokens = Varchar(length=WORD_LENGTH)
+    cached_input_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    cache_write_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    audio_input_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    image_input_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    reasoning_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    request_fee_usd = Varchar(length=WORD_LENGTH, null=True, default=None)
+    max_context_tokens = Integer(null=True, default=None)
+    recorded_at = Timestamptz(default=TimestamptzNow())

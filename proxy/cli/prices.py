@@ -1,0 +1,292 @@
+"""llmgateway prices"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import click
+
+from proxy.cli.failures import settings_or_fail, with_database
+from proxy.domain.errors import InvalidValue
+from proxy.domain.pricing import PRICES, ModelPricing, PriceChanges, PriceSource, check_price, exact_text
+from proxy.domain.values import ModelName
+from proxy.settings import Settings
+
+_MOST_TOKENS = 2**31 - 1
+
+
+def _usd(_context: click.Context, _option: click.Parameter, value: str | None) -> Decimal | None:
+    """USD, exact; a price that cannot be is refused, and click names its option."""
+    try:
+        price = None if value is None else Decimal(value)
+        if price is not None:
+            check_price("the price", price)
+    except InvalidOperation:
+        raise click.BadParameter(f"{value!r} is not a number.") from None
+    except InvalidValue as problem:
+        raise click.BadParameter(f"{value!r}: {problem}.") from None
+    return price
+
+
+def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """A moment in ISO 8601; without a time zone it is UTC."""
+    try:
+        moment = None if value is None else datetime.fromisoformat(value)
+        return moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is not a time like 2026-12-01 or 2026-12-01T09:30:00+01:00.") from None
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="For machines; prices are exact decimal strings.")
+
+
+@click.group()
+def prices() -> None:
+    """Show and change what models cost. Prices are USD per 1M tokens and hold from a moment on.
+
+    They price requests whose cost the upstream does not report, and the estimate beside those that it does.
+    A running gateway takes changes up within a minute.
+    """
+
+
+@prices.command("list")
+@_json
+def list_prices(as_json: bool) -> None:
+    """List the prices in force now."""
+    _show(with_database(_in_force(settings_or_fail())), as_json)
+
+
+@prices.command()
+@click.argument("model")
+@_json
+def history(model: str, as_json: bool) -> None:
+    """List every price that MODEL ever had or will have, the latest first."""
+    found = with_database(_history(settings_or_fail(), model))
+    if not found:
+        raise click.ClickException(f"{model} has no price. `llmgateway prices list` shows the models that have.")
+    _show(found, as_json)
+
+
+@prices.command("set")
+@click.argument("model")
+@click.option(
+    "--input", "input_cost_per_1m_tokens", metavar="USD", callback=_usd, required=True, help="Per 1M input tokens."
+)
+@click.option(
+    "--output", "output_cost_per_1m_tokens", metavar="USD", callback=_usd, required=True, help="Per 1M output tokens."
+)
+@click.option(
+    "--cached-input", "cached_input_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M read from a cache."
+)
+@click.option(
+    "--cache-write", "cache_write_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M written to a cache."
+)
+@click.option(
+    "--audio-input",
+    "audio_input_cost_per_1m_tokens",
+    metavar="USD",
+    callback=_usd,
+    help="Per 1M input tokens of audio.",
+)
+@click.option(
+    "--image-input",
+    "image_input_cost_per_1m_tokens",
+    metavar="USD",
+    callback=_usd,
+    help="Per 1M input tokens of images.",
+)
+@click.option(
+    "--reasoning", "reasoning_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M reasoning tokens."
+)
+@click.option("--request-fee", "request_fee_usd", metavar="USD", callback=_usd, help="USD for each request.")
+@click.option("--context", type=click.IntRange(1, _MOST_TOKENS), help="Context window in tokens; default: as it was.")
+@click.option(
+    "--from",
+    "valid_from",
+    metavar="TIME",
+    callback=_time,
+    help="When it begins, ISO 8601, UTC if not said. [default: now]",
+)
+@_json
+def set_price(
+    model: str, context: int | None, valid_from: datetime | None, as_json: bool, **given: Decimal | None
+) -> None:
+    """Set the prices of MODEL from now on, or from another moment on. Earlier prices stay in the history.
+
+    Tokens whose own price is not given cost what other input (or output) tokens do. A later sync supersedes this
+    price if the upstream asks another.
+    """
+    price = with_database(_set(settings_or_fail(), model, context, valid_from, given))
+    if price is None:
+        raise click.ClickException(
+            f"{model} has a price from that very moment on already, and prices are never changed. Give another --from."
+        )
+    if as_json:
+        click.echo(json.dumps(as_dict(price), indent=2))
+    else:
+        click.echo(f"{model} costs this from {_moment(price.valid_from)} on:")
+        _print_table([price])
+
+
+@prices.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@_json
+def sync(dry_run: bool, as_json: bool) -> None:
+    """Take over the prices that the upstream gives in its list of models (OpenRouter's `GET /models`).
+
+    Prices that differ from those in force get a new row, valid from now on; models that cost nothing fixed are ignored.
+    """
+    settings = settings_or_fail()
+    if settings.uses_demo_upstream:
+        raise click.ClickException(
+            "There is nothing to sync from: without OPENROUTER_API_KEY the built-in demo upstream is configured, and "
+            "its prices are not real. Set the key, or OPENROUTER_BASE_URL."
+        )
+    changes, ignored = _sync(settings, dry_run)
+    if as_json:
+        click.echo(json.dumps(_changes_as_dict(changes, ignored, dry_run), indent=2))
+        return
+    for model in changes.added:
+        click.echo(f"added    {model}")
+    for model in changes.changed:
+        click.echo(f"changed  {model}")
+    click.echo(
+        ("Would be: " if dry_run else "")
+        + f"{len(changes.added)} added, {len(changes.changed)} changed, {len(changes.unchanged)} unchanged"
+        + (f"; {ignored} without a fixed price ignored" if ignored else "")
+    )
+
+
+async def _in_force(settings: Settings) -> Sequence[ModelPricing]:
+    from proxy.bootstrap.prices import price_history  # noqa: PLC0415
+
+    async with price_history(settings) as repository:
+        return await repository.get_all()
+
+
+async def _history(settings: Settings, model: str) -> Sequence[ModelPricing]:
+    from proxy.bootstrap.prices import price_history  # noqa: PLC0415
+
+    async with price_history(settings) as repository:
+        return await repository.history(model)
+
+
+async def _set(
+    settings: Settings,
+    model: str,
+    context: int | None,
+    valid_from: datetime | None,
+    given: Mapping[str, Any],
+) -> ModelPricing | None:
+    """The price as it was set; None when there is one from that moment on already."""
+    from proxy.bootstrap.prices import price_history  # noqa: PLC0415
+
+    name, now = ModelName(model), datetime.now(UTC)
+    async with price_history(settings) as repository:
+        before = await repository.get_by_model(model)
+        price = ModelPricing(
+            model=name,
+            provider=before.provider if before else name.provider,
+            max_context_tokens=context or (before.max_context_tokens if before else None),
+            updated_at=now,
+            valid_from=valid_from or now,
+            source=PriceSource.SET,
+            **given,
+        )
+        return price if await repository.set(price, price.valid_from) else None
+
+
+def _sync(settings: Settings, dry_run: bool) -> tuple[PriceChanges, int]:
+    from proxy.bootstrap.prices import PriceListUnavailable, sync_prices  # noqa: PLC0415
+
+    try:
+        return with_database(sync_prices(settings, dry_run=dry_run))
+    except PriceListUnavailable as problem:
+        raise click.ClickException(f"The upstream's list of models cannot be read: {problem}") from None
+
+
+def _show(found: Sequence[ModelPricing], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([as_dict(price) for price in found], indent=2))
+    else:
+        _print_table(found)
+
+
+def as_dict(price: ModelPricing) -> dict[str, Any]:
+    """The price for machines; null where a kind of token has no price of its own."""
+    return {
+        "model": price.model.value,
+        "provider": price.provider,
+        "valid_from": price.valid_from.isoformat(),
+        "source": price.source.value,
+        **{name: None if (usd := getattr(price, name)) is None else exact_text(usd) for name in PRICES},
+        "max_context_tokens": price.max_context_tokens,
+        "recorded_at": price.updated_at.isoformat(),
+    }
+
+
+def _changes_as_dict(changes: PriceChanges, ignored: int, dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "added": list(changes.added),
+        "changed": list(changes.changed),
+        "counts": {
+            "added": len(changes.added),
+            "changed": len(changes.changed),
+            "unchanged": len(changes.unchanged),
+            "ignored": ignored,
+        },
+    }
+
+
+def _moment(moment: datetime) -> str:
+    return "the beginning" if moment.timestamp() == 0 else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _column(name: str) -> Callable[[ModelPricing], str]:
+    def cell(price: ModelPricing) -> str:
+        usd: Decimal | None = getattr(price, name)
+        return "-" if usd is None else exact_text(usd)
+
+    return cell
+
+
+_CELLS: Mapping[str, Callable[[ModelPricing], str]] = {
+    "model": lambda price: price.model.value,
+    "input": _column("input_cost_per_1m_tokens"),
+    "output": _column("output_cost_per_1m_tokens"),
+    "cached": _column("cached_input_cost_per_1m_tokens"),
+    "cache write": _column("cache_write_cost_per_1m_tokens"),
+    "audio": _column("audio_input_cost_per_1m_tokens"),
+    "image": _column("image_input_cost_per_1m_tokens"),
+    "reasoning": _column("reasoning_cost_per_1m_tokens"),
+    "request": _column("request_fee_usd"),
+    "context": lambda price: str(price.max_context_tokens or "-"),
+    "from (UTC)": lambda price: _moment(price.valid_from),
+    "source": lambda price: price.source.value,
+}
+_TEXTS = ("model", "from (UTC)", "source")
+_ALWAYS = ("model", "input", "output", "context", *_TEXTS)
+_PIPED_WIDTH = 200
+
+
+def _print_table(found: Sequence[ModelPricing]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPED_WIDTH)
+    table = Table(box=None, pad_edge=False, caption="USD per 1M tokens; request: USD each", caption_justify="left")
+    rows = {heading: [cell(price) for price in found] for heading, cell in _CELLS.items()}
+    shown = [heading for heading in rows if heading in _ALWAYS or set(rows[heading]) - {"-"}]
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading in _TEXTS else "right", no_wrap=heading != "model")
+    for cells in zip(*(rows[heading] for heading in shown), strict=True):
+        table.add_row(*(Text(cell) for cell in cells))  # Text: a model's name is not markup
+    console.print(table)

@@ -1,0 +1,132 @@
+"""One connection of either engine, for statements that Piccolo has no words for.
+
+Statements number their arguments `$1`, `$2`, … on both engines. Times go in and come back as aware UTC datetimes on
+PostgreSQL, and as the text that SQLite keeps (`2026-11-22 12:00:00+00:00`) on SQLite; `moment` reads both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import aiosqlite
+from piccolo.engine.postgres import PostgresEngine
+
+from proxy.domain.usage_report import bucket_of
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.engine import sqlite_path
+
+_SQLITE_BUSY_SECONDS = 5.0
+
+
+class Session(Protocol):
+    """A connection; statements outside of a transaction commit by themselves."""
+
+    @property
+    def is_postgres(self) -> bool: ...
+
+    async def fetch(self, statement: str, *arguments: object) -> Sequence[Sequence[Any]]: ...
+
+    async def execute(self, statement: str, *arguments: object) -> int:
+        """How many rows the statement has changed."""
+        ...
+
+    def snapshot(self, *, writing: bool) -> AbstractAsyncContextManager[None]:
+        """A transaction that sees the database as of one moment; on SQLite a writing one keeps other writers out."""
+        ...
+
+
+@asynccontextmanager
+async def session(database: Database) -> AsyncIterator[Session]:
+    """Raises DATABASE_ERRORS."""
+    if isinstance(database.engine, PostgresEngine):
+        if database.engine.pool is None:
+            raise ConnectionError("the connection pool is closed")
+        async with database.engine.pool.acquire() as connection:
+            yield PostgresSession(connection)
+        return
+    path = sqlite_path(database.url)
+    async with aiosqlite.connect(path, timeout=_SQLITE_BUSY_SECONDS, isolation_level=None) as sqlite:
+        await sqlite.execute("PRAGMA synchronous=NORMAL")
+        await sqlite.create_function("latency_bucket", 1, _bucket, deterministic=True)
+        yield SqliteSession(sqlite)
+
+
+def _bucket(milliseconds: int | None) -> int | None:
+    return None if milliseconds is None else bucket_of(milliseconds)
+
+
+def moment(value: Any) -> datetime | None:
+    """A time as either engine gives it, in UTC."""
+    if value is None:
+        return None
+    found = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return found.astimezone(UTC)
+
+
+class PostgresSession:
+    is_postgres = True
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: str, *arguments: object) -> Sequence[Sequence[Any]]:
+        found: Sequence[Sequence[Any]] = await self._connection.fetch(statement, *arguments)
+        return found
+
+    async def execute(self, statement: str, *arguments: object) -> int:
+        _, _, count = (await self._connection.execute(statement, *arguments)).rpartition(" ")
+        return int(count) if count.isdecimal() else 0
+
+    @asynccontextmanager
+    async def snapshot(self, *, writing: bool) -> AsyncIterator[None]:
+        async with self._connection.transaction(isolation="repeatable_read", readonly=not writing):
+            yield
+
+    @asynccontextmanager
+    async def locked(self, table: str, mode: str, timeout_ms: int) -> AsyncIterator[None]:
+        """A transaction that begins with the lock on the table; a lock that is not to be had in time is an error.
+
+        Whoever writes a row locks the partitioned table, so its partitions, which are vacuumed, are left alone.
+        """
+        async with self._connection.transaction():
+            await self.execute(f"SET LOCAL lock_timeout = {timeout_ms}")
+            await self.execute(f"LOCK TABLE ONLY {table} IN {mode} MODE")
+            yield
+
+
+class SqliteSession:
+    is_postgres = False
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: str, *arguments: object) -> Sequence[Sequence[Any]]:
+        return list(await self._connection.execute_fetchall(statement, _named(arguments)))
+
+    async def execute(self, statement: str, *arguments: object) -> int:
+        async with self._connection.execute(statement, _named(arguments)) as cursor:
+            return cursor.rowcount
+
+    async def execute_to_the_end(self, statement: str) -> None:
+        """For a PRAGMA that does a part of its work at each step."""
+        await self._connection.executescript(statement)
+
+    @asynccontextmanager
+    async def snapshot(self, *, writing: bool) -> AsyncIterator[None]:
+        await self._connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+        try:
+            yield
+        except BaseException:
+            await self._connection.execute("ROLLBACK")
+            raise
+        await self._connection.execute("COMMIT")
+
+
+def _named(arguments: Sequence[object]) -> dict[str, object]:
+    return {
+        str(place): str(value.astimezone(UTC)) if isinstance(value, datetime) else value
+        for place, value in enumerate(arguments, 1)
+    }

@@ -1,0 +1,177 @@
+"""`llmgateway prices`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Upstream
+from tests.process.conftest import clean_environment
+
+GLM = "z-ai/glm-4.6"
+SEEDED = ("deepseek-ai/DeepSeek-V3.1-Terminus", "moonshotai/Kimi-K2-Instruct-0905", GLM)
+
+
+class Prices:
+    """The command, run in a process of its own on one database."""
+
+    def __init__(self, **settings: str) -> None:
+        self._environment = clean_environment(**settings)
+
+    async def run(self, *arguments: str) -> tuple[int | None, str, str]:
+        """Exit code, standard output, standard error."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "proxy", "prices", *arguments),
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert b"Traceback" not in err, err.decode()
+        return process.returncode, out.decode(), err.decode()
+
+    async def json(self, *arguments: str) -> Any:
+        """What it says to a machine."""
+        code, out, err = await self.run(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    async def refused(self, *arguments: str) -> str:
+        """Why it will not."""
+        code, out, err = await self.run(*arguments)
+        assert code != 0, out
+        return err
+
+
+@pytest.fixture
+def prices(database_url: str) -> Prices:
+    return Prices(DATABASE_URL=database_url)
+
+
+@pytest.fixture
+def sqlite_prices(tmp_path: Path, sqlite_url: str) -> Prices:
+    return Prices(DATABASE_URL=sqlite_url, LLMGATEWAY_DATA_DIR=str(tmp_path))
+
+
+async def test_prices_are_listed_set_and_remembered(prices: Prices) -> None:
+    listed = await prices.json("list")
+    assert tuple(row["model"] for row in listed) == SEEDED
+    assert {(row["source"], row["valid_from"]) for row in listed} == {("seed", "1970-01-01T00:00:00+00:00")}
+    assert listed[2]["input_cost_per_1m_tokens"] == "0.0001"
+
+    options = ("--input", "0.60", "--output", "2.2", "--cached-input", "0.11", "--reasoning", "3")
+    row = await prices.json("set", GLM, *options, "--request-fee", "0.001")
+    assert (row["source"], row["max_context_tokens"]) == ("set", 128_000)
+    assert (await prices.json("list"))[2] == row
+    assert row["input_cost_per_1m_tokens"] == "0.6"
+    assert row["cached_input_cost_per_1m_tokens"] == "0.11"
+    assert row["cache_write_cost_per_1m_tokens"] is None
+    assert await prices.json("history", GLM) == [row, listed[2]]
+
+    _, table, _ = await prices.run("list")
+    line = next(line for line in table.splitlines() if line.startswith(GLM))
+    assert line.split()[1:] == ["0.6", "2.2", "0.11", "3", "0.001", "128000", *line.split()[7:9], "set"]
+    assert "the beginning" in table
+
+
+async def test_a_price_may_begin_later_or_have_begun_before(sqlite_prices: Prices) -> None:
+    prices = sqlite_prices
+    later = (
+        "set",
+        "new/model",
+        "--input",
+        "1",
+        "--output",
+        "2",
+        "--context",
+        "5",
+        "--from",
+        "2999-01-01T01:00:00+01:00",
+    )
+    row = await prices.json(*later)
+    assert (row["valid_from"], row["provider"], row["max_context_tokens"]) == ("2999-01-01T00:00:00+00:00", "new", 5)
+    assert "new/model" not in {row["model"] for row in await prices.json("list")}
+    refused = await prices.refused(*later)
+    assert "has a price from that very moment on already" in refused
+    code, out, _ = await prices.run("set", GLM, "--input", "7", "--output", "8", "--from", "2026-01-01")
+    assert code == 0
+    assert "from 2026-01-01 00:00:00 on" in out
+    assert [row["input_cost_per_1m_tokens"] for row in await prices.json("history", GLM)] == ["7", "0.0001"]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--input", "-1", "--output", "1"), ("--input", "negative")),
+        (("--input", "1", "--output", "NaN"), ("--output", "finite")),
+        (("--input", "1", "--output", "Infinity"), ("--output", "finite")),
+        (("--input", "cheap", "--output", "1"), ("--input", "not a number")),
+        (("--input", "1", "--output", "1", "--cached-input", "-0.1"), ("--cached-input", "negative")),
+        (("--input", "1", "--output", "1", "--request-fee", "1e999999999999999999999"), ("--request-fee",)),
+        (("--input", "1"), ("--output", "Missing")),
+        (("--input", "1", "--output", "1", "--context", "0"), ("--context",)),
+        (("--input", "1", "--output", "1", "--from", "tomorrow"), ("--from", "2026-12-01")),
+        (("--input", "1", "--output", "1", "--from", "1969-12-31"), ("1970",)),
+    ],
+)
+async def test_what_cannot_be_a_price_is_refused_by_name(
+    sqlite_prices: Prices, options: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    refused = await sqlite_prices.refused("set", GLM, *options)
+    for word in named:
+        assert word in refused
+
+
+async def test_a_model_without_a_price_is_said_so(sqlite_prices: Prices) -> None:
+    assert "nobody/knows has no price" in await sqlite_prices.refused("history", "nobody/knows")
+
+
+async def test_the_demo_upstream_has_no_prices_to_sync(sqlite_prices: Prices) -> None:
+    code, out, err = await sqlite_prices.run("sync")
+    assert (code, out) == (1, "")
+    assert "nothing to sync from" in err
+    assert "OPENROUTER_API_KEY" in err
+
+
+async def test_the_upstreams_prices_are_taken_over(database_url: str, upstream: Upstream) -> None:
+    prices = Prices(DATABASE_URL=database_url, OPENROUTER_BASE_URL=upstream.url, OPENROUTER_API_KEY="sk-or-secret")
+    upstream.models = [
+        {"id": GLM, "context_length": 5, "pricing": {"prompt": "0.0000006", "completion": "0.0000022"}},
+        {"id": "new/model", "pricing": {"prompt": "0", "completion": "0.00000025", "input_cache_read": "0.00000001"}},
+        {"id": "openrouter/auto", "pricing": {"prompt": "-1", "completion": "-1"}},
+    ]
+    before = await prices.json("list")
+    dry = await prices.json("sync", "--dry-run")
+    counts = {"added": 1, "changed": 1, "unchanged": 0, "ignored": 1}
+    assert dry == {"dry_run": True, "added": ["new/model"], "changed": [GLM], "counts": counts}
+    assert await prices.json("list") == before
+
+    code, out, _ = await prices.run("sync")
+    assert code == 0
+    assert out.splitlines()[-1] == "1 added, 1 changed, 0 unchanged; 1 without a fixed price ignored"
+    assert "added    new/model" in out
+    listed = {row["model"]: row for row in await prices.json("list")}
+    assert listed[GLM]["input_cost_per_1m_tokens"] == "0.6"
+    assert listed["new/model"]["cached_input_cost_per_1m_tokens"] == "0.01"
+    assert listed[SEEDED[0]]["source"] == "seed"
+    assert (await prices.json("sync"))["counts"] == {"added": 0, "changed": 0, "unchanged": 2, "ignored": 1}
+
+
+async def test_an_upstream_without_a_list_is_said_so(sqlite_url: str, upstream: Upstream) -> None:
+    upstream.models_status = 401
+    prices = Prices(DATABASE_URL=sqlite_url, OPENROUTER_BASE_URL=upstream.url, OPENROUTER_API_KEY="sk-or-secret")
+    refused = await prices.refused("sync")
+    assert "cannot be read: it answered HTTP 401" in refused
+    assert "sk-or-secret" not in refused
+
+
+async def test_every_command_has_help(sqlite_prices: Prices) -> None:
+    for command in ("list", "history", "set", "sync"):
+        code, out, _ = await sqlite_prices.run(command, "--help")
+        assert code == 0
+        assert "--json" in out
