@@ -54,6 +54,12 @@ def test_a_body_that_redaction_made_short_is_whole() -> None:
     assert (prepared.request_bytes, prepared.request_truncated) == (500, False)
 
 
+def test_a_stream_whose_kept_chunks_end_at_the_limit_is_marked_truncated() -> None:
+    prepared = prepare(row(), capture(b"", b"x" * 60, b"y" * 40, b"z", max_bytes=100), None)
+    assert unpacked(prepared.response_body) == b"x" * 60 + b"y" * 40
+    assert (prepared.response_bytes, prepared.response_truncated) == (101, True)
+
+
 def test_a_content_type_that_no_database_would_take_is_made_plain() -> None:
     made = capture()
     made.content_type = "text/\x00plain" + "x" * 500
