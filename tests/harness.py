@@ -120,12 +120,17 @@ def ending(usage: dict[str, Any] | None = None) -> list[bytes]:
 
 
 def streams(
-    *writes: bytes, then: Callable[[web.Request], Awaitable[None]] | None = None, pause_seconds: float = 0.0
+    *writes: bytes,
+    then: Callable[[web.Request], Awaitable[None]] | None = None,
+    pause_seconds: float = 0.0,
+    generation_header: str | None = "gen-1",
 ) -> Answering:
     """A stream, each argument written on its own. `then` runs after the last: to stall, or to cut the connection."""
 
     async def answering(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Generation-Id": "gen-1"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        if generation_header is not None:
+            response.headers["X-Generation-Id"] = generation_header
         await response.prepare(request)
         for data in writes:
             await response.write(data)

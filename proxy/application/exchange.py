@@ -92,6 +92,11 @@ class Exchange:
         self._calls.append(call)
         if len(self._calls) == 1:
             self._ledger.begin(self._intent(candidate))
+        call.on_generation = self._generates
+
+    def _generates(self, generation_id: str) -> None:
+        if self.booked is None:
+            self._ledger.generating(self.id, generation_id)
 
     def answering(self, http_status: int) -> None:
         """The first byte of the answer is about to go to the client."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+from uuid import UUID
 
 from proxy.domain.pricing import ModelPricing, PriceChanges
 from proxy.domain.request_log import RequestIntent, RequestLog
@@ -70,6 +71,10 @@ class Ledger(Protocol):
 
     def begin(self, intent: RequestIntent) -> None:
         """Note an admitted request that is about to be sent upstream; at most once for each, before `settle`."""
+        ...
+
+    def generating(self, request: UUID, generation_id: str) -> None:
+        """Note what the upstream calls the generation for a request that was begun, so that its bill can be found."""
         ...
 
     def settle(self, row: RequestLog) -> None:

@@ -35,6 +35,10 @@ def _nothing_to_close() -> None:
     pass
 
 
+def _nobody_to_tell(_generation_id: str) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class UpstreamCall:
     """A request on its way to one deployment.
@@ -50,12 +54,19 @@ class UpstreamCall:
     request_id: str = ""
     whole_events: bool = False  # a stream's events are never handed on in parts, however long
     blamed: set[str] = field(default_factory=set)  # deployments whose breakers count this request as a failure already
+    on_generation: Callable[[str], None] = _nobody_to_tell  # told the generation's id as soon as it is known
 
     attempts: int = 0
     upstream_seconds: float = 0.0
     generation_id: str | None = None  # as the headers tell it: an answer that is cut off may not come to say it
     answer: FactSource = field(default_factory=NothingCame)
     hang_up: Callable[[], None] = _nothing_to_close  # ends the connection to the upstream, at once
+
+    def generates(self, generation_id: str | None) -> None:
+        """The upstream has told its name for what it generates."""
+        if generation_id and generation_id != self.generation_id:
+            self.generation_id = generation_id
+            self.on_generation(generation_id)
 
 
 @dataclass(frozen=True, slots=True)

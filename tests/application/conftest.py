@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from semantic_kernel import Kernel
@@ -35,6 +36,7 @@ class FakeLedger:
 
     rows: list[RequestLog] = field(default_factory=list)
     intents: list[RequestIntent] = field(default_factory=list)
+    generations: list[tuple[UUID, str]] = field(default_factory=list)
     admitted: int = 0
     is_full: bool = False
 
@@ -45,6 +47,9 @@ class FakeLedger:
 
     def begin(self, intent: RequestIntent) -> None:
         self.intents.append(intent)
+
+    def generating(self, request: UUID, generation_id: str) -> None:
+        self.generations.append((request, generation_id))
 
     async def durable(self) -> None:
         """At once."""

@@ -290,3 +290,22 @@ async def test_an_auto_prompt_with_an_integer_that_python_cannot_read_is_served(
     await complete(orchestrator, ChatRequest(body=body, model="auto", stream=False, messages=messages))
     assert upstream.bodies == [body.replace(b'"auto"', b'"z-ai/glm-4.6"')]
     assert ledger.row.status is RequestStatus.SUCCESS
+
+
+async def test_the_generation_is_noted_as_soon_as_it_is_known(
+    orchestrator: KernelOrchestrator, upstream: Upstream, ledger: FakeLedger
+) -> None:
+    """By the header, else by the first chunk: a process that dies cannot tell it any more."""
+    upstream.answer(
+        says(headers={"X-Generation-Id": "gen-header"}),
+        streams(chunk("hi", id="gen-chunk"), *ending(), generation_header=None),
+    )
+    with orchestrator.exchange("r", lambda: False) as plain:
+        plain.asked(chat_request())
+        await orchestrator.complete(plain, chat_request(), {})
+        assert ledger.generations == [(plain.id, "gen-header")]
+    with orchestrator.exchange("r", lambda: False) as streamed:
+        streamed.asked(chat_request(stream=True))
+        stream = await orchestrator.stream(streamed, chat_request(stream=True), {})
+        assert ledger.generations[1:] == [(streamed.id, "gen-chunk")]
+        await stream.aclose()

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.infrastructure.ledger.framing import HEADER_BYTES, Damage, framed, payload_at, scan
+from proxy.infrastructure.ledger.framing import HEADER_BYTES, Damage, Intact, framed, payload_at, scan
 
 PAYLOADS = st.lists(st.binary(max_size=200), min_size=1, max_size=12)
 
 
 def intact(text: bytes) -> list[bytes]:
-    return [found for found in scan(text) if isinstance(found, bytes)]
+    return [found.payload for found in scan(text) if isinstance(found, Intact)]
 
 
 def damages(text: bytes) -> list[Damage]:

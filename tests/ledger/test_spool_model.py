@@ -13,14 +13,15 @@ from proxy.domain.request_log import RequestLog, RequestStatus
 from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
-from proxy.infrastructure.ledger.records import intent_payload, outcome_payload
+from proxy.infrastructure.ledger.records import generation_payload, intent_payload, outcome_payload
 from proxy.infrastructure.ledger.spool import Spool
 from proxy.infrastructure.persistence.rows import ledger_row
 from tests.ledger.conftest import Writer, intent_of, row
 
 SEGMENT_BYTES = 32 * 1024
-# What happens next: a request begins, one that is under way ends, one is refused at once, some rows get booked.
-STEPS = st.lists(st.sampled_from(["begin", "end", "refuse", "book"]), min_size=1, max_size=120)
+# What happens next: a request begins, one that is under way gets a generation id or ends, one is refused at once, some
+# rows get booked.
+STEPS = st.lists(st.sampled_from(["begin", "generate", "end", "refuse", "book"]), min_size=1, max_size=120)
 
 
 class Model:
@@ -39,6 +40,10 @@ class Model:
             self.spool.note_intent(one.id, intent_payload(intent_of(one)))
             self.under_way.append(one)
             self._remember("intent", one)
+        elif step == "generate" and self.under_way:
+            one = self.under_way[-1]
+            self.spool.note_generation(one.id, generation_payload(one.id, f"gen-{one.request_id}"))
+            self._remember("generation", one)
         elif step == "end" and self.under_way:
             self._settle(self.under_way.pop(0))
         elif step == "refuse":
@@ -58,8 +63,8 @@ class Model:
         assert segment is not None
         self.records.append((kind, one, segment.path, segment.written_bytes))
 
-    def crash(self, lost_bytes: int) -> dict[str, str]:
-        """The process dies, and the last bytes with it; what must be booked in the end, by request id."""
+    def crash(self, lost_bytes: int) -> dict[str, tuple[str, str | None]]:
+        """The process dies, and the last bytes with it; what must be booked in the end: status and generation id."""
         segment = self.spool._current
         kept = 0
         if segment is not None:
@@ -68,13 +73,15 @@ class Model:
                 file.seek(kept)
                 file.write(bytes(segment.written_bytes - kept))
         self.spool._lock.close()
-        expected: dict[str, str] = dict.fromkeys(self.writer.names(), RequestStatus.SUCCESS)
+        success = RequestStatus.SUCCESS, None
+        expected: dict[str, tuple[str, str | None]] = dict.fromkeys(self.writer.names(), success)
         for kind, one, path, end in self.records:
             if segment is None or path != segment.path or end <= kept:
                 if kind == "outcome":
-                    expected[one.request_id] = RequestStatus.SUCCESS
-                else:
-                    expected.setdefault(one.request_id, RequestStatus.INTERRUPTED)
+                    expected[one.request_id] = success
+                elif expected.get(one.request_id) != success:
+                    generation = f"gen-{one.request_id}" if kind == "generation" else None
+                    expected[one.request_id] = (RequestStatus.INTERRUPTED, generation)
         return expected
 
 
@@ -90,7 +97,7 @@ def test_after_a_crash_at_any_byte_all_that_was_whole_is_booked_once(steps: list
             expected = model.crash(lost_bytes)
             quarantine = Quarantine(root)
             await adopt_dead_spools(root, root / "another", Drain(model.writer, quarantine), quarantine)
-            booked = {one.request_id: one.status for one in model.writer.booked.values()}
+            booked = {one.request_id: (one.status, one.generation_id) for one in model.writer.booked.values()}
             assert booked == expected
             assert list(root.glob("*/lock")) == []
 

@@ -114,7 +114,10 @@ class Wire:
 
         response = await self._run(call, read)
         call.hang_up = response.close
-        return WireStream(self, call, response, openings[-1])
+        opening = openings[-1]
+        if call.generation_id is None and opening.chunk is not None:
+            call.generates(text_of(opening.chunk.id))
+        return WireStream(self, call, response, opening)
 
     async def _run(self, call: UpstreamCall, read: Callable[[ClientResponse], Awaitable[None]]) -> ClientResponse:
         started = time.perf_counter()
@@ -126,6 +129,7 @@ class Wire:
     async def _attempt(self, call: UpstreamCall, read: Callable[[ClientResponse], Awaitable[None]]) -> ClientResponse:
         """One try, up to the point where `read` is content; the connection is closed if anything goes wrong."""
         call.attempts += 1
+        call.generation_id = None
         response: ClientResponse | None = None
         good = False
         deadline = asyncio.timeout(call.deadline - self.now())
@@ -134,7 +138,7 @@ class Wire:
                 response = await self._post(call)
                 if not _OK <= response.status < _FIRST_NOT_OK:
                     raise await self._error(response)
-                call.generation_id = response.headers.get("X-Generation-Id")
+                call.generates(response.headers.get("X-Generation-Id"))
                 await read(response)
             good = True
         except TimeoutError as problem:

@@ -13,8 +13,9 @@ from uuid import UUID
 
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.framing import Damage, scan
+from proxy.infrastructure.ledger.progress import Booked
 from proxy.infrastructure.ledger.quarantine import Quarantine
-from proxy.infrastructure.ledger.records import SpooledIntent, Unreadable, interrupted, is_outcome, read
+from proxy.infrastructure.ledger.records import SpooledGeneration, SpooledIntent, Unreadable, interrupted, read
 from proxy.infrastructure.ledger.spool import LOCK_FILE, SEGMENT_SUFFIX
 from proxy.infrastructure.persistence.rows import LedgerRow
 
@@ -69,8 +70,11 @@ class _Replay:
         self._directory = directory
         self._drain = drain
         self._quarantine = quarantine
+        self._booked = Booked(directory)
         self._open: dict[UUID, SpooledIntent] = {}
+        self._generations: dict[UUID, str] = {}
         self._batch: list[LedgerRow] = []
+        self._again: list[LedgerRow] = []
         self.rows = 0
 
     async def run(self) -> bool:
@@ -81,10 +85,10 @@ class _Replay:
                 if isinstance(found, Damage):
                     self._quarantine.damage(str(path), found.start, found.end, text[found.start : found.end])
                 else:
-                    self._take(found)
-                if len(self._batch) >= _BATCH_ROWS and not await self._book():
+                    self._take(found.payload, is_booked=self._booked.includes(path, found.end))
+                if len(self._batch) + len(self._again) >= _BATCH_ROWS and not await self._book():
                     return False
-        self._batch += [interrupted(intent) for intent in self._open.values()]
+        self._batch += [interrupted(intent, self._generations.get(id_)) for id_, intent in self._open.items()]
         if not await self._book():
             return False
         _logger.warning(
@@ -93,21 +97,24 @@ class _Replay:
         )
         return True
 
-    def _take(self, payload: bytes) -> None:
+    def _take(self, payload: bytes, *, is_booked: bool) -> None:
         try:
             record = read(payload)
         except Unreadable as problem:
             self._quarantine.unreadable(payload, problem)
             return
-        if is_outcome(payload) and isinstance(record, LedgerRow):
-            self._open.pop(record.id, None)
-            self._batch.append(record)
-        elif isinstance(record, SpooledIntent):
+        if isinstance(record, SpooledIntent):
             self._open[record.id] = record
+        elif isinstance(record, SpooledGeneration):
+            self._generations[record.request] = record.generation_id
+        else:
+            self._open.pop(record.id, None)
+            self._generations.pop(record.id, None)
+            (self._again if is_booked else self._batch).append(record)
 
     async def _book(self) -> bool:
-        if not await self._drain.book(self._batch):
+        if not (await self._drain.book(self._again, again=True) and await self._drain.book(self._batch)):
             return False
-        self.rows += len(self._batch)
-        self._batch = []
+        self.rows += len(self._batch) + len(self._again)
+        self._batch, self._again = [], []
         return True

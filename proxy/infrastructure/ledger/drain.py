@@ -36,24 +36,24 @@ class Drain:
                 rows.append(row)
         return await self.book(rows)
 
-    async def book(self, rows: Sequence[LedgerRow]) -> bool:
-        """Books rows, all or none; False when the database would not take them now."""
+    async def book(self, rows: Sequence[LedgerRow], *, again: bool = False) -> bool:
+        """Books rows, all or none; False when the database would not take them now. `again` as RowWriter has it."""
         try:
             if rows:
-                await self._writer.write(rows)
+                await self._writer.write(rows, again=again)
         except DATABASE_ERRORS as problem:
             if is_about_the_row(problem):
-                return await self._book_one_by_one(rows)
+                return await self._book_one_by_one(rows, again=again)
             self._note(problem)
             return False
         self.booked_rows += len(rows)
         self.last_error = None
         return True
 
-    async def _book_one_by_one(self, rows: Sequence[LedgerRow]) -> bool:
+    async def _book_one_by_one(self, rows: Sequence[LedgerRow], *, again: bool) -> bool:
         for row in rows:
             try:
-                await self._writer.write([row])
+                await self._writer.write([row], again=again)
             except DATABASE_ERRORS as problem:
                 if not is_about_the_row(problem):
                     self._note(problem)

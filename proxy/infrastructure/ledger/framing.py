@@ -26,6 +26,14 @@ class Damage:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Intact:
+    """A record's payload, and the place where the record ends."""
+
+    payload: bytes
+    end: int
+
+
 def framed(payload: bytes) -> bytes:
     """The record for a payload of at most MAX_PAYLOAD_BYTES."""
     checksum = zlib.crc32(payload, zlib.crc32(_LENGTH.pack(len(payload))))
@@ -45,14 +53,14 @@ def payload_at(text: bytes, place: int) -> bytes | None:
     return payload
 
 
-def scan(text: bytes) -> Iterator[bytes | Damage]:
-    """The payloads in order, and each stretch of damage between, before or after them."""
+def scan(text: bytes) -> Iterator[Intact | Damage]:
+    """The records in order, and each stretch of damage between, before or after them."""
     place = 0
     while place < len(text):
         payload = payload_at(text, place)
         if payload is not None:
-            yield payload
             place += HEADER_BYTES + len(payload)
+            yield Intact(payload, place)
             continue
         following = _next_record(text, place)
         damaged_to = len(text.rstrip(b"\0")) if following is None else following

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from proxy.domain.errors import LedgerFull
 from proxy.domain.request_log import RequestIntent, RequestLog
 from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
-from proxy.infrastructure.ledger.records import intent_payload, outcome_payload
+from proxy.infrastructure.ledger.records import generation_payload, intent_payload, outcome_payload
 from proxy.infrastructure.ledger.spool import Spool, SpoolDamaged, SpoolFull
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.bulk_insert import RowWriter
@@ -66,6 +67,9 @@ class SpoolLedger:
 
     def begin(self, intent: RequestIntent) -> None:
         self._spool.note_intent(intent.id, intent_payload(intent))
+
+    def generating(self, request: UUID, generation_id: str) -> None:
+        self._spool.note_generation(request, generation_payload(request, generation_id))
 
     def settle(self, row: RequestLog) -> None:
         self._spool.note_outcome(row.id, outcome_payload(ledger_row(row)))

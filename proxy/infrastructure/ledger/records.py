@@ -1,8 +1,9 @@
-"""What the spool records: msgpack arrays behind one byte that tells intents from outcomes."""
+"""What the spool records: msgpack arrays behind one byte that tells intents, generations and outcomes apart."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,7 +12,8 @@ from proxy.domain.request_log import CostSource, RequestIntent, RequestLog, Requ
 from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 
-_INTENT, _OUTCOME = b"I", b"O"
+_INTENT, _GENERATION, _OUTCOME = b"I", b"G", b"O"
+_GENERATION_CHARACTERS = 128
 
 
 class SpooledIntent(msgspec.Struct, frozen=True, array_like=True):
@@ -26,13 +28,26 @@ class SpooledIntent(msgspec.Struct, frozen=True, array_like=True):
     stream: bool
 
 
+class SpooledGeneration(msgspec.Struct, frozen=True, array_like=True):
+    """The upstream's name for what it generates for a request: who knows it can ask later what was billed."""
+
+    request: UUID
+    generation_id: str
+
+
+Record = SpooledIntent | SpooledGeneration | LedgerRow
+
+
 class Unreadable(Exception):
     """An intact record that this version cannot read."""
 
 
 _encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
-_intents = msgspec.msgpack.Decoder(SpooledIntent)
-_rows = msgspec.msgpack.Decoder(LedgerRow)
+_decoders: dict[bytes, msgspec.msgpack.Decoder[Any]] = {
+    _INTENT: msgspec.msgpack.Decoder(SpooledIntent),
+    _GENERATION: msgspec.msgpack.Decoder(SpooledGeneration),
+    _OUTCOME: msgspec.msgpack.Decoder(LedgerRow),
+}
 
 
 def intent_payload(intent: RequestIntent) -> bytes:
@@ -50,26 +65,35 @@ def intent_payload(intent: RequestIntent) -> bytes:
     return _INTENT + _encoder.encode(spooled)
 
 
+def generation_payload(request: UUID, generation_id: str) -> bytes:
+    return _GENERATION + _encoder.encode(SpooledGeneration(request, _clean(generation_id)[:_GENERATION_CHARACTERS]))
+
+
 def outcome_payload(row: LedgerRow) -> bytes:
     return _OUTCOME + _encoder.encode(row)
 
 
-def read(payload: bytes) -> SpooledIntent | LedgerRow:
-    """The intent or the outcome in a record. Raises Unreadable."""
-    decoder: msgspec.msgpack.Decoder[SpooledIntent] | msgspec.msgpack.Decoder[LedgerRow]
-    decoder = _intents if payload[:1] == _INTENT else _rows
+def read(payload: bytes) -> Record:
+    """What a record holds. Raises Unreadable."""
+    decoder = _decoders.get(payload[:1])
+    if decoder is None:
+        raise Unreadable("a kind of record that this version does not know")
     try:
-        return decoder.decode(memoryview(payload)[1:])
+        record: Record = decoder.decode(memoryview(payload)[1:])
     except (msgspec.DecodeError, ValueError) as problem:
         raise Unreadable(str(problem)) from problem
+    return record
 
 
 def is_outcome(payload: bytes) -> bool:
     return payload[:1] == _OUTCOME
 
 
-def interrupted(intent: SpooledIntent) -> LedgerRow:
-    """The row of a request whose process died before it was settled: what it cost is not known."""
+def interrupted(intent: SpooledIntent, generation_id: str | None = None) -> LedgerRow:
+    """The row of a request whose process died before it was settled: what it cost is not known.
+
+    With a generation id the provider can be asked.
+    """
     return ledger_row(
         RequestLog(
             id=intent.id,
@@ -84,6 +108,7 @@ def interrupted(intent: SpooledIntent) -> LedgerRow:
             error_type="process_died",
             usage_source=UsageSource.NONE,
             cost_source=CostSource.UNKNOWN,
+            generation_id=generation_id,
         )
     )
 

@@ -21,7 +21,7 @@ class Segment:
         self.path = path
         self.size_bytes = size_bytes
         self.written_bytes = 0
-        self.open_intents = 0  # requests whose intent is in here and whose outcome is not written yet
+        self.open_records = 0  # intents and generations in here whose requests have no outcome yet
         self._synced_bytes = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:

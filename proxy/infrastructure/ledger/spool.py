@@ -19,13 +19,15 @@ from typing import TextIO
 from uuid import UUID, uuid4
 
 from proxy.infrastructure.ledger.framing import HEADER_BYTES, payload_at
+from proxy.infrastructure.ledger.progress import Progress
 from proxy.infrastructure.ledger.records import is_outcome
 from proxy.infrastructure.ledger.segment import Segment
 
 LOCK_FILE = "lock"
 SEGMENT_SUFFIX = ".segment"
-# An intent and an outcome of the longest texts that their columns take, four bytes to a character.
-REQUEST_BYTES = 8 * 1024
+# An intent, an outcome and some generations of the longest texts that they take, four bytes to a character.
+REQUEST_BYTES = 10 * 1024
+MOST_GENERATIONS = 4  # noted of one request; its outcome has the last one anyway
 _READ_BYTES = 256 * 1024
 _MARK_SECONDS = 1.0
 
@@ -59,7 +61,8 @@ class Spool:
         self._current: Segment | None = None
         self._next_number = 1
         self._reserved = 0
-        self._intents: dict[UUID, Segment] = {}
+        self._open: dict[UUID, list[Segment]] = {}  # of requests without an outcome: where their records are
+        self._progress = Progress(self.directory)
         self._reading: Segment | None = None
         self._place = 0
         self._appended = self._booked = 0
@@ -79,8 +82,16 @@ class Spool:
 
     def note_intent(self, request: UUID, payload: bytes) -> None:
         segment = self._append(payload)
-        segment.open_intents += 1
-        self._intents[request] = segment
+        segment.open_records += 1
+        self._open[request] = [segment]
+
+    def note_generation(self, request: UUID, payload: bytes) -> None:
+        """Nothing without an intent, and not for ever: the room for it is reserved."""
+        places = self._open.get(request)
+        if places is not None and len(places) <= MOST_GENERATIONS:
+            segment = self._append(payload)
+            segment.open_records += 1
+            places.append(segment)
 
     def note_outcome(self, request: UUID, payload: bytes) -> None:
         """Ends the request's reservation."""
@@ -90,9 +101,8 @@ class Spool:
         now = time.monotonic()
         if not self._marks or now - self._marks[-1][1] >= _MARK_SECONDS:
             self._marks.append((self._appended, now))
-        segment = self._intents.pop(request, None)
-        if segment is not None:
-            segment.open_intents -= 1
+        for segment in self._open.pop(request, ()):
+            segment.open_records -= 1
 
     def _append(self, payload: bytes) -> Segment:
         segment = self._current
@@ -158,6 +168,8 @@ class Spool:
     def booked(self, reading: Reading) -> None:
         """The reading's outcomes are in the database."""
         self._reading, self._place = reading.segment, reading.place
+        if reading.segment is not None:
+            self._progress.note(reading.segment.path, reading.place)
         self._booked += len(reading.outcomes)
         while self._marks and self._marks[0][0] <= self._booked:
             self._marks.popleft()
@@ -167,7 +179,7 @@ class Spool:
         for segment in list(self._segments):
             if segment is self._reading or segment is self._current:
                 return
-            if segment.open_intents == 0:
+            if segment.open_records == 0:
                 self._segments.remove(segment)
                 segment.close(remove=True)
 
@@ -190,7 +202,8 @@ class Spool:
 
     def close(self) -> None:
         """Gives the spool up. If everything is booked it goes; else it stays for whoever adopts it."""
-        finished = not self.waiting_rows() and not self._intents
+        finished = not self.waiting_rows() and not self._open
+        self._progress.close()
         for segment in self._segments:
             segment.close(remove=finished)
         if finished:

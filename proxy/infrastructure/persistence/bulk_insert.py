@@ -34,10 +34,17 @@ _ARRAY_TYPES = {
 _TABLE_COLUMNS = {column._meta.db_column_name: type(column) for column in RequestLogTable._meta.columns}  # noqa: SLF001
 _COLUMNS = LedgerRow.__struct_fields__
 _INTO = f"INSERT INTO request_logs ({', '.join(_COLUMNS)})"
-_SQLITE_INSERT = f"{_INTO} VALUES ({', '.join('?' for _ in _COLUMNS)}) ON CONFLICT DO NOTHING"
+# Rows of sealed hours may have been dropped after they were summed: who has booked them before does not do so again.
+_SEALED = "(SELECT COALESCE(sealed_until, '{}') FROM usage_state)"
+_SQLITE_ROW = ", ".join(f"?{place}" for place in range(1, len(_COLUMNS) + 1))
+_SQLITE_AGAIN = f"WHERE ?{_COLUMNS.index('timestamp') + 1} >= {_SEALED.format('')}"
+_SQLITE_INSERT = f"{_INTO} SELECT {_SQLITE_ROW} WHERE true ON CONFLICT DO NOTHING"
+_SQLITE_INSERT_AGAIN = f"{_INTO} SELECT {_SQLITE_ROW} {_SQLITE_AGAIN} ON CONFLICT DO NOTHING"
 _ARRAYS = ", ".join(f"${place}::{_ARRAY_TYPES[_TABLE_COLUMNS[name]]}" for place, name in enumerate(_COLUMNS, 1))
-_POSTGRES_INSERT = f"{_INTO} SELECT * FROM unnest({_ARRAYS}) ON CONFLICT DO NOTHING"  # noqa: S608  # all names are ours
-
+_POSTGRES_ROWS = f"SELECT * FROM unnest({_ARRAYS}) AS spooled ({', '.join(_COLUMNS)})"  # noqa: S608  # all names are ours
+_POSTGRES_AGAIN = f"WHERE spooled.timestamp >= {_SEALED.format('-infinity')}"
+_POSTGRES_INSERT = f"{_INTO} {_POSTGRES_ROWS} ON CONFLICT DO NOTHING"
+_POSTGRES_INSERT_AGAIN = f"{_INTO} {_POSTGRES_ROWS} {_POSTGRES_AGAIN} ON CONFLICT DO NOTHING"
 
 _TIMEOUT_SECONDS = 15.0
 
@@ -45,8 +52,11 @@ _TIMEOUT_SECONDS = 15.0
 class RowWriter(Protocol):
     """Books rows in one transaction; those booked before (by id) are left as they are."""
 
-    async def write(self, rows: Sequence[LedgerRow]) -> None:
-        """Raises DATABASE_ERRORS; then none of the rows is booked."""
+    async def write(self, rows: Sequence[LedgerRow], *, again: bool = False) -> None:
+        """Raises DATABASE_ERRORS; then none of the rows is booked.
+
+        `again` says that the rows have been booked before, so that those of sealed hours are not to be looked for.
+        """
         ...
 
 
@@ -67,14 +77,15 @@ class _PostgresRows:
     def __init__(self, engine: PostgresEngine) -> None:
         self._engine = engine
 
-    async def write(self, rows: Sequence[LedgerRow]) -> None:
+    async def write(self, rows: Sequence[LedgerRow], *, again: bool = False) -> None:
         if self._engine.pool is None:
             raise ConnectionError("the connection pool is closed")
         columns = zip(*(msgspec.structs.astuple(row) for row in rows), strict=True)
         connection = await self._engine.pool.acquire(timeout=_TIMEOUT_SECONDS)
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                await connection.execute(_POSTGRES_INSERT, *(list(column) for column in columns))
+                statement = _POSTGRES_INSERT_AGAIN if again else _POSTGRES_INSERT
+                await connection.execute(statement, *(list(column) for column in columns))
         except (TimeoutError, asyncio.CancelledError):
             connection.terminate()  # to cancel properly one must ask the server, which may be frozen
             raise
@@ -90,11 +101,11 @@ class _SqliteRows:
         self._connection: aiosqlite.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def write(self, rows: Sequence[LedgerRow]) -> None:
+    async def write(self, rows: Sequence[LedgerRow], *, again: bool = False) -> None:
         async with self._one_at_a_time:
-            await self._write(rows)
+            await self._write(rows, _SQLITE_INSERT_AGAIN if again else _SQLITE_INSERT)
 
-    async def _write(self, rows: Sequence[LedgerRow]) -> None:
+    async def _write(self, rows: Sequence[LedgerRow], statement: str) -> None:
         if self._connection is None:
             self._connection = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
             await self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -102,7 +113,7 @@ class _SqliteRows:
             await self._connection.execute("ROLLBACK")
         await self._connection.execute("BEGIN IMMEDIATE")
         try:
-            await self._connection.executemany(_SQLITE_INSERT, [msgspec.structs.astuple(row) for row in rows])
+            await self._connection.executemany(statement, [msgspec.structs.astuple(row) for row in rows])
         except BaseException:
             await self._connection.execute("ROLLBACK")
             raise

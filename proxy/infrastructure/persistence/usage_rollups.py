@@ -11,7 +11,8 @@ The rule that nothing is lost and nothing counted twice by:
    The trigger reads the clock after its statement has got its own lock, so who comes later notes the hour.
 5. Hours before `sealed_until` have lost rows to retention, so they are never rolled up again. A row that comes later
    still is added to their sums once: its note, which names it, goes in the same transaction. Its later changes are not.
-   One that was booked, dropped and then is replayed once more from a spool of before is taken for a new one.
+   One that was booked, dropped and then is replayed from a spool of before is not written again: the spool knows how
+   far it has been booked. Only the batch in whose writing a process died could be, if it is adopted that late.
 
 The clock is the database's.
 """

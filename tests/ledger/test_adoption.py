@@ -1,0 +1,60 @@
+"""What a spool tells whoever adopts it, beyond its outcomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proxy.infrastructure.ledger.adoption import adopt_dead_spools
+from proxy.infrastructure.ledger.drain import Drain
+from proxy.infrastructure.ledger.quarantine import Quarantine
+from proxy.infrastructure.ledger.records import generation_payload, intent_payload, outcome_payload
+from proxy.infrastructure.ledger.spool import Spool
+from proxy.infrastructure.persistence.rows import ledger_row
+from tests.ledger.conftest import Writer, intent_of, row
+
+MEBIBYTE = 1024 * 1024
+
+
+async def test_what_the_spool_knows_to_be_booked_is_not_booked_into_sealed_hours_again(
+    writer: Writer, tmp_path: Path
+) -> None:
+    """Retention may have dropped its rows, and the sums that stay have them already."""
+    spool = Spool(tmp_path, max_bytes=64 * MEBIBYTE)
+    names = ["booked", "booked too", "not booked"]
+    for name in names:
+        spool.reserve()
+        one = row(name)
+        spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
+    reading = spool.read_on(2)
+    quarantine = Quarantine(tmp_path)
+    assert await Drain(writer, quarantine).book_payloads(reading.outcomes)
+    spool.booked(reading)
+    spool._lock.close()  # the process dies
+    assert writer.names() == names[:2]
+    writer.booked.clear()
+    writer.keeps_sealed_hours = False
+    await adopt_dead_spools(tmp_path, tmp_path / "another", Drain(writer, quarantine), quarantine)
+    assert writer.names() == names[2:]
+
+
+async def test_an_interrupted_request_keeps_the_id_of_what_was_generated_for_it(writer: Writer, tmp_path: Path) -> None:
+    """Also when its records lie in different segments, of which the earlier ones are booked."""
+    spool = Spool(tmp_path, max_bytes=64 * MEBIBYTE, segment_bytes=32 * 1024)
+    drain = Drain(writer, Quarantine(tmp_path))
+    cut = row("cut")
+    spool.reserve()
+    spool.note_intent(cut.id, intent_payload(intent_of(cut)))
+    for generation in ("gen-1", "gen-2"):
+        for number in range(200):
+            one = row(f"{generation}-{number}")
+            spool.reserve()
+            spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
+        spool.note_generation(cut.id, generation_payload(cut.id, generation))
+    while spool.waiting_rows():
+        reading = spool.read_on(50)
+        assert await drain.book_payloads(reading.outcomes)
+        spool.booked(reading)
+    spool._lock.close()
+    await adopt_dead_spools(tmp_path, tmp_path / "another", drain, Quarantine(tmp_path))
+    (booked,) = (one for one in writer.booked.values() if one.request_id == "cut")
+    assert (booked.status, booked.generation_id) == ("interrupted", "gen-2")
