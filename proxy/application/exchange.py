@@ -216,7 +216,7 @@ class Exchange:
             usage_source=source,
             estimated_cost=estimated,
             reported_cost=reported,
-            cost_source=_cost_source(reported, estimated),
+            cost_source=self._cost_source(reported, estimated),
             response_time_ms=self.elapsed_ms(),
             time_to_first_byte_ms=self._first_byte_ms,
             generation_id=facts.generation_id or (self._calls[-1].generation_id if self._calls else None),
@@ -232,8 +232,9 @@ class Exchange:
         output_tokens = self._calls[-1].answer.estimated_output_tokens()
         return Usage(self._request.estimated_input_tokens(), output_tokens, estimated=True), UsageSource.ESTIMATED
 
-
-def _cost_source(reported: CostAmount | None, estimated: CostAmount | None) -> CostSource:
-    if reported is not None:
-        return CostSource.REPORTED
-    return CostSource.COMPUTED if estimated is not None else CostSource.UNKNOWN
+    def _cost_source(self, reported: CostAmount | None, estimated: CostAmount | None) -> CostSource:
+        if reported is not None:
+            return CostSource.REPORTED
+        if estimated is not None:
+            return CostSource.COMPUTED
+        return CostSource.UNKNOWN if any(call.may_have_generated for call in self._calls) else CostSource.NONE

@@ -57,6 +57,7 @@ class UpstreamCall:
     on_generation: Callable[[str], None] = _nobody_to_tell  # told the generation's id as soon as it is known
 
     attempts: int = 0
+    refusals: int = 0  # attempts that were answered with a 4xx status
     upstream_seconds: float = 0.0
     generation_id: str | None = None  # as the headers tell it: an answer that is cut off may not come to say it
     answer: FactSource = field(default_factory=NothingCame)
@@ -67,6 +68,11 @@ class UpstreamCall:
         if generation_id and generation_id != self.generation_id:
             self.generation_id = generation_id
             self.on_generation(generation_id)
+
+    @property
+    def may_have_generated(self) -> bool:
+        """Whether an attempt ended, or goes on, otherwise than by a refusal: then something may have been billed."""
+        return self.attempts > self.refusals
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
-from proxy.domain.request_log import RequestLog
+from proxy.domain.request_log import CostSource, RequestLog
 from proxy.domain.values import CostAmount
 from proxy.settings import Settings
 
@@ -71,7 +71,7 @@ def totals(rows: Sequence[RequestLog]) -> dict[str, Any]:
         "input_tokens": sum(row.input_tokens.value for row in rows),
         "output_tokens": sum(row.output_tokens.value for row in rows),
         "cost_usd": f"{sum(costs, Decimal(0)).normalize():f}",
-        "requests_without_known_cost": len(rows) - len(costs),
+        "requests_without_known_cost": sum(row.cost_source is CostSource.UNKNOWN for row in rows),
     }
 
 
@@ -83,7 +83,7 @@ _CELLS: Mapping[str, Callable[[RequestLog], str]] = {
     "tries": lambda row: str(row.attempts),
     "in": lambda row: str(row.input_tokens.value),
     "out": lambda row: str(row.output_tokens.value),
-    "cost USD": lambda row: _exact(row.cost()) or "unknown",
+    "cost USD": lambda row: "-" if row.cost_source is CostSource.NONE else _exact(row.cost()) or "unknown",
     "ms": lambda row: str(row.response_time_ms),
     "request id": lambda row: row.request_id,
 }

@@ -29,6 +29,7 @@ class CostSource(StrEnum):
     REPORTED = "reported"  # the upstream said what it billed
     COMPUTED = "computed"  # tokens times the price table
     UNKNOWN = "unknown"
+    NONE = "none"  # nothing was generated, so nothing was billed
 
 
 class UsageSource(StrEnum):

@@ -69,7 +69,7 @@ class UsageQuery:
 
 @dataclass(slots=True)
 class Usage:
-    """Sums over some requests. An unknown cost is counted, not added as zero.
+    """Sums over some requests. An unknown cost is counted, not added as zero; where nothing was billed it is neither.
 
     `picodollars` holds the known cost (billed, else computed) by its source.
     """

@@ -187,7 +187,7 @@ def test_a_refusal_before_any_upstream_was_called(
         0,
         UsageSource.NONE,
         None,
-        CostSource.UNKNOWN,
+        CostSource.NONE,
     )
 
 

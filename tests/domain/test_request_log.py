@@ -102,5 +102,5 @@ def test_words_in_the_table_are_stable() -> None:
         "interrupted",
         "gateway_error",
     ]
-    assert [source.value for source in CostSource] == ["reported", "computed", "unknown"]
+    assert [source.value for source in CostSource] == ["reported", "computed", "unknown", "none"]
     assert [source.value for source in UsageSource] == ["reported", "estimated", "none"]

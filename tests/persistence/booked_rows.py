@@ -33,7 +33,7 @@ def some_rows(count: int, start: datetime = START, span: timedelta = 3 * DAY, se
                 status=chance.choice(list(RequestStatus)),
                 input_tokens=TokenCount(chance.randrange(10**6)),
                 output_tokens=TokenCount(chance.randrange(10**6)),
-                estimated_cost=None if source is CostSource.UNKNOWN else cost,
+                estimated_cost=None if source in (CostSource.UNKNOWN, CostSource.NONE) else cost,
                 reported_cost=cost if source is CostSource.REPORTED else None,
                 cost_source=source,
                 response_time_ms=int(10 ** chance.uniform(0, 6)),

@@ -103,6 +103,7 @@ async def test_only_rows_of_uncertain_cost_with_a_generation_of_this_provider_ar
     }
     success: dict[str, Any] = {"status": RequestStatus.SUCCESS}
     refused: dict[str, Any] = {"status": RequestStatus.REFUSED, "usage_source": UsageSource.NONE}
+    nothing: dict[str, Any] = {"cost_source": CostSource.NONE, "usage_source": UsageSource.NONE}
     await book(
         database,
         [
@@ -117,6 +118,9 @@ async def test_only_rows_of_uncertain_cost_with_a_generation_of_this_provider_ar
             estimated_row(None, None, status=RequestStatus.INTERRUPTED),
             estimated_row(None, None, status=RequestStatus.INTERRUPTED),
             estimated_row(None, None, **refused),
+            estimated_row("gen-nothing-billed", None, **nothing),
+            estimated_row(None, None, **nothing),
+            estimated_row(None, None, **nothing, status=RequestStatus.GATEWAY_ERROR),
         ],
     )
     report = await reconcile(rows, bills)

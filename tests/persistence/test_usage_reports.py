@@ -41,7 +41,8 @@ def agree(usage: Usage, rows: Sequence[RequestLog], shown: dict[str, dict[str, i
     assert usage.errors == sum(row.status in ERROR_STATUSES for row in rows)
     assert usage.input_tokens == sum(row.input_tokens.value for row in rows)
     assert usage.output_tokens == sum(row.output_tokens.value for row in rows)
-    assert usage.requests_of_unknown_cost == sum(row.cost() is None for row in rows)
+    assert usage.requests_of_unknown_cost == sum(row.cost_source is CostSource.UNKNOWN for row in rows)
+    assert usage.picodollars.keys() <= {CostSource.REPORTED, CostSource.COMPUTED}
     for source in CostSource:
         costs = [cost.usd for row in rows if row.cost_source is source and (cost := row.cost()) is not None]
         assert usage.cost_usd(source.value) == sum(costs, Decimal(0))

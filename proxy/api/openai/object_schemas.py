@@ -211,7 +211,10 @@ def _usage_schemas() -> dict[str, Schema]:
             "additionalProperties": amount,
             "description": "Reported by the upstream, or computed from the price table.",
         },
-        "requests_of_unknown_cost": {**_COUNT, "description": "Not in the cost."},
+        "requests_of_unknown_cost": {
+            **_COUNT,
+            "description": "Not in the cost. Requests for which nothing was billed are not among them.",
+        },
         "response_time_ms": percentiles,
         "time_to_first_byte_ms": percentiles,
     }

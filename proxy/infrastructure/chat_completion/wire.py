@@ -24,6 +24,7 @@ from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
 _OK, _FIRST_NOT_OK, _BAD_GATEWAY = 200, 300, 502
+_REFUSALS = range(400, 500)
 _AFTER_DONE_SECONDS = 1.0
 _LARGE_BODY_BYTES = 1024 * 1024
 _ERROR_BODY_BYTES = 256 * 1024
@@ -137,7 +138,9 @@ class Wire:
             async with deadline:
                 response = await self._post(call)
                 if not _OK <= response.status < _FIRST_NOT_OK:
-                    raise await self._error(response)
+                    error = await self._error(response)
+                    call.refusals += response.status in _REFUSALS
+                    raise error
                 call.generates(response.headers.get("X-Generation-Id"))
                 await read(response)
             good = True

@@ -32,7 +32,7 @@ _UNSETTLED = f"generation_id IS NOT NULL AND ({_COST_IS_UNCERTAIN})"
 # Concatenated, as SQLite would rather go through all rows of the provider.
 _IN_SPAN = "provider_name || '' = $1 AND timestamp >= $2 AND timestamp < $3"
 _ASKED = "request_logs LEFT JOIN cost_reconciliations AS asked ON asked.row_id = request_logs.id"
-_CAN_BE_ASKED = f"{_UNSETTLED} AND generation_id LIKE 'gen-%' AND {_IN_SPAN}"
+_CAN_BE_ASKED = f"{_UNSETTLED} AND cost_source <> 'none' AND generation_id LIKE 'gen-%' AND {_IN_SPAN}"
 _CENSUS = f"""SELECT
         COUNT(CASE WHEN asked.row_id IS NULL OR asked.ask_again_at <= $4 THEN 1 END),
         COUNT(CASE WHEN asked.outcome IN ('not_found', 'no_answer') AND asked.ask_again_at > $4 THEN 1 END),
@@ -40,8 +40,8 @@ _CENSUS = f"""SELECT
     FROM {_ASKED} WHERE {_CAN_BE_ASKED}"""
 # Requests that were refused, or failed before anything was generated, cost nothing that one could ask for.
 _CANNOT_BE_ASKED = f"""SELECT status, COUNT(*) FROM request_logs
-    WHERE {_IN_SPAN} AND (generation_id IS NULL OR generation_id NOT LIKE 'gen-%') AND cost_source <> 'reported'
-        AND status NOT IN ('refused', 'upstream_error')
+    WHERE {_IN_SPAN} AND (generation_id IS NULL OR generation_id NOT LIKE 'gen-%')
+        AND cost_source NOT IN ('reported', 'none') AND status NOT IN ('refused', 'upstream_error')
     GROUP BY status ORDER BY status"""
 _FIND = f"""SELECT request_logs.id, timestamp, model_used, generation_id, usage_source, cost_source,
         estimated_cost_usd, reported_cost_usd, asked.attempts, asked.missing_since

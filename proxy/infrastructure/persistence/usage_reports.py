@@ -15,6 +15,7 @@ from decimal import Decimal
 from enum import Enum, auto
 
 from proxy.domain.errors import NotServing
+from proxy.domain.request_log import CostSource
 from proxy.domain.usage_report import Dimension, Usage, UsageQuery, UsageReport
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
@@ -34,6 +35,7 @@ _END = datetime(9999, 12, 31, tzinfo=UTC)
 _TIMEOUT_SECONDS = 60.0
 _RETRY_AFTER_SECONDS = 5.0
 _MILLION = 10**6
+_WITHOUT_COST = {CostSource.UNKNOWN, CostSource.NONE}
 
 
 class Source(Enum):
@@ -134,7 +136,7 @@ class LedgerUsageReports:
         for row in await reader.fetch(statement, segment.start, segment.end):
             name, cost_source, requests, input_tokens, output_tokens, unknown, microdollars, picodollars, errors = row
             usage = Usage(requests, errors, input_tokens, output_tokens, unknown)
-            if requests > unknown:
+            if cost_source not in _WITHOUT_COST:
                 usage.picodollars[cost_source] = microdollars * _MILLION + picodollars
             groups[name].add(usage)
 

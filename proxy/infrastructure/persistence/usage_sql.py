@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.domain.request_log import CostSource
 from proxy.domain.usage_report import BUCKET_BOUNDS, ERROR_STATUSES, Dimension
 
 _COUNT_BITS = 40
@@ -21,6 +22,7 @@ _SUMS = "requests, input_tokens, output_tokens, unknown_costs, microdollars, pic
 _ADDED = ", ".join(f"CAST(SUM({name}) AS BIGINT) AS {name}" for name in _SUMS.split(", "))
 _SPAN_OF_ROWS = "timestamp >= $1 AND timestamp < $2"
 _SPAN_OF_HOURS = "start >= $1 AND start < $2"
+_COST_IS_UNKNOWN = f"cost_source = '{CostSource.UNKNOWN.value}'"
 _ERRORS = ", ".join(f"'{status.value}'" for status in sorted(ERROR_STATUSES))
 
 # Rows that came after their hour was sealed and are not in its sums yet: the change that they left says so.
@@ -178,6 +180,6 @@ class UsageSql:
 def _counted(booked: str) -> str:
     """Sums by key."""
     return f"""SELECT {_KEYS}, COUNT(*) AS requests, SUM(input_tokens) AS input_tokens,
-            SUM(output_tokens) AS output_tokens, COUNT(*) - COUNT(cost) AS unknown_costs,
+            SUM(output_tokens) AS output_tokens, COUNT(*) FILTER (WHERE {_COST_IS_UNKNOWN}) AS unknown_costs,
             COALESCE(SUM(cost / 1000000), 0) AS microdollars, COALESCE(SUM(cost % 1000000), 0) AS picodollars
         FROM {booked} GROUP BY {_KEYS}"""

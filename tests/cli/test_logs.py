@@ -1,0 +1,46 @@
+"""llmgateway logs: costs that are not known, and those that there are none of."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+from click.testing import CliRunner
+
+from proxy.cli import main
+from proxy.cli.logs import totals
+from proxy.domain.request_log import CostSource, RequestLog, RequestStatus
+from proxy.domain.values import CostAmount, ModelName
+from proxy.infrastructure.persistence.database import open_database
+from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+
+
+def row(**members: object) -> RequestLog:
+    return RequestLog(model=ModelName("a/one"), provider_name="p", **members)  # type: ignore[arg-type]
+
+
+BILLED = row(reported_cost=CostAmount(Decimal("0.5")), cost_source=CostSource.REPORTED)
+UNKNOWN = row(status=RequestStatus.INTERRUPTED)
+REFUSED = row(status=RequestStatus.REFUSED, cost_source=CostSource.NONE)
+
+
+def test_a_cost_of_nothing_is_not_an_unknown_cost() -> None:
+    total = totals([BILLED, UNKNOWN, REFUSED])
+    assert (total["requests"], total["cost_usd"], total["requests_without_known_cost"]) == (3, "0.5", 1)
+    assert totals([REFUSED])["requests_without_known_cost"] == 0
+
+
+async def _book(url: str) -> None:
+    async with open_database(url) as database:
+        await PiccoloRequestLogs(database).save_all([BILLED, UNKNOWN, REFUSED])
+
+
+def test_the_table_shows_a_dash_where_nothing_was_billed(sqlite_url: str) -> None:
+    asyncio.run(_book(sqlite_url))
+    shown = CliRunner().invoke(main, ["logs"], env={"DATABASE_URL": sqlite_url}).stdout
+    refused, unknown = (
+        next(line for line in shown.splitlines() if word in line) for word in ("refused", "interrupted")
+    )
+    assert "unknown" in unknown
+    assert "unknown" not in refused
+    assert "(1 of unknown cost)" in shown
