@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import IS_LAST, Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.json_bytes import replace_member
-from proxy.domain.routing import Candidate, ModelPolicy, plan
+from proxy.domain.routing import Candidate, RequestShape, Surroundings, plan
 
 _Chunks = AsyncGenerator[list[StreamingChatMessageContent], Any]
 
@@ -74,7 +74,7 @@ class KernelOrchestrator:
     kernel: Kernel
     service_id: str
     provider_name: str
-    policy: ModelPolicy
+    surroundings: Surroundings
     ledger: Ledger
     prices: PriceBook
     unpriced: UnpricedModels
@@ -101,7 +101,7 @@ class KernelOrchestrator:
             )
             return self._answer(call, contents[0].inner_content, contents[0].metadata)
 
-        return await first_answer(plan(request, self.policy), attempt)
+        return await first_answer(self._candidates(request), attempt)
 
     async def stream(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> AnswerStream:
         """The answer of the first candidate that begins one; errors before that are raised as in `complete`."""
@@ -116,7 +116,10 @@ class KernelOrchestrator:
             opening = (await anext(chunks))[0]
             return AnswerStream(self._answer(call, None, opening.metadata), opening, chunks, call, exchange)
 
-        return await first_answer(plan(request, self.policy), attempt)
+        return await first_answer(self._candidates(request), attempt)
+
+    def _candidates(self, request: ChatRequest) -> Sequence[Candidate]:
+        return plan(RequestShape(request), self.surroundings).candidates
 
     @property
     def _service(self) -> ChatCompletionClientBase:

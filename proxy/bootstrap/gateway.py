@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.storage import migrated_database
-from proxy.domain.routing import ModelPolicy
+from proxy.domain.catalog import one_provider
+from proxy.domain.routing import ModelPolicy, Surroundings, all_unused
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
 from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
 from proxy.infrastructure.demo import demo_upstream
@@ -113,7 +115,9 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                     kernel=KernelFactory([service], pricing, policy).create(),
                     service_id=_SERVICE_ID,
                     provider_name=wire_settings.provider,
-                    policy=policy,
+                    surroundings=Surroundings(
+                        one_provider(wire_settings.provider), policy, all_unused, prices.current, random.random
+                    ),
                     ledger=ledger,
                     prices=prices,
                     unpriced=unpriced,

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.domain.json_bytes import look_into
 from proxy.domain.values import CostAmount, estimate_tokens
 
 
+def _no_member(_name: str) -> bytes | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A client's request. `body` is what came, unchanged; `messages` is the raw JSON of that member."""
+    """A client's request. `body` is what came, unchanged; `messages` is the raw JSON of that member.
+
+    `member` gives the raw JSON of any member of the top level, None if it is absent.
+    """
 
     body: bytes
     model: str
     stream: bool
     messages: bytes
+    member: Callable[[str], bytes | None] = field(default=_no_member, repr=False, compare=False)
 
     def estimated_input_tokens(self) -> int:
         """Text of all messages, four characters to a token. Parses the messages: not for every request."""
         return estimate_tokens(sum(_text_length(message) for message in look_into(self.messages)))
+
+    def content_part_types(self) -> frozenset[str]:
+        """The `type`s of all parts of the messages' contents. Parses the messages."""
+        contents = [message.get("content") for message in look_into(self.messages) if isinstance(message, dict)]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        types = [part.get("type") for part in parts if isinstance(part, dict)]
+        return frozenset(kind for kind in types if isinstance(kind, str))
 
 
 def _text_length(message: Any) -> int:

@@ -7,14 +7,16 @@ GatewayError
 │   ├── UnsupportedMediaType
 │   ├── UnsupportedContentEncoding
 │   ├── UnsupportedExpectation
-│   └── TokenLimitExceeded
+│   ├── TokenLimitExceeded
+│   └── NoSuitableDeployment     no deployment of the model can do what the request needs
 ├── NotAuthenticated             no key, or not one of ours
 ├── RouteNotFound                no such path
 ├── MethodNotAllowed             the path exists, the method does not
 ├── ModelNotFound                no provider serves that model
 ├── NotServing                   the gateway itself cannot take the request now
 │   ├── LedgerFull               a row could not be promised, so nothing is sent upstream
-│   └── CircuitOpen              the upstream failed too often; it is left alone for a while
+│   ├── CircuitOpen              the upstream failed too often; it is left alone for a while
+│   └── NoDeploymentAvailable    no deployment of the model may be asked now
 ├── DeadlineExceeded             the request's time was up before an upstream could be asked
 ├── AllProvidersFailed           every candidate of a plan with fallbacks failed
 └── UpstreamError                the upstream answered with an error, or not at all
@@ -86,6 +88,18 @@ class TokenLimitExceeded(InvalidRequest):
         self.limit = limit
 
 
+class NoSuitableDeployment(InvalidRequest):
+    """No deployment can do what the request needs. `reasons` says for each what it lacks."""
+
+    def __init__(self, model: str, reasons: Sequence[tuple[str, str]]) -> None:
+        super().__init__(
+            f"No deployment of model '{model}' can serve this request: {_joined(reasons)}.",
+            param="model",
+            code="no_suitable_deployment",
+        )
+        self.reasons = tuple(reasons)
+
+
 class NotAuthenticated(GatewayError):
     """The request carries no key, or one that the gateway does not know."""
 
@@ -131,6 +145,18 @@ class CircuitOpen(NotServing):
             retry_after_seconds,
         )
         self.deployment = deployment
+
+
+class NoDeploymentAvailable(NotServing):
+    """No deployment may be asked now. `reasons` says for each why; one of them may be asked again after the wait."""
+
+    def __init__(self, model: str, reasons: Sequence[tuple[str, str]], retry_after_seconds: float) -> None:
+        super().__init__(f"No deployment of model '{model}' is available now: {_joined(reasons)}.", retry_after_seconds)
+        self.reasons = tuple(reasons)
+
+
+def _joined(reasons: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(f"{deployment}: {reason}" for deployment, reason in reasons)
 
 
 class DeadlineExceeded(GatewayError):

@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from proxy.application.ports import PriceBook
+from proxy.domain.catalog import AUTO
 from proxy.domain.pricing import ModelPricing
-from proxy.domain.routing import AUTO
 from proxy.domain.values import ModelName
 from proxy.infrastructure.health import ProviderEndpoint
 

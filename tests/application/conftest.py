@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,11 +18,12 @@ from proxy.application.kernel_factory import KernelFactory
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import Answer
+from proxy.domain.catalog import one_provider
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import GatewayError, LedgerFull, StreamBroken
 from proxy.domain.pricing import ModelPricing
 from proxy.domain.request_log import RequestIntent, RequestLog
-from proxy.domain.routing import ModelPolicy
+from proxy.domain.routing import ModelPolicy, Surroundings, all_unused
 from proxy.domain.values import ModelName
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
 from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
@@ -125,7 +127,7 @@ def orchestrator(kernel: Kernel, ledger: FakeLedger, prices: FakePrices, fake_ti
         kernel=kernel,
         service_id="openrouter",
         provider_name="OpenRouter",
-        policy=ModelPolicy(),
+        surroundings=Surroundings(one_provider("OpenRouter"), ModelPolicy(), all_unused, prices.current, random.random),
         ledger=ledger,
         prices=prices,
         unpriced=UnpricedModels(),

@@ -21,6 +21,7 @@ from proxy.domain.errors import (
     TransientUpstreamError,
 )
 from proxy.domain.routing import Candidate
+from tests.catalogs import candidate
 
 
 class Upstreams:
@@ -38,7 +39,7 @@ class Upstreams:
 
 
 def candidates(*models: str) -> Sequence[Candidate]:
-    return [Candidate(model, "for a test") for model in models]
+    return [candidate(model) for model in models]
 
 
 def unavailable(status: int | None = 503) -> TransientUpstreamError:

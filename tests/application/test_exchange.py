@@ -31,9 +31,9 @@ from proxy.domain.errors import (
 )
 from proxy.domain.pricing import ModelPricing
 from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
-from proxy.domain.routing import Candidate
 from proxy.domain.values import CostAmount
 from tests.application.conftest import FakeLedger, FakePrices
+from tests.catalogs import candidate
 
 GLM, KIMI = "z-ai/glm-4.6", "moonshotai/Kimi-K2-Instruct-0905"
 
@@ -80,7 +80,7 @@ def serve(ledger: FakeLedger, prices: Any, answer: Said, model: str = GLM) -> No
     """A request that was answered."""
     with exchange(ledger, prices) as served:
         served.asked(asked(model))
-        served.calling(Candidate(model, "test"), called(answer))
+        served.calling(candidate(model, "test"), called(answer))
         served.answering(200)
 
 
@@ -99,7 +99,7 @@ def raise_in(served: Exchange, error: BaseException, *steps: Callable[[Exchange]
 
 def upstream_is_called(served: Exchange) -> None:
     served.asked(asked())
-    served.calling(Candidate(GLM, "test"), called())
+    served.calling(candidate(GLM, "test"), called())
 
 
 # Once, and only once
@@ -159,7 +159,7 @@ def test_a_failure_after_an_upstream_was_called(
 ) -> None:
     with exchange(ledger, prices) as served:
         served.asked(asked())
-        served.calling(Candidate(GLM, "test"), called())
+        served.calling(candidate(GLM, "test"), called())
         served.failed(error, http_status)
     row = ledger.row
     assert (row.status, row.http_status, row.error_type) == (status, http_status, error_type)
@@ -225,9 +225,9 @@ def test_the_row_of_an_answered_request(ledger: FakeLedger, prices: FakePrices) 
     before = datetime.now(UTC)
     with exchange(ledger, prices) as served:
         served.asked(asked("auto", stream=True))
-        served.calling(Candidate(KIMI, "auto"), called(attempts=4))
+        served.calling(candidate(KIMI, "auto"), called(attempts=4))
         usage: dict[str, Any] = {"cached_tokens": 7, "reasoning_tokens": 9, "cost": CostAmount(Decimal("0.5"))}
-        served.calling(Candidate(GLM, "fallback", is_fallback=True), called(used(**usage), attempts=2))
+        served.calling(candidate(GLM, "fallback", is_fallback=True), called(used(**usage), attempts=2))
         served.answering(200)
     row = ledger.row
     assert (row.request_id, row.requested_model, row.model.value) == ("req-1", "auto", GLM)
@@ -251,7 +251,7 @@ def test_two_requests_with_one_id_are_two_rows(ledger: FakeLedger, prices: FakeP
 def test_overhead_is_what_was_not_spent_waiting(ledger: FakeLedger, prices: FakePrices) -> None:
     with exchange(ledger, prices) as served:
         assert served.overhead_ms() >= 0
-        served.calling(Candidate(GLM, "test"), called(upstream_seconds=3600))
+        served.calling(candidate(GLM, "test"), called(upstream_seconds=3600))
         assert served.overhead_ms() == 0
 
 
@@ -335,7 +335,7 @@ def test_what_generated_nothing_used_nothing(
 ) -> None:
     with exchange(ledger, prices) as served:
         served.asked(asked())
-        served.calling(Candidate(GLM, "test"), called(Said(AnswerFacts(), output_tokens=40)))
+        served.calling(candidate(GLM, "test"), called(Said(AnswerFacts(), output_tokens=40)))
         if answered:
             served.answering(200)
         end(served)
@@ -357,7 +357,7 @@ def test_what_had_begun_is_charged(ledger: FakeLedger, prices: FakePrices, end: 
     ]:
         with exchange(ledger, prices) as served:
             served.asked(asked(stream=True))
-            served.calling(Candidate(GLM, "test"), called(answer))
+            served.calling(candidate(GLM, "test"), called(answer))
             served.answering(200)
             end(served)
         assert ledger.rows[-1].usage_source is source
@@ -386,6 +386,6 @@ def test_messages_that_cannot_be_measured_break_no_reply(ledger: FakeLedger, pri
     messages = b'[{"role":"user","content":"x","n":' + b"1" * 5000 + b"}]"
     with exchange(ledger, prices) as served:
         served.asked(ChatRequest(body=b"{}", model=GLM, stream=False, messages=messages))
-        served.calling(Candidate(GLM, "test"), called(Said(AnswerFacts(model=GLM), output_tokens=40)))
+        served.calling(candidate(GLM, "test"), called(Said(AnswerFacts(model=GLM), output_tokens=40)))
         served.answering(200)
     assert ledger.row.status is RequestStatus.SUCCESS

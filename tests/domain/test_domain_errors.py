@@ -17,6 +17,8 @@ from proxy.domain.errors import (
     LedgerFull,
     MethodNotAllowed,
     ModelNotFound,
+    NoDeploymentAvailable,
+    NoSuitableDeployment,
     NotAuthenticated,
     NotServing,
     PermanentUpstreamError,
@@ -40,6 +42,7 @@ TREE: dict[type[GatewayError], type[Exception]] = {
     UnsupportedContentEncoding: InvalidRequest,
     UnsupportedExpectation: InvalidRequest,
     TokenLimitExceeded: InvalidRequest,
+    NoSuitableDeployment: InvalidRequest,
     NotAuthenticated: GatewayError,
     RouteNotFound: GatewayError,
     MethodNotAllowed: GatewayError,
@@ -47,6 +50,7 @@ TREE: dict[type[GatewayError], type[Exception]] = {
     NotServing: GatewayError,
     LedgerFull: NotServing,
     CircuitOpen: NotServing,
+    NoDeploymentAvailable: NotServing,
     DeadlineExceeded: GatewayError,
     AllProvidersFailed: GatewayError,
     UpstreamError: GatewayError,
@@ -67,6 +71,23 @@ def test_every_error_stands_in_the_tree() -> None:
 def test_every_error_stands_in_the_drawing() -> None:
     drawing = errors.__doc__ or ""
     assert [error.__name__ for error in TREE if error.__name__ not in drawing] == []
+
+
+REASONS = [("a", "no vision"), ("b", "breaker open, 12 s left")]
+
+
+def test_no_suitable_deployment_says_what_each_lacks() -> None:
+    error = NoSuitableDeployment("m", REASONS)
+    assert str(error) == (
+        "No deployment of model 'm' can serve this request: a: no vision; b: breaker open, 12 s left."
+    )
+    assert (error.param, error.code, error.reasons) == ("model", "no_suitable_deployment", tuple(REASONS))
+
+
+def test_no_deployment_available_says_why_and_when_to_come_back() -> None:
+    error = NoDeploymentAvailable("m", REASONS, 12.0)
+    assert str(error) == "No deployment of model 'm' is available now: a: no vision; b: breaker open, 12 s left."
+    assert (error.retry_after_seconds, error.reasons) == (12.0, tuple(REASONS))
 
 
 @pytest.mark.parametrize(

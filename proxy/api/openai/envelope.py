@@ -120,8 +120,17 @@ def read_chat_request(body: bytes) -> ChatRequest:
     messages = bytes(members["messages"])
     _check_messages(messages)
     stream = members.get("stream")
+
+    def member(name: str) -> bytes | None:
+        value = members.get(name)
+        return None if value is None else bytes(value)
+
     return ChatRequest(
-        body=body, model=model, stream=stream is not None and bytes(stream) == b"true", messages=messages
+        body=body,
+        model=model,
+        stream=stream is not None and bytes(stream) == b"true",
+        messages=messages,
+        member=member,
     )
 
 

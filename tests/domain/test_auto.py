@@ -1,23 +1,25 @@
-"""Model choice and fallback, on the exact boundaries."""
+"""Model choice and fallback of `auto`, on the exact boundaries."""
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import pytest
 
+from proxy.domain.catalog import AUTO, Catalog, one_provider
 from proxy.domain.chat import ChatRequest
-from proxy.domain.errors import AllProvidersFailed, TokenLimitExceeded
-from proxy.domain.routing import AUTO, ModelPolicy, fallback_model, plan, select_model
+from proxy.domain.errors import AllProvidersFailed, ModelNotFound, TokenLimitExceeded
+from proxy.domain.routing import ModelPolicy, Plan, RequestShape, fallback_model, plan, select_model
+from tests.catalogs import around, asking, route
 
 POLICY = ModelPolicy()
 DEFAULT, LARGE, BALANCED = "z-ai/glm-4.6", "moonshotai/Kimi-K2-Instruct-0905", "deepseek-ai/DeepSeek-V3.1-Terminus"
 OWN = ModelPolicy("d", "l", "b", large_context_threshold_tokens=5, max_prompt_tokens=9)
 
 
-def asking(model: str, characters: int = 0) -> ChatRequest:
-    messages = json.dumps([{"role": "user", "content": "x" * characters}]).encode()
-    return ChatRequest(body=b"{}", model=model, stream=False, messages=messages)
+def planned(model: str, characters: int = 0, policy: ModelPolicy = POLICY, **members: Any) -> Plan:
+    """In a gateway without configuration."""
+    return plan(asking(model, "x" * characters, **members), around(one_provider("OpenRouter"), policy=policy))
 
 
 # ModelSelection
@@ -39,7 +41,6 @@ def test_defaults() -> None:
 def test_auto_chooses_by_estimated_tokens(tokens: int, model: str) -> None:
     chosen = select_model(AUTO, tokens, POLICY)
     assert chosen.model == model
-    assert not chosen.is_fallback
 
 
 @pytest.mark.parametrize("tokens", [200_001, 10**9])
@@ -115,13 +116,17 @@ def test_a_chain_of_one_model_has_no_fallback() -> None:
 # The whole plan
 
 
+def models(planned: Plan) -> list[str]:
+    return [candidate.model for candidate in planned.candidates]
+
+
 def test_a_named_model_is_never_replaced_by_another() -> None:
-    assert [candidate.model for candidate in plan(asking(DEFAULT), POLICY)] == [DEFAULT]
-    assert [candidate.model for candidate in plan(asking("gpt-4o", 4 * 200_001), POLICY)] == ["gpt-4o"]
+    assert models(planned(DEFAULT)) == [DEFAULT]
+    assert models(planned("gpt-4o", 4 * 200_001)) == ["gpt-4o"]
 
 
 @pytest.mark.parametrize(
-    ("characters", "models"),
+    ("characters", "expected"),
     [
         (0, [DEFAULT, LARGE, BALANCED]),
         (40_003, [DEFAULT, LARGE, BALANCED]),
@@ -129,32 +134,47 @@ def test_a_named_model_is_never_replaced_by_another() -> None:
         (800_003, [LARGE, BALANCED, DEFAULT]),
     ],
 )
-def test_auto_stands_on_the_whole_chain_each_model_once(characters: int, models: list[str]) -> None:
+def test_auto_stands_on_the_whole_chain_each_model_once(characters: int, expected: list[str]) -> None:
     """Four characters to a token, rounded down: 40,003 are 10,000 tokens and 800,003 are 200,000."""
-    candidates = plan(asking(AUTO, characters), POLICY)
-    assert [candidate.model for candidate in candidates] == models
-    assert [candidate.is_fallback for candidate in candidates] == [False, True, True]
+    found = planned(AUTO, characters)
+    assert models(found) == expected
+    assert [candidate.is_fallback for candidate in found.candidates] == [False, True, True]
+    assert found.requested == AUTO
+    assert found.route.name == expected[0]
 
 
 def test_every_candidate_says_why_it_stands_there() -> None:
-    first, second, third = plan(asking(AUTO), POLICY)
+    first, second, third = planned(AUTO).candidates
     assert first.reason == "auto: default model"
     assert second.reason == f"fallback of {DEFAULT}"
     assert third.reason == f"fallback of {LARGE}"
-    assert "10001" in plan(asking(AUTO, 40_004), POLICY)[0].reason
-    assert plan(asking("gpt-4o"), POLICY)[0].reason == "named by the request"
+    assert "10001" in planned(AUTO, 40_004).candidates[0].reason
 
 
 def test_auto_refuses_a_prompt_of_200_001_tokens() -> None:
     with pytest.raises(TokenLimitExceeded, match=r"^Token count 200001 exceeds limit 200000$"):
-        plan(asking(AUTO, 800_004), POLICY)
+        planned(AUTO, 800_004)
 
 
 def test_a_model_configured_twice_is_tried_once() -> None:
     policy = ModelPolicy(default_model="a", large_context_model="b", balanced_model="a")
-    assert [candidate.model for candidate in plan(asking(AUTO), policy)] == ["a", "b"]
+    assert models(planned(AUTO, policy=policy)) == ["a", "b"]
 
 
 def test_a_named_model_needs_no_reading_of_the_messages() -> None:
     request = ChatRequest(body=b"{}", model="gpt-4o", stream=False, messages=b"not JSON")
-    assert len(plan(request, POLICY)) == 1
+    assert len(plan(RequestShape(request), around(one_provider("OpenRouter"))).candidates) == 1
+
+
+def test_auto_passes_over_models_that_the_catalog_does_not_have() -> None:
+    found = plan(asking(AUTO), around(route("here", name=BALANCED)))
+    assert [candidate.public_model for candidate in found.candidates] == [BALANCED]
+    assert [(each.deployment, each.public_model, each.reason) for each in found.dropped] == [
+        (None, DEFAULT, "no such model"),
+        (None, LARGE, "no such model"),
+    ]
+
+
+def test_auto_with_none_of_its_models_in_the_catalog_is_not_found() -> None:
+    with pytest.raises(ModelNotFound, match="'auto'"):
+        plan(asking(AUTO), around(Catalog([route("here", name="another")])))

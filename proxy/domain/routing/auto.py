@@ -1,18 +1,13 @@
-"""Which model answers a request, and which ones stand behind it.
-
-A client that names a model gets that model or an error, never another one. The reserved name `auto` leaves the choice
-to the gateway, and with it the fallbacks.
-"""
+"""The reserved model `auto`: the gateway chooses, and may fall back."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from proxy.domain.chat import ChatRequest
+from proxy.domain.catalog import AUTO
 from proxy.domain.errors import AllProvidersFailed, TokenLimitExceeded
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +26,26 @@ class ModelPolicy:
         return (self.large_context_model, self.balanced_model, self.default_model)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One model to try, and why it stands at this place of the plan."""
+class Choice(NamedTuple):
+    """A model, and why it was chosen."""
 
     model: str
     reason: str
-    is_fallback: bool = False
 
 
-def select_model(requested: str, estimated_tokens: int, policy: ModelPolicy) -> Candidate:
+def select_model(requested: str, estimated_tokens: int, policy: ModelPolicy) -> Choice:
     """The model for a request.
 
     Raises:
         TokenLimitExceeded: `auto` was asked to choose for a prompt that no configured model takes.
     """
     if requested != AUTO:
-        return Candidate(requested, "named by the request")
+        return Choice(requested, "named by the request")
     if estimated_tokens > policy.max_prompt_tokens:
         raise TokenLimitExceeded(estimated_tokens, policy.max_prompt_tokens)
     if estimated_tokens > policy.large_context_threshold_tokens:
-        return Candidate(policy.large_context_model, f"auto: about {estimated_tokens} tokens need a large context")
-    return Candidate(policy.default_model, "auto: default model")
+        return Choice(policy.large_context_model, f"auto: about {estimated_tokens} tokens need a large context")
+    return Choice(policy.default_model, "auto: default model")
 
 
 def fallback_model(failed: str, attempted: Collection[str], policy: ModelPolicy) -> str:
@@ -70,19 +63,13 @@ def fallback_model(failed: str, attempted: Collection[str], policy: ModelPolicy)
     raise AllProvidersFailed([*attempted] if failed in attempted else [*attempted, failed])
 
 
-def plan(request: ChatRequest, policy: ModelPolicy) -> tuple[Candidate, ...]:
-    """The models to try for a request, best first.
-
-    Raises:
-        TokenLimitExceeded: see `select_model`.
-    """
-    if request.model != AUTO:
-        return (Candidate(request.model, "named by the request"),)
-    first = select_model(AUTO, request.estimated_input_tokens(), policy)
-    candidates = [first]
+def fallbacks_of_auto(chosen: str, policy: ModelPolicy) -> list[Choice]:
+    """What stands behind the model that `auto` chose, in order, each model once."""
+    attempted, choices = [chosen], list[Choice]()
     while True:
         try:
-            following = fallback_model(candidates[-1].model, [c.model for c in candidates], policy)
+            following = fallback_model(attempted[-1], attempted, policy)
         except AllProvidersFailed:
-            return tuple(candidates)
-        candidates.append(Candidate(following, f"fallback of {candidates[-1].model}", is_fallback=True))
+            return choices
+        choices.append(Choice(following, f"fallback of {attempted[-1]}"))
+        attempted.append(following)

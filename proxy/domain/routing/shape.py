@@ -1,0 +1,100 @@
+"""What routing reads of a request."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, Final
+
+from proxy.domain.catalog import Capability
+from proxy.domain.chat import ChatRequest
+from proxy.domain.json_bytes import look_into
+from proxy.domain.values import estimate_tokens
+
+_SESSION_MEMBERS = ("prompt_cache_key", "session_id", "user")
+_OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
+_PARTS: Final = {
+    "image_url": Capability.VISION,
+    "input_audio": Capability.AUDIO,
+    "file": Capability.FILES,
+}
+_NEEDY_WORDS = tuple(f'"{name}"'.encode() for name in _PARTS)
+
+
+class RequestShape:
+    """A request as routing sees it. Nothing of it is parsed before it is asked for, and then once.
+
+    `tags` are those that a deployment must have to be asked. Members of types that they should not have are as good
+    as absent: whoever answers may judge them.
+    """
+
+    def __init__(self, request: ChatRequest, tags: frozenset[str] = frozenset()) -> None:
+        self.model = request.model
+        self.tags = tags
+        self._request = request
+
+    @property
+    def most_input_tokens(self) -> int:
+        """No estimate of the prompt can be higher than this. Costs nothing: JSON is never shorter than its text."""
+        return estimate_tokens(len(self._request.messages))
+
+    @cached_property
+    def input_tokens(self) -> int:
+        """The prompt's estimated tokens. Parses the messages."""
+        return self._request.estimated_input_tokens()
+
+    @cached_property
+    def max_output_tokens(self) -> int | None:
+        """The limit that the request sets to its answer, None if it sets none."""
+        for name in _OUTPUT_MEMBERS:
+            limit = self._value(name)
+            if isinstance(limit, int | float) and math.isfinite(limit) and limit > 0:
+                return int(limit)
+        return None
+
+    @cached_property
+    def needs(self) -> frozenset[Capability]:
+        """What a deployment must be capable of. Parses the messages only if they may hold more than text."""
+        needs = self._needs_of_parts()
+        if self._holds("tools") or self._holds("functions"):
+            needs.add(Capability.TOOLS)
+        if self._wants_json_schema():
+            needs.add(Capability.JSON_SCHEMA)
+        return frozenset(needs)
+
+    @cached_property
+    def session(self) -> str | None:
+        """The key by which requests belong together: the first of prompt_cache_key, session_id and user."""
+        for name in _SESSION_MEMBERS:
+            key = self._value(name)
+            if isinstance(key, str) and key:
+                return key
+        return None
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """The models that the request itself names as fallbacks."""
+        names = self._value("models")
+        return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+
+    def _value(self, name: str) -> Any:
+        raw = self._request.member(name)
+        return None if raw is None else look_into(raw)
+
+    def _holds(self, name: str) -> bool:
+        """Whether that array is there and not empty."""
+        raw = (self._request.member(name) or b"").strip()
+        return raw.startswith(b"[") and not raw[1:].lstrip().startswith(b"]")
+
+    def _wants_json_schema(self) -> bool:
+        raw = self._request.member("response_format")
+        if raw is None or b'"json_schema"' not in raw:
+            return False
+        wanted = look_into(raw)
+        return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
+
+    def _needs_of_parts(self) -> set[Capability]:
+        if not any(word in self._request.messages for word in _NEEDY_WORDS):
+            return set()
+        kinds = self._request.content_part_types()
+        return {capability for kind, capability in _PARTS.items() if kind in kinds}
