@@ -215,7 +215,7 @@ class Catalog:
                     raise InvalidValue(f"Alias '{alias}' leads in a circle: {' -> '.join([*seen, name])}")
                 seen.append(name)
                 name = self.aliases[name]
-            if name not in self._exact and self._matcher.match(name) is None:
+            if self._find(name) is None:
                 raise InvalidValue(f"Alias '{alias}' leads to '{name}', which is no model of the catalog")
 
     def _check_fallbacks(self) -> None:

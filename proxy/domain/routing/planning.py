@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from proxy.domain.catalog import AUTO, Deployment, FallbackKind, ModelRoute
@@ -50,10 +50,10 @@ def plan(shape: RequestShape, around: Surroundings) -> Plan:
     if planning.route is None and shape.model != AUTO:
         raise ModelNotFound(shape.model)
     if planning.is_too_long():
-        planning.add_all(_configured(FallbackKind.CONTEXT_WINDOW, shape.model, first.model, around))
+        planning.add_all(_configured(FallbackKind.CONTEXT_WINDOW, shape.model, planning.route, around))
     planning.add_all(chosen_too)
-    planning.add_all(_Step(model, "in the request's models", is_listed=True) for model in shape.models)
-    planning.add_all(_configured(FallbackKind.GENERAL, shape.model, first.model, around))
+    planning.add_all([_Step(model, "in the request's models", is_listed=True) for model in shape.models])
+    planning.add_all(_configured(FallbackKind.GENERAL, shape.model, planning.route, around))
     return planning.finished()
 
 
@@ -67,7 +67,7 @@ def plan_after(
     planning = _Planning(shape, around)
     planning.route = before.route
     planning.seen = {(candidate.deployment.name, candidate.model) for candidate in attempted}
-    planning.add_all(_configured(failure, before.requested, before.route.name, around))
+    planning.add_all(_configured(failure, before.requested, before.route, around))
     return Plan(before.requested, before.route, tuple(planning.candidates), tuple(planning.dropped))
 
 
@@ -80,12 +80,10 @@ def _chosen(shape: RequestShape, around: Surroundings) -> list[_Step]:
     return [_Step(model, reason, is_fallback=False), *following]
 
 
-def _configured(kind: FallbackKind, requested: str, first: str, around: Surroundings) -> Iterator[_Step]:
+def _configured(kind: FallbackKind, requested: str, first: ModelRoute | None, around: Surroundings) -> list[_Step]:
     """The chain of the model asked for: by the name that was used, else by the catalog's own."""
-    route = around.catalog.resolve(first)
-    own = route.name if route is not None else first
-    for model in around.catalog.fallbacks_of(kind, requested, own):
-        yield _Step(model, f"{_KINDS[kind]} of {requested}")
+    chain = around.catalog.fallbacks_of(kind, requested, first.name if first else requested)
+    return [_Step(model, f"{_KINDS[kind]} of {requested}") for model in chain]
 
 
 def _joined(of_model: str, of_deployment: str) -> str:
@@ -113,7 +111,7 @@ class _Planning:
         """The deployments of one more model, behind what is there already."""
         route = self._around.catalog.resolve(step.model)
         if route is None:
-            self.dropped.append(Dropped(None, step.model, _NO_SUCH_MODEL))
+            self._unknown(step.model)
             return
         if self.route is None:
             self.route = route
@@ -122,6 +120,11 @@ class _Planning:
             return
         for deployment, reason in ordered(route, available, self._shape, self._around):
             self.candidates.append(Candidate(deployment, route.name, _joined(step.reason, reason), step.is_fallback))
+
+    def _unknown(self, model: str) -> None:
+        if ("", model) not in self.seen:
+            self.seen.add(("", model))
+            self.dropped.append(Dropped(None, model, _NO_SUCH_MODEL))
 
     def _admitted(self, deployment: Deployment, route: ModelRoute, step: _Step) -> Available | None:
         """The deployment and its state; None if it is dropped, or in the plan already."""

@@ -11,6 +11,7 @@ from proxy.domain.chat import ChatRequest
 from proxy.domain.json_bytes import look_into
 from proxy.domain.values import estimate_tokens
 
+MOST_LISTED_MODELS: Final = 10
 _SESSION_MEMBERS = ("prompt_cache_key", "session_id", "user")
 _OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
 _PARTS: Final = {
@@ -71,11 +72,13 @@ class RequestShape:
                 return key
         return None
 
-    @cached_property
+    @property
     def models(self) -> tuple[str, ...]:
-        """The models that the request itself names as fallbacks."""
+        """The models that the request itself names as fallbacks; no more than anyone would try."""
         names = self._value("models")
-        return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+        if not isinstance(names, list):
+            return ()
+        return tuple(name for name in names[:MOST_LISTED_MODELS] if isinstance(name, str))
 
     def _value(self, name: str) -> Any:
         raw = self._request.member(name)

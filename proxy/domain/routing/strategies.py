@@ -47,7 +47,7 @@ def ordered(
     if len(available) == 1:
         reason = ONLY if len(route.deployments) == 1 else _LAST_LEFT
         return [(available[0].deployment, reason)]
-    standings = [_last_if_weightless(standing) for standing in _STANDINGS[route.strategy](available, shape, around)]
+    standings = _STANDINGS[route.strategy](available, shape, around)
     session = shape.session if route.sticky else None
     if session is not None:
         return _for_session(standings, of_session(session))
@@ -55,33 +55,38 @@ def ordered(
     if route.strategy is Strategy.LATENCY:
         standings = _better_of_two(standings, draw)
     else:
-        standings = sorted(standings, key=lambda each: (each.rank, each.score, _arrival(each, draw)))
-    return [(each.deployment, each.reason) for each in standings]
-
-
-def _last_if_weightless(standing: Standing) -> Standing:
-    if standing.deployment.weight > 0:
-        return standing._replace(rank=(0, *standing.rank))
-    return standing._replace(rank=(1, *standing.rank), reason=_LAST_RESORT)
+        standings.sort(key=lambda each: (_rank(each), each.score, _arrival(each, draw)))
+    return [(each.deployment, _reason(each)) for each in standings]
 
 
 def _for_session(standings: list[Standing], draw: Draw) -> list[tuple[Deployment, str]]:
-    standings = sorted(standings, key=lambda each: (each.rank, _arrival(each, draw)))
-    home = standings[0]
-    rest = [(each.deployment, each.reason) for each in standings[1:]]
-    return [(home.deployment, f"this session's own; {home.reason}"), *rest]
+    standings.sort(key=lambda each: (_rank(each), _arrival(each, draw)))
+    home, *others = standings
+    return [
+        (home.deployment, f"this session's own; {_reason(home)}"),
+        *((each.deployment, _reason(each)) for each in others),
+    ]
 
 
 def _better_of_two(standings: list[Standing], draw: Draw) -> list[Standing]:
     """Two are drawn, the better one is next, the other goes back: a herd would only follow the best of all."""
     waiting, order = [*standings], list[Standing]()
     while waiting:
-        waiting.sort(key=lambda each: (each.rank, _arrival(each, draw)))
-        pair = [each for each in waiting[:2] if each.rank == waiting[0].rank]
+        waiting.sort(key=lambda each: (_rank(each), _arrival(each, draw)))
+        pair = [each for each in waiting[:2] if _rank(each) == _rank(waiting[0])]
         better = min(pair, key=lambda each: each.score)
         waiting.remove(better)
         order.append(better)
     return order
+
+
+def _rank(standing: Standing) -> tuple[bool, tuple[Decimal | int, ...]]:
+    """Those without weight come after all others."""
+    return standing.deployment.weight == 0, standing.rank
+
+
+def _reason(standing: Standing) -> str:
+    return standing.reason if standing.deployment.weight else _LAST_RESORT
 
 
 def _arrival(standing: Standing, draw: Draw) -> float:
