@@ -17,7 +17,7 @@ def answer_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:
         "x-gateway-attempts": str(exchange.attempts),
         "x-gateway-overhead-ms": f"{exchange.overhead_ms():.2f}",
     }
-    cost = exchange.cost(exchange.facts())
+    cost = exchange.cost()
     if cost is not None:
         headers["x-gateway-cost-usd"] = f"{cost.usd:f}"
     return headers

@@ -1,16 +1,24 @@
-"""Walking a plan: one candidate after the other until one answers."""
+"""Walking a plan: one candidate after the other, within one deadline and one budget of upstream calls."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from proxy.application.ports import LiveDeployment
+from proxy.application.upstream import UpstreamCall
 from proxy.domain.errors import (
     AllProvidersFailed,
     CircuitOpen,
     DeadlineExceeded,
+    DeploymentBusy,
     GatewayError,
+    InvalidUpstreamAnswer,
     TransientUpstreamError,
     UpstreamError,
     kind_of,
@@ -19,34 +27,204 @@ from proxy.domain.routing import Candidate
 
 _T = TypeVar("_T")
 _NOT_FOUND = 404
+_ABOUT_THE_PROVIDER = (401, 402, 403)  # its key, its credit, its rules: not those of another one
+_PASSED_ON = (UpstreamError, CircuitOpen, DeploymentBusy, DeadlineExceeded)
 _logger = logging.getLogger(__name__)
 
 
-async def first_answer(candidates: Sequence[Candidate], attempt: Callable[[Candidate], Awaitable[_T]]) -> _T:
-    """The result of the first candidate that answers.
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One candidate's turn, as far as it has come: a place at its deployment, and the calls that are made from it."""
 
-    A plan of one raises that candidate's own error. A client that hangs up ends the walk: cancellation is no failure.
+    candidate: Candidate
+    deployment: LiveDeployment
+    max_calls: int
+    is_hedge: bool = False  # made beside another one that is slow
+    takes_retry: bool = False  # from its provider's retry budget
+    call: UpstreamCall | None = None
+    queued_seconds: float = 0.0
+    seconds: float = 0.0
+    error: BaseException | None = None
 
-    Raises:
-        AllProvidersFailed: there were several candidates, and all failed.
-        GatewayError: a failure that another model would not mend.
+    @property
+    def calls(self) -> int:
+        """Upstream calls made so far."""
+        return self.call.attempts if self.call else 0
+
+
+@dataclass(frozen=True, slots=True)
+class WalkLimits:
+    """Bounds of a whole walk: its upstream calls together, and its deadline (of the gateway's clock).
+
+    `hedge_seconds` says after how long another candidate is asked as well; None: never.
     """
-    failures: list[GatewayError] = []
-    for candidate in candidates:
+
+    max_calls: int
+    deadline: float
+    hedge_seconds: Callable[[Candidate], float | None] = lambda _candidate: None
+
+
+async def nothing_to_close(_answer: object) -> None:
+    """For answers that hold nothing open."""
+
+
+class Walk(Generic[_T]):
+    """A request's way through its plan; `attempts` tells of it, in order, as far as it has come.
+
+    `perform` makes an attempt's call. Whoever is given a stream also has its place at the deployment, and leaves it
+    when the stream is closed; other answers' places are left here. `discard` closes an answer that came too late.
+
+    `after` gives the candidates to try next when an error asks for others than the plan has: a longer context window,
+    another content policy.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        deployment_of: Callable[[Candidate], LiveDeployment],
+        perform: Callable[[Attempt], Awaitable[_T]],
+        limits: WalkLimits,
+        *,
+        stream: bool,
+        discard: Callable[[_T], Awaitable[None]] = nothing_to_close,
+        after: Callable[[Candidate, UpstreamError], Sequence[Candidate]] = lambda _candidate, _error: (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.attempts: list[Attempt] = []
+        self._waiting = deque(candidates)
+        self._deployment_of = deployment_of
+        self._perform = perform
+        self._discard = discard
+        self._limits = limits
+        self._stream = stream
+        self._after = after
+        self._clock = clock
+
+    @property
+    def calls(self) -> int:
+        """Upstream calls made so far."""
+        return sum(attempt.calls for attempt in self.attempts)
+
+    async def first_answer(self) -> _T:
+        """What the first candidate that answers gives.
+
+        A client that hangs up ends the walk: cancellation is no failure.
+
+        Raises:
+            AllProvidersFailed: several candidates were asked, and all failed.
+            GatewayError: the failure of the only one, or one that no other candidate would mend.
+        """
+        while (attempt := self._next()) is not None:
+            hedge_seconds = self._limits.hedge_seconds(attempt.candidate) if self._waiting else None
+            try:
+                if hedge_seconds is None:
+                    return await self._take_turn(attempt)
+                return await self._race(attempt, hedge_seconds)
+            except _PASSED_ON as error:
+                others = self._others(attempt.candidate, error)
+                if others is None:
+                    raise
+                self._waiting = others
+                if others:
+                    facts = {"model": attempt.candidate.model, "deployment": attempt.deployment.name}
+                    _logger.warning("attempt failed, trying the next", extra={**facts, "reason": kind_of(error)})
+        failures = [attempt.error for attempt in self.attempts if isinstance(attempt.error, GatewayError)]
+        if len(failures) == 1:
+            raise failures[0]
+        raise AllProvidersFailed([attempt.candidate.model for attempt in self.attempts], failures)
+
+    def _next(self, *, is_hedge: bool = False) -> Attempt | None:
+        """The next candidate's attempt, if calls are left for it, and retries of its provider."""
+        while self._waiting and self.calls < self._limits.max_calls:
+            candidate = self._waiting.popleft()
+            deployment = self._deployment_of(candidate)
+            attempt = Attempt(candidate, deployment, 1 if is_hedge else self._share(candidate), is_hedge=is_hedge)
+            if self.attempts and (is_hedge or not deployment.seems_well):
+                attempt.takes_retry = deployment.take_retry()
+                if not attempt.takes_retry:
+                    _logger.warning("retry budget is used up", extra={"deployment": deployment.name})
+                    continue
+            self.attempts.append(attempt)
+            return attempt
+        return None
+
+    async def _take_turn(self, attempt: Attempt) -> _T:
+        began = self._clock()
         try:
-            return await attempt(candidate)
-        except (UpstreamError, CircuitOpen, DeadlineExceeded) as error:
-            failures.append(error)
-            if isinstance(error, DeadlineExceeded) and len(failures) > 1:
-                break
-            if len(candidates) == 1 or not _another_model_may_do(error):
-                raise
-            _logger.warning("model failed, trying the next", extra={"model": candidate.model, "reason": kind_of(error)})
-    raise AllProvidersFailed([candidate.model for candidate in candidates[: len(failures)]], failures)
+            await attempt.deployment.enter(self._limits.deadline - began)
+            attempt.queued_seconds = self._clock() - began
+            return await self._perform_in_place(attempt)
+        except BaseException as error:
+            attempt.error = error
+            raise
+        finally:
+            attempt.seconds = self._clock() - began
+            if attempt.takes_retry:
+                attempt.deployment.give_back_retry()
 
+    async def _perform_in_place(self, attempt: Attempt) -> _T:
+        deployment, began, is_kept = attempt.deployment, self._clock(), False
+        try:
+            answer = await self._perform(attempt)
+            is_kept = self._stream
+        except UpstreamError as error:
+            deployment.failed(error, self._clock() - began, attempt.candidate.model, stream=self._stream)
+            raise
+        finally:
+            if not is_kept:
+                deployment.leave()
+        deployment.answered(self._clock() - began, stream=self._stream)
+        return answer
 
-def _another_model_may_do(error: GatewayError) -> bool:
-    """Outages, and a model that the upstream no longer has."""
-    if isinstance(error, TransientUpstreamError | CircuitOpen):
-        return True
-    return isinstance(error, UpstreamError) and error.status == _NOT_FOUND
+    async def _race(self, first: Attempt, hedge_seconds: float) -> _T:
+        """The faster answer of two: the second candidate is asked when the first is slow. The loser is cancelled."""
+        racing = {asyncio.create_task(self._take_turn(first)): first}
+        try:
+            await asyncio.wait(racing, timeout=hedge_seconds)
+            slow = not next(iter(racing)).done()
+            if slow and (rival := self._next(is_hedge=True)) is not None:
+                racing[asyncio.create_task(self._take_turn(rival))] = rival
+            while True:
+                done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+                task = min(done, key=lambda one: one.exception() is not None)  # a winner, if there is one
+                if task.exception() is None or len(done) == len(racing):
+                    del racing[task]
+                    return task.result()
+                for loser in done:
+                    del racing[loser]
+        finally:
+            for task in racing:
+                task.cancel()
+            for ended in await asyncio.gather(*racing, return_exceptions=True):
+                if not isinstance(ended, BaseException):
+                    await self._discard(ended)
+
+    def _share(self, candidate: Candidate) -> int:
+        """How many of the calls that are left this candidate may have; more than one means that it is waited for.
+
+        One, if another deployment serves the same model: asking that one at once is better than waiting. Else one is
+        kept for each candidate that comes later.
+        """
+        left = self._limits.max_calls - self.calls
+        if not self._waiting:
+            return left
+        following = self._waiting[0]
+        is_same_model = following.public_model == candidate.public_model
+        if is_same_model and following.deployment.name != candidate.deployment.name:
+            return 1
+        return max(1, left - len(self._waiting))
+
+    def _others(self, candidate: Candidate, error: GatewayError) -> deque[Candidate] | None:
+        """Whom to ask after this failure; None when it would be in vain."""
+        if isinstance(error, DeadlineExceeded):
+            return deque()
+        if not isinstance(error, UpstreamError):
+            return self._waiting
+        if special := self._after(candidate, error):
+            return deque(special)
+        if isinstance(error, TransientUpstreamError) or error.status == _NOT_FOUND:
+            return self._waiting
+        if error.status in _ABOUT_THE_PROVIDER or isinstance(error, InvalidUpstreamAnswer):
+            elsewhere = deque(c for c in self._waiting if c.deployment.provider != candidate.deployment.provider)
+            return elsewhere or None
+        return None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import UUID, uuid4
 
-from proxy.application.ports import Ledger, PriceBook
-from proxy.application.unpriced import UnpricedModels
+from proxy.application.attempts import Attempt
+from proxy.application.booking import Accounting, Costs, Turn
+from proxy.application.ports import Ledger
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest, Usage
 from proxy.domain.errors import (
@@ -21,14 +22,24 @@ from proxy.domain.errors import (
     UpstreamError,
     kind_of,
 )
-from proxy.domain.pricing import price_for
-from proxy.domain.request_log import CostSource, RequestIntent, RequestLog, RequestStatus, UsageSource
-from proxy.domain.routing import Candidate
+from proxy.domain.request_log import RequestIntent, RequestLog, RequestStatus, UsageSource
+from proxy.domain.routing import Candidate, Plan
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 
 _UNREAD_MODEL = ModelName("unknown")
 _NO_PROVIDER = "none"
-_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hedge:
+    """Two calls of which one is in vain; `id` is that one's row."""
+
+    id: UUID
+    first: Turn
+    rival: Turn
+
+    def loser(self, final: Turn | None) -> Turn:
+        return self.first if final is self.rival else self.rival
 
 
 class Exchange:
@@ -41,9 +52,7 @@ class Exchange:
     def __init__(
         self,
         ledger: Ledger,
-        prices: PriceBook,
-        unpriced: UnpricedModels,
-        provider_name: str,
+        accounting: Accounting,
         request_id: str,
         client_is_gone: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -52,17 +61,18 @@ class Exchange:
         self.started = time.perf_counter()
         self.started_at = datetime.now(UTC)
         self._ledger = ledger
-        self._prices = prices
-        self._unpriced = unpriced
-        self._provider_name = provider_name
+        self._accounting = accounting
         self._client_is_gone = client_is_gone
         self._request: ChatRequest | None = None
-        self._candidate: Candidate | None = None
-        self._calls: list[UpstreamCall] = []
+        self._turns: list[Turn] = []
+        self._answering: Turn | None = None
+        self._hedges: list[_Hedge] = []
         self._status: RequestStatus | None = None
         self._http_status: int | None = None
         self._error_type: str | None = None
         self._first_byte_ms: int | None = None
+        self.plan: Plan | None = None
+        self.walked: Sequence[Attempt] = ()
         self.booked: RequestLog | None = None
         self.blamed: set[str] = set()  # deployments whose breakers count this request as a failure already
 
@@ -86,17 +96,44 @@ class Exchange:
         """The request was read and understood."""
         self._request = request
 
+    def planned(self, plan: Plan) -> None:
+        """It is decided whom to ask."""
+        self.plan = plan
+
+    def walking(self, attempts: Sequence[Attempt]) -> None:
+        """The plan is being walked; the list grows."""
+        self.walked = attempts
+
     def calling(self, candidate: Candidate, call: UpstreamCall) -> None:
         """A deployment is about to be called."""
-        self._candidate = candidate
-        self._calls.append(call)
-        if len(self._calls) == 1:
-            self._ledger.begin(self._intent(candidate))
-        call.on_generation = self._generates
+        turn = Turn(candidate, call)
+        if not self._turns:
+            self._ledger.begin(self._intent(self.id, turn))
+        self._turns.append(turn)
+        call.on_generation = self._noting_generations(self.id)
 
-    def _generates(self, generation_id: str) -> None:
-        if self.booked is None:
-            self._ledger.generating(self.id, generation_id)
+    def hedging(self, candidate: Candidate, call: UpstreamCall) -> None:
+        """Another deployment is about to be called while the last one still runs: whichever loses costs money, too.
+
+        Raises LedgerFull when its row could not be promised; then it must not be called.
+        """
+        self._ledger.admit()
+        hedge = _Hedge(uuid4(), self._turns[-1], Turn(candidate, call))
+        self._ledger.begin(self._intent(hedge.id, hedge.rival))
+        self._hedges.append(hedge)
+        self._turns.append(hedge.rival)
+        call.on_generation = self._noting_generations(hedge.id)
+
+    def answered_by(self, call: UpstreamCall) -> None:
+        """This call's answer is the one that the client gets."""
+        self._answering = next(turn for turn in self._turns if turn.call is call)
+
+    def _noting_generations(self, row_id: UUID) -> Callable[[str], None]:
+        def note(generation_id: str) -> None:
+            if self.booked is None:
+                self._ledger.generating(row_id, generation_id)
+
+        return note
 
     def answering(self, http_status: int) -> None:
         """The first byte of the answer is about to go to the client."""
@@ -133,108 +170,121 @@ class Exchange:
     @property
     def attempts(self) -> int:
         """Upstream calls made so far, over all candidates."""
-        return sum(call.attempts for call in self._calls)
+        return sum(turn.call.attempts for turn in self._turns)
 
     def overhead_ms(self) -> float:
         """Time since the start that was not spent waiting for an upstream or between retries."""
-        waited = sum(call.upstream_seconds for call in self._calls)
+        waited = sum(turn.call.upstream_seconds for turn in self._turns)
         return max(0.0, (time.perf_counter() - self.started - waited) * 1000)
 
     def facts(self) -> AnswerFacts:
         """What the answer says of itself, as far as it has come."""
-        return self._calls[-1].answer.facts() if self._calls else NO_FACTS
+        return self._final.facts() if self._final else NO_FACTS
 
-    def cost(self, facts: AnswerFacts) -> CostAmount | None:
-        """What this answer cost: as billed, else computed from the price table, else not known."""
-        usage = facts.usage
-        if usage is None:
-            return None
-        return usage.cost if usage.cost is not None else self._computed(usage, facts.model)
+    def cost(self) -> CostAmount | None:
+        """What this answer cost: as billed, else computed from a price, else not known."""
+        usage = self.facts().usage
+        return self._accounting.cost(self._final, usage) if self._final and usage else None
 
-    def _computed(self, usage: Usage, served: str | None) -> CostAmount | None:
-        if self._candidate is None:
-            return None
-        try:
-            price = price_for(self._prices.current(), self._candidate.model, served)
-            return price.cost_of(usage) if price else None
-        except Exception:  # a defect of the accounting must not cost the client its answer
-            _logger.exception("cost not computed", extra={"request_id": self.request_id})
-            return None
+    @property
+    def _final(self) -> Turn | None:
+        """The turn whose answer the client gets, or that failed last."""
+        return self._answering or (self._turns[-1] if self._turns else None)
 
     # The row.
 
     def settle(self) -> None:
-        """Book the request, once."""
+        """Book the request, once; and each call that lost against another one, for it is billed like any other."""
         if self.booked is None:
             self.booked = self._row()
             self._ledger.settle(self.booked)
+            for hedge in self._hedges:
+                self._ledger.settle(self._row_of_loser(hedge))
 
     async def durable(self) -> None:
         """Return when what is booked is as safe as the operator has asked for."""
         await self._ledger.durable()
 
-    def _intent(self, candidate: Candidate) -> RequestIntent:
+    def _intent(self, row_id: UUID, turn: Turn) -> RequestIntent:
         request = self._request
         return RequestIntent(
-            id=self.id,
+            id=row_id,
             timestamp=self.started_at,
             request_id=self.request_id,
             requested_model=request.model if request else None,
-            model=candidate.model,
-            provider_name=self._provider_name,
+            model=turn.candidate.model,
+            provider_name=turn.candidate.deployment.provider,
             stream=request.stream if request else False,
         )
 
     def _row(self) -> RequestLog:
-        request, candidate, facts = self._request, self._candidate, self.facts()
+        facts, final = self.facts(), self._final
         if facts.error_message is not None:  # told in the middle of a stream that went on to its end
             self._end(RequestStatus.STREAM_BROKEN, "error_in_stream")
-        usage, source = self._usage(facts)
-        requested = request.model if request else None
-        model = candidate.model if candidate else requested
-        reported = usage.cost if usage else None
-        estimated = self._computed(usage, facts.model) if usage else None
-        if usage and reported is None and estimated is None:
-            self._unpriced.note(facts.model or model or _UNREAD_MODEL.value)
-        return RequestLog(
-            id=self.id,
-            request_id=self.request_id,
-            timestamp=self.started_at,
-            requested_model=requested,
-            model=ModelName(model) if model else _UNREAD_MODEL,
-            provider_name=self._provider_name if candidate else _NO_PROVIDER,
-            status=self._status or RequestStatus.SUCCESS,
+        status = self._status or RequestStatus.SUCCESS
+        losers = [hedge.loser(final) for hedge in self._hedges]
+        turns = [turn for turn in self._turns if turn not in losers]
+        return self._row_of(
+            final,
+            self.id,
+            status,
+            was_generated=self._first_byte_ms is not None and status is not RequestStatus.UPSTREAM_ERROR,
+            may_be_billed=any(turn.call.may_have_generated for turn in turns),
+            attempts=sum(turn.call.attempts for turn in turns),
             http_status=self._http_status,
             error_type=self._error_type,
+            response_time_ms=self.elapsed_ms(),
+            time_to_first_byte_ms=self._first_byte_ms,
+        )
+
+    def _row_of_loser(self, hedge: _Hedge) -> RequestLog:
+        loser = hedge.loser(self._final)
+        may_be_billed = loser.call.may_have_generated
+        return self._row_of(
+            loser,
+            hedge.id,
+            RequestStatus.HEDGED,
+            was_generated=may_be_billed,
+            may_be_billed=may_be_billed,
+            attempts=loser.call.attempts,
+            response_time_ms=self.elapsed_ms(),
+        )
+
+    def _row_of(
+        self,
+        turn: Turn | None,
+        row_id: UUID,
+        status: RequestStatus,
+        *,
+        was_generated: bool,
+        may_be_billed: bool,
+        **more: Any,
+    ) -> RequestLog:
+        request = self._request
+        model = turn.candidate.model if turn else request.model if request else None
+        usage: Usage | None = None
+        usage_source, costs = UsageSource.NONE, Costs()
+        if turn is not None and request is not None:
+            usage, usage_source = turn.usage(request, was_generated=was_generated)
+            costs = self._accounting.costs(turn, usage, may_be_billed=may_be_billed)
+        return RequestLog(
+            id=row_id,
+            request_id=self.request_id,
+            timestamp=self.started_at,
+            requested_model=request.model if request else None,
+            model=ModelName(model) if model else _UNREAD_MODEL,
+            provider_name=turn.candidate.deployment.provider if turn else _NO_PROVIDER,
+            status=status,
             stream=request.stream if request else False,
-            attempts=self.attempts,
-            was_fallback=candidate.is_fallback if candidate else False,
+            was_fallback=turn.candidate.is_fallback if turn else False,
             input_tokens=TokenCount(usage.input_tokens if usage else 0),
             output_tokens=TokenCount(usage.output_tokens if usage else 0),
             cached_tokens=usage.cached_tokens if usage else None,
             reasoning_tokens=usage.reasoning_tokens if usage else None,
-            usage_source=source,
-            estimated_cost=estimated,
-            reported_cost=reported,
-            cost_source=self._cost_source(reported, estimated),
-            response_time_ms=self.elapsed_ms(),
-            time_to_first_byte_ms=self._first_byte_ms,
-            generation_id=facts.generation_id or (self._calls[-1].generation_id if self._calls else None),
+            usage_source=usage_source,
+            estimated_cost=costs.estimated,
+            reported_cost=costs.reported,
+            cost_source=costs.source,
+            generation_id=turn.generation_id() if turn else None,
+            **more,
         )
-
-    def _usage(self, facts: AnswerFacts) -> tuple[Usage | None, UsageSource]:
-        """The usage as reported, else a marked estimate if something was generated, else nothing."""
-        if facts.usage is not None:
-            return facts.usage, UsageSource.REPORTED
-        generated = self._first_byte_ms is not None and self._request is not None and bool(self._calls)
-        if not generated or self._status is RequestStatus.UPSTREAM_ERROR or self._request is None:
-            return None, UsageSource.NONE
-        output_tokens = self._calls[-1].answer.estimated_output_tokens()
-        return Usage(self._request.estimated_input_tokens(), output_tokens, estimated=True), UsageSource.ESTIMATED
-
-    def _cost_source(self, reported: CostAmount | None, estimated: CostAmount | None) -> CostSource:
-        if reported is not None:
-            return CostSource.REPORTED
-        if estimated is not None:
-            return CostSource.COMPUTED
-        return CostSource.UNKNOWN if any(call.may_have_generated for call in self._calls) else CostSource.NONE

@@ -1,28 +1,31 @@
-"""Serving one chat completion: admit, plan, attempt, settle."""
+"""Serving one chat completion: admit, plan, walk the plan, settle."""
 
 from __future__ import annotations
 
 import json
+import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from semantic_kernel import Kernel
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 from semantic_kernel.contents import StreamingChatMessageContent
 
-from proxy.application.attempts import first_answer
+from proxy.application.attempts import Attempt, Walk, WalkLimits, nothing_to_close
+from proxy.application.booking import Accounting
 from proxy.application.exchange import Exchange
-from proxy.application.ports import Ledger, PriceBook
+from proxy.application.ports import Ledger, LiveDeployment
 from proxy.application.raw_call import LazyHistory, RawSettings
-from proxy.application.unpriced import UnpricedModels
+from proxy.application.runtime import Runtime, RuntimeSource
 from proxy.application.upstream import IS_LAST, Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
+from proxy.domain.errors import UpstreamError
 from proxy.domain.json_bytes import replace_member
-from proxy.domain.routing import Candidate, RequestShape, Surroundings, plan
+from proxy.domain.routing import Candidate, Plan, RequestShape, Surroundings, failure_kind, plan, plan_after
 
 _Chunks = AsyncGenerator[list[StreamingChatMessageContent], Any]
+_Answer = TypeVar("_Answer")
 
 
 class AnswerStream:
@@ -36,13 +39,13 @@ class AnswerStream:
         answer: Answer,
         opening: StreamingChatMessageContent,
         chunks: _Chunks,
-        call: UpstreamCall,
+        attempt: Attempt,
         exchange: Exchange,
     ) -> None:
         self.answer = answer
         self._opening: StreamingChatMessageContent | None = opening
         self._chunks = chunks
-        self._call = call
+        self._attempt: Attempt | None = attempt
         self._exchange = exchange
 
     def __aiter__(self) -> Self:
@@ -59,100 +62,173 @@ class AnswerStream:
         return chunk
 
     async def aclose(self) -> None:
-        """Ends the upstream call, if it still runs."""
-        self._call.hang_up()
+        """Ends the upstream call, if it still runs, and leaves its place at the deployment."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        attempt.deployment.leave()
+        if attempt.call is not None:
+            attempt.call.hang_up()
         await self._chunks.aclose()
 
 
 @dataclass(frozen=True, slots=True)
 class KernelOrchestrator:
-    """Runs requests through the kernel's chat completion service. One for the whole process; keeps no request's state.
+    """Runs requests through the kernel's chat completion services; one for the whole process, without state of any."""
 
-    `request_timeout_seconds` bounds everything up to the first byte of an answer: all attempts, waits and fallbacks.
-    """
-
-    kernel: Kernel
-    service_id: str
-    provider_name: str
-    surroundings: Surroundings
+    runtime: RuntimeSource
     ledger: Ledger
-    prices: PriceBook
-    unpriced: UnpricedModels
-    request_timeout_seconds: float
+    accounting: Accounting
     clock: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
 
     def exchange(self, request_id: str, client_is_gone: Callable[[], bool]) -> Exchange:
         """The books of one request. Entering it raises LedgerFull when its row could not be promised."""
-        return Exchange(self.ledger, self.prices, self.unpriced, self.provider_name, request_id, client_is_gone)
+        return Exchange(self.ledger, self.accounting, request_id, client_is_gone)
 
     async def complete(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> Answer:
         """The whole answer of the first candidate that gives one.
 
         Raises:
-            TokenLimitExceeded, UpstreamError, CircuitOpen, AllProvidersFailed
+            what planning raises (proxy.domain.routing.plan), UpstreamError, NotServing, AllProvidersFailed
         """
-        deadline = self.clock() + self.request_timeout_seconds
-
-        async def attempt(candidate: Candidate) -> Answer:
-            call = self._call(exchange, request, candidate, headers, deadline)
-            await exchange.durable()
-            contents = await self._service.get_chat_message_contents(
-                LazyHistory.reading(request.messages), RawSettings.carrying(call, request)
-            )
-            return self._answer(call, contents[0].inner_content, contents[0].metadata)
-
-        return await first_answer(self._candidates(request), attempt)
+        return await _Run(self, exchange, request, headers).complete()
 
     async def stream(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> AnswerStream:
         """The answer of the first candidate that begins one; errors before that are raised as in `complete`."""
-        deadline = self.clock() + self.request_timeout_seconds
+        return await _Run(self, exchange, request, headers).stream()
 
-        async def attempt(candidate: Candidate) -> AnswerStream:
-            call = self._call(exchange, request, candidate, headers, deadline)
-            await exchange.durable()
-            chunks = self._service.get_streaming_chat_message_contents(
-                LazyHistory.reading(request.messages), RawSettings.carrying(call, request)
+    def plan(self, request: ChatRequest) -> Plan:
+        """What would be tried for a request now, without trying it. Raises as planning does."""
+        runtime = self.runtime.current()
+        return plan(RequestShape(request), self.surroundings(runtime, stream=request.stream))
+
+    def surroundings(self, runtime: Runtime, *, stream: bool) -> Surroundings:
+        """What plans depend on at this moment."""
+        return Surroundings(
+            catalog=runtime.catalog,
+            policy=runtime.policy,
+            states=lambda deployment: runtime.state_of(deployment, stream=stream),
+            prices=self.accounting.prices.current,
+            random=self.random,
+        )
+
+
+class _Run:
+    """One request under way: its plan, and the calls that are made for it."""
+
+    def __init__(
+        self, orchestrator: KernelOrchestrator, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._exchange = exchange
+        self._request = request
+        self._headers = headers
+        self._runtime = orchestrator.runtime.current()
+        self._deadline = orchestrator.clock() + self._runtime.request_timeout_seconds
+        self._shape = RequestShape(request)
+        self._surroundings = orchestrator.surroundings(self._runtime, stream=request.stream)
+        self._plan = plan(self._shape, self._surroundings)
+        exchange.planned(self._plan)
+
+    async def complete(self) -> Answer:
+        async def perform(attempt: Attempt) -> Answer:
+            call = await self._begin(attempt)
+            contents = await self._service(attempt).get_chat_message_contents(
+                LazyHistory.reading(self._request.messages), RawSettings.carrying(call, self._request)
+            )
+            return self._answer(attempt, contents[0].inner_content, contents[0].metadata)
+
+        return await self._walk(perform)
+
+    async def stream(self) -> AnswerStream:
+        async def perform(attempt: Attempt) -> AnswerStream:
+            call = await self._begin(attempt)
+            chunks = self._service(attempt).get_streaming_chat_message_contents(
+                LazyHistory.reading(self._request.messages), RawSettings.carrying(call, self._request)
             )
             opening = (await anext(chunks))[0]
-            return AnswerStream(self._answer(call, None, opening.metadata), opening, chunks, call, exchange)
+            answer = self._answer(attempt, None, opening.metadata)
+            return AnswerStream(answer, opening, chunks, attempt, self._exchange)
 
-        return await first_answer(self._candidates(request), attempt)
+        return await self._walk(perform, AnswerStream.aclose)
 
-    def _candidates(self, request: ChatRequest) -> Sequence[Candidate]:
-        return plan(RequestShape(request), self.surroundings).candidates
-
-    @property
-    def _service(self) -> ChatCompletionClientBase:
-        return self.kernel.get_service(self.service_id, type=ChatCompletionClientBase)
-
-    def _call(
+    async def _walk(
         self,
-        exchange: Exchange,
-        request: ChatRequest,
-        candidate: Candidate,
-        headers: Mapping[str, str],
-        deadline: float,
-    ) -> UpstreamCall:
+        perform: Callable[[Attempt], Awaitable[_Answer]],
+        discard: Callable[[_Answer], Awaitable[None]] = nothing_to_close,
+    ) -> _Answer:
+        deployments = self._runtime.deployments
+        walk = Walk(
+            self._plan.candidates,
+            lambda candidate: deployments[candidate.deployment.name],
+            perform,
+            WalkLimits(self._runtime.max_attempts, self._deadline, self._hedge_seconds(deployments)),
+            stream=self._request.stream,
+            discard=discard,
+            after=self._after,
+            clock=self._orchestrator.clock,
+        )
+        self._exchange.walking(walk.attempts)
+        self._runtime.uses.count += 1
+        try:
+            return await walk.first_answer()
+        finally:
+            self._runtime.uses.count -= 1
+
+    def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:
+        after = self._plan.route.hedge_after
+        if after != "p95":
+            return lambda _candidate: after
+        return lambda candidate: deployments[candidate.deployment.name].p95_seconds(stream=self._request.stream)
+
+    def _after(self, candidate: Candidate, error: UpstreamError) -> Sequence[Candidate]:
+        """Models for what this one's deployments refuse: a prompt too long for them, or its content."""
+        kind = failure_kind(error)
+        if kind is None or candidate.is_fallback:
+            return ()
+        attempted = [attempt.candidate for attempt in self._exchange.walked]
+        return plan_after(kind, self._plan, attempted, self._shape, self._surroundings).candidates
+
+    async def _begin(self, attempt: Attempt) -> UpstreamCall:
+        """The call to make, noted in the books."""
+        request, candidate = self._request, attempt.candidate
         body = request.body
         if candidate.model != request.model:
             body = replace_member(body, "model", json.dumps(candidate.model).encode())
         call = UpstreamCall(
             body=body,
             model=candidate.model,
-            deadline=deadline,
-            headers=headers,
-            request_id=exchange.request_id,
-            blamed=exchange.blamed,
+            deadline=self._deadline,
+            headers=self._headers,
+            request_id=self._exchange.request_id,
+            blamed=self._exchange.blamed,
+            max_attempts=attempt.max_calls,
         )
-        exchange.calling(candidate, call)
+        if attempt.is_hedge:
+            self._exchange.hedging(candidate, call)
+        else:
+            self._exchange.calling(candidate, call)
+        attempt.call = call
+        await self._exchange.durable()
         return call
 
-    def _answer(self, call: UpstreamCall, body: bytes | None, metadata: Mapping[str, Any]) -> Answer:
+    def _service(self, attempt: Attempt) -> ChatCompletionClientBase:
+        """The kernel's own `get_service` goes through all services at each call."""
+        service = self._runtime.kernel.services[attempt.deployment.name]
+        if not isinstance(service, ChatCompletionClientBase):
+            raise TypeError(f"the kernel's service '{attempt.deployment.name}' completes no chats")
+        return service
+
+    def _answer(self, attempt: Attempt, body: bytes | None, metadata: Mapping[str, Any]) -> Answer:
+        candidate = attempt.candidate
+        if attempt.call is not None:
+            self._exchange.answered_by(attempt.call)
         return Answer(
             body=body or b"",
             content_type=metadata["content_type"],
             headers=metadata["headers"],
-            model=metadata["model"] or call.model,
-            provider=self.provider_name,
-            attempts=call.attempts,
+            model=metadata["model"] or candidate.model,
+            provider=candidate.deployment.provider,
+            attempts=attempt.calls,
         )

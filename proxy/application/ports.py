@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from proxy.domain.errors import UpstreamError
 from proxy.domain.pricing import ModelPricing, PriceChanges
 from proxy.domain.request_log import RequestIntent, RequestLog
+from proxy.domain.routing import DeploymentState
 from proxy.domain.usage_report import UsageQuery, UsageReport
 from proxy.domain.values import CostAmount
 
@@ -86,6 +88,52 @@ class Ledger(Protocol):
         ...
 
 
+class LiveDeployment(Protocol):
+    """One deployment as it lives: its chat completion service in the kernel, its limits, and what is known of it."""
+
+    @property
+    def name(self) -> str:
+        """Also the id of its service."""
+        ...
+
+    @property
+    def seems_well(self) -> bool:
+        """Whether its last call went well, or there was none."""
+        ...
+
+    def state(self, model: str, *, stream: bool) -> DeploymentState:
+        """What planning reads."""
+        ...
+
+    async def enter(self, most_seconds: float) -> None:
+        """Take a place for a call, to be given back by `leave`. Raises DeploymentBusy."""
+        ...
+
+    def leave(self) -> None: ...
+
+    def answered(self, seconds: float, *, stream: bool) -> None:
+        """A call was answered: the first byte of a stream, or the whole of another answer, came after that long."""
+        ...
+
+    def failed(self, error: UpstreamError, seconds: float, model: str, *, stream: bool) -> None:
+        """A call failed in the end."""
+        ...
+
+    def used(self, tokens: int) -> None:
+        """Towards its limit of tokens per minute."""
+        ...
+
+    def take_retry(self) -> bool:
+        """Whether the provider's retry budget allows one more; if so it is ended by `give_back_retry`."""
+        ...
+
+    def give_back_retry(self) -> None: ...
+
+    def p95_seconds(self, *, stream: bool) -> float | None:
+        """95th percentile of the times to first byte; None while there are too few."""
+        ...
+
+
 class ModelCatalog(Protocol):
     """The models that the gateway serves, in OpenAI's shape with the upstream's extra members kept."""
 
@@ -109,6 +157,7 @@ class HealthReport:
     ledger: Mapping[str, Any] = field(default_factory=dict)
     unpriced_requests: int = 0
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class HealthSource(Protocol):

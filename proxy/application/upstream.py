@@ -54,6 +54,7 @@ class UpstreamCall:
     request_id: str = ""
     whole_events: bool = False  # a stream's events are never handed on in parts, however long
     blamed: set[str] = field(default_factory=set)  # deployments whose breakers count this request as a failure already
+    max_attempts: int | None = None  # what is left for this call of the request's attempts; None: as many as it likes
     on_generation: Callable[[str], None] = _nobody_to_tell  # told the generation's id as soon as it is known
 
     attempts: int = 0

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from proxy.application.ports import PriceHistory
 from proxy.bootstrap.storage import migrated_database
 from proxy.domain.pricing import PriceChanges
-from proxy.infrastructure.health import ProviderEndpoint
+from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.price_sync import PriceListUnavailable, PriceSync

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from proxy.application.reconcile import Pace, Reconciliation, Search
 from proxy.bootstrap.storage import migrated_database
 from proxy.domain.reconciliation import ReconcileReport
-from proxy.infrastructure.health import ProviderEndpoint
+from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 from proxy.infrastructure.reconcile import OpenRouterBills

@@ -16,6 +16,7 @@ GatewayError
 ├── NotServing                   the gateway itself cannot take the request now
 │   ├── LedgerFull               a row could not be promised, so nothing is sent upstream
 │   ├── CircuitOpen              the upstream failed too often; it is left alone for a while
+│   ├── DeploymentBusy           it has as many calls as it may have, and enough wait already
 │   └── NoDeploymentAvailable    no deployment of the model may be asked now
 ├── DeadlineExceeded             the request's time was up before an upstream could be asked
 ├── AllProvidersFailed           every candidate of a plan with fallbacks failed
@@ -147,6 +148,14 @@ class CircuitOpen(NotServing):
         self.deployment = deployment
 
 
+class DeploymentBusy(NotServing):
+    """A deployment has as many calls as it may have at a time, and no place became free."""
+
+    def __init__(self, deployment: str, reason: str, retry_after_seconds: float) -> None:
+        super().__init__(f"Provider '{deployment}' is busy: {reason}.", retry_after_seconds)
+        self.deployment = deployment
+
+
 class NoDeploymentAvailable(NotServing):
     """No deployment may be asked now. `reasons` says for each why; one of them may be asked again after the wait."""
 
@@ -185,6 +194,23 @@ class UpstreamError(GatewayError):
         super().__init__(self.message)
         self.retries_exhausted = False
 
+    @property
+    def is_context_window(self) -> bool:
+        """The prompt is too long for the model."""
+        return not _CONTEXT_WINDOW.isdisjoint(self._words())
+
+    @property
+    def is_content_policy(self) -> bool:
+        """The provider refuses what the prompt is about."""
+        return not _CONTENT_POLICY.isdisjoint(self._words())
+
+    def _words(self) -> set[str]:
+        """What the upstream calls its error, in the places where OpenAI and OpenRouter say so."""
+        metadata = self.details.get("metadata")
+        places = [self.details.get("code"), self.details.get("type")]
+        places.append(metadata.get("error_type") if isinstance(metadata, Mapping) else None)
+        return {word for word in places if isinstance(word, str)}
+
 
 class TransientUpstreamError(UpstreamError):
     """429, any 5xx, a time-out or a lost connection: another attempt may succeed."""
@@ -218,6 +244,8 @@ def kind_of(error: GatewayError) -> str:
     return getattr(error, "kind", None) or getattr(error, "code", None) or type(error).__name__
 
 
+_CONTEXT_WINDOW = frozenset({"context_length_exceeded"})
+_CONTENT_POLICY = frozenset({"content_filter", "content_policy_violation"})
 _FIRST_SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 

@@ -21,6 +21,7 @@ class RequestStatus(StrEnum):
     CLIENT_DISCONNECTED = "client_disconnected"
     INTERRUPTED = "interrupted"  # the gateway itself stopped
     GATEWAY_ERROR = "gateway_error"  # our own defect
+    HEDGED = "hedged"  # no request, but a call that was made beside a slower or faster one and was not needed
 
 
 class CostSource(StrEnum):

@@ -19,7 +19,11 @@ from typing import Final
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.request_log import RequestStatus
 
-ERROR_STATUSES: Final = frozenset(RequestStatus) - {RequestStatus.SUCCESS, RequestStatus.CLIENT_DISCONNECTED}
+ERROR_STATUSES: Final = frozenset(RequestStatus) - {
+    RequestStatus.SUCCESS,
+    RequestStatus.CLIENT_DISCONNECTED,
+    RequestStatus.HEDGED,
+}
 _LONGEST_MS = 2**31 - 1
 _PICODOLLARS_EXPONENT = -12
 

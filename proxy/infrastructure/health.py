@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
@@ -15,11 +14,12 @@ from circuitbreaker import STATE_OPEN
 
 from proxy.application.ports import HealthReport, ProviderHealthChecker
 from proxy.application.unpriced import UnpricedModels
+from proxy.infrastructure.deployments.fleet import Fleet
+from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.ledger.ledger import SpoolLedger
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
-from proxy.infrastructure.resilience import Breaker
 
 _logger = logging.getLogger(__name__)
 _CHECK_TIMEOUT_SECONDS = 5.0
@@ -28,21 +28,13 @@ _DATABASE_INTERVAL_SECONDS = 5.0
 _OK, _FIRST_NOT_OK = 200, 300
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderEndpoint:
-    """Where a provider is asked whether it is there: `GET models` under its base URL, which costs nothing."""
-
-    base_url: str
-    headers: Mapping[str, str]
-
-
 class HttpHealthChecker:
     """ProviderHealthChecker by HTTP."""
 
     def __init__(
         self,
         session: ClientSession,
-        providers: Mapping[str, ProviderEndpoint],
+        providers: Callable[[], Mapping[str, ProviderEndpoint]],
         timeout_seconds: float = _CHECK_TIMEOUT_SECONDS,
     ) -> None:
         self._session = session
@@ -50,7 +42,9 @@ class HttpHealthChecker:
         self._timeout = ClientTimeout(total=timeout_seconds)
 
     async def is_healthy(self, provider: str) -> bool:
-        endpoint = self._providers[provider]
+        return await self._answers(provider, self._providers()[provider])
+
+    async def _answers(self, provider: str, endpoint: ProviderEndpoint) -> bool:
         url = endpoint.base_url.rstrip("/") + "/models"
         try:
             async with self._session.get(
@@ -65,8 +59,9 @@ class HttpHealthChecker:
         return healthy
 
     async def check_all_providers(self) -> Mapping[str, bool]:
-        results = await asyncio.gather(*(self.is_healthy(provider) for provider in self._providers))
-        return dict(zip(self._providers, results, strict=True))
+        endpoints = self._providers()
+        results = await asyncio.gather(*(self._answers(name, endpoint) for name, endpoint in endpoints.items()))
+        return dict(zip(endpoints, results, strict=True))
 
 
 class HealthMonitor:
@@ -77,13 +72,13 @@ class HealthMonitor:
         database: Database,
         ledger: SpoolLedger,
         checker: ProviderHealthChecker,
-        breakers: Mapping[str, Breaker],
+        fleet: Fleet,
         unpriced: UnpricedModels,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._checker = checker
-        self._breakers = breakers
+        self._fleet = fleet
         self._unpriced = unpriced
         self._provider_results: Mapping[str, bool] = {}
         self._providers_checked_at: datetime | None = None
@@ -95,16 +90,19 @@ class HealthMonitor:
         self._stopping = True
 
     def report(self) -> HealthReport:
-        open_breakers = [name for name, breaker in self._breakers.items() if breaker.state == STATE_OPEN]
+        deployments = self._fleet.deployments()
+        open_breakers = [name for name, live in deployments.items() if live.breaker.state == STATE_OPEN]
         reasons = ["the gateway is shutting down"] if self._stopping else []
         refusal = self._ledger.refusal()
         if refusal is not None:
             reasons.append(f"the ledger is full: {refusal}")
-        if self._breakers and len(open_breakers) == len(self._breakers):
-            reasons.append(f"the circuit breaker of every provider is open: {', '.join(open_breakers)}")
         degraded = [f"provider {name} did not answer" for name, ok in self._provider_results.items() if not ok]
         if self._database_error or not self._ledger.can_book():
             degraded.append(f"the database does not take rows ({self._database_error or 'the last write failed'})")
+        if deployments and len(open_breakers) == len(deployments):
+            reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")
+        elif open_breakers:
+            degraded.append(f"the circuit breaker is open: {', '.join(open_breakers)}")
         return HealthReport(
             cannot_serve=reasons,
             can_book=self._ledger.can_book(),
@@ -116,17 +114,15 @@ class HealthMonitor:
             },
             ledger=self._ledger.state(),
             unpriced_requests=self._unpriced.requests,
-            providers={name: self._provider(name, breaker) for name, breaker in self._breakers.items()},
+            providers={name: self._provider(name) for name in self._fleet.endpoints()},
+            deployments={name: live.report() for name, live in deployments.items()},
         )
 
-    def _provider(self, name: str, breaker: Breaker) -> dict[str, object]:
+    def _provider(self, name: str) -> dict[str, object]:
         checked = self._providers_checked_at
         return {
             "healthy": self._provider_results.get(name),
             "last_checked_at": checked.isoformat(timespec="seconds") if checked else None,
-            "circuit_breaker": breaker.state,
-            "consecutive_failures": breaker.failure_count,
-            "retry_after_seconds": round(max(0.0, breaker.open_remaining), 1) if breaker.state == STATE_OPEN else None,
         }
 
     async def check_database(self) -> None:

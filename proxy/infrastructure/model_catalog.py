@@ -14,7 +14,7 @@ from proxy.application.ports import PriceBook
 from proxy.domain.catalog import AUTO
 from proxy.domain.pricing import ModelPricing
 from proxy.domain.values import ModelName
-from proxy.infrastructure.health import ProviderEndpoint
+from proxy.infrastructure.endpoint import ProviderEndpoint
 
 _logger = logging.getLogger(__name__)
 _FETCH_TIMEOUT_SECONDS = 10.0

@@ -18,7 +18,7 @@ from proxy.application.ports import PriceHistory
 from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import ModelPricing, PriceChanges, PriceSource, check_price, per_1m_tokens
 from proxy.domain.values import ModelName
-from proxy.infrastructure.health import ProviderEndpoint
+from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.tables import NAME_LENGTH

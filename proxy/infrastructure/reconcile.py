@@ -18,7 +18,7 @@ from proxy.domain.errors import InvalidValue
 from proxy.domain.reconciliation import Bill, Outcome, ReconcileReport
 from proxy.domain.values import CostAmount, TokenCount
 from proxy.infrastructure.chat_completion.upstream_errors import retry_after_seconds
-from proxy.infrastructure.health import ProviderEndpoint
+from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation

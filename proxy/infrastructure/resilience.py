@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from aiohttp_retry import RetryClient, RetryOptionsBase
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
 from proxy.domain.errors import CircuitOpen, DeadlineExceeded, TransientUpstreamError, UpstreamError
+from proxy.infrastructure.retry_budget import RetryBudget
 
 _logger = logging.getLogger(__name__)
 _PROBE_WAIT_SECONDS = 1.0
@@ -146,18 +148,30 @@ class RetryPolicy:
 class Resilience:
     """Runs calls to one deployment under its breaker and retry policy; shared by all requests."""
 
-    def __init__(self, breaker: Breaker, policy: RetryPolicy, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        breaker: Breaker,
+        policy: RetryPolicy,
+        timing: Timing | None = None,
+        budget: RetryBudget | None = None,
+    ) -> None:
         self.breaker = breaker
         self.policy = policy
         self.timing = timing or Timing()
+        self.budget = budget or RetryBudget(min_retries=sys.maxsize)
 
     async def run(
-        self, attempt: Callable[[], Awaitable[ClientResponse]], deadline: float, blamed: set[str] | None = None
+        self,
+        attempt: Callable[[], Awaitable[ClientResponse]],
+        deadline: float,
+        blamed: set[str] | None = None,
+        max_attempts: int | None = None,
     ) -> ClientResponse:
         """The first good response of `attempt`, which raises UpstreamError for any other.
 
         `blamed` names the breakers that have counted this request already; a request with fallbacks to one deployment
-        is one failure, too.
+        is one failure, too. `max_attempts` is what is left for this call of the request's attempts; the policy's limit
+        holds as well.
 
         Raises:
             DeadlineExceeded: no attempt could begin in time.
@@ -165,17 +179,19 @@ class Resilience:
             UpstreamError: the last failure, when trying again is useless, used up, or would pass the deadline
                 (of the timing's clock).
         """
-        tries = _Tries(self, attempt, deadline)
+        tries = _Tries(self, attempt, deadline, max_attempts)
         client = RetryClient(client_session=tries, retry_options=_Schedule(self, tries), logger=_SILENT)  # type: ignore[arg-type]
         try:
             response = await client.post("")
             self.breaker.succeeded(tries.permit)
         except TransientUpstreamError as error:
-            error.retries_exhausted = True
+            error.retries_exhausted = not tries.is_denied
             self._blame(tries.permit, error, set() if blamed is None else blamed)
             raise
         finally:
             self.breaker.release(tries.permit)
+            if tries.is_retrying:
+                self.budget.give_back()
         return response
 
     def _blame(self, permit: Permit, error: TransientUpstreamError, blamed: set[str]) -> None:
@@ -189,11 +205,19 @@ class _Tries:
     """Stands where RetryClient expects a session: each `request` is one guarded attempt."""
 
     def __init__(
-        self, resilience: Resilience, attempt: Callable[[], Awaitable[ClientResponse]], deadline: float
+        self,
+        resilience: Resilience,
+        attempt: Callable[[], Awaitable[ClientResponse]],
+        deadline: float,
+        max_attempts: int | None,
     ) -> None:
         self._resilience = resilience
         self._attempt = attempt
         self.deadline = deadline
+        most = resilience.policy.max_retries + 1
+        self.max_attempts = most if max_attempts is None else max(1, min(most, max_attempts))
+        self.is_retrying = False
+        self.is_denied = False  # a retry that would have been made, but for the budget
         self.permit = Permit(-1)
         self.last_error: UpstreamError | None = None
         self.wait_seconds = 0.0
@@ -210,13 +234,20 @@ class _Tries:
             self.last_error = error
             raise
 
+    def may_retry(self) -> bool:
+        """Takes the request's place in the retry budget, unless it has one."""
+        if not self.is_retrying:
+            self.is_retrying = self._resilience.budget.take()
+            self.is_denied = not self.is_retrying
+        return self.is_retrying
+
 
 class _Schedule(RetryOptionsBase):
     """Tells RetryClient which failures to retry, and `_Tries` how long to wait before."""
 
     def __init__(self, resilience: Resilience, tries: _Tries) -> None:
         super().__init__(
-            attempts=resilience.policy.max_retries + 1,
+            attempts=tries.max_attempts,
             statuses=(),
             exceptions={TransientUpstreamError},
             retry_all_server_errors=False,
@@ -233,11 +264,14 @@ class _Schedule(RetryOptionsBase):
         wait = policy.delay_seconds(attempt, error.retry_after_seconds, timing.jitter())
         if wait is None or self._tries.permit.is_probe or timing.clock() + wait >= self._tries.deadline:
             raise error
+        if not self._tries.may_retry():
+            _logger.warning("retry budget is used up", extra={"reason": error.kind})
+            raise error
         _logger.warning(
             "retrying upstream call",
             extra={
                 "retry": attempt,
-                "max_retries": policy.max_retries,
+                "max_retries": self._tries.max_attempts - 1,
                 "wait_seconds": round(wait, 3),
                 "reason": error.kind,
             },

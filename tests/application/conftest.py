@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,8 +13,10 @@ from uuid import UUID
 import pytest
 from semantic_kernel import Kernel
 
+from proxy.application.booking import Accounting
 from proxy.application.kernel_factory import KernelFactory
 from proxy.application.orchestrator import KernelOrchestrator
+from proxy.application.runtime import FixedRuntime, Runtime
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import Answer
 from proxy.domain.catalog import one_provider
@@ -23,12 +24,11 @@ from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import GatewayError, LedgerFull, StreamBroken
 from proxy.domain.pricing import ModelPricing
 from proxy.domain.request_log import RequestIntent, RequestLog
-from proxy.domain.routing import ModelPolicy, Surroundings, all_unused
+from proxy.domain.routing import ModelPolicy
 from proxy.domain.values import ModelName
-from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
-from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
-from proxy.infrastructure.http import client_session
-from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy
+from proxy.infrastructure.chat_completion.registry import connect
+from proxy.infrastructure.chat_completion.wire import WireSettings
+from proxy.infrastructure.deployments.fleet import DeploymentSpec, running_fleet
 from tests.harness import HELLO, FakeTime, Upstream
 
 
@@ -112,26 +112,32 @@ def fake_time() -> FakeTime:
 
 
 @pytest.fixture
-async def kernel(upstream: Upstream, prices: FakePrices, fake_time: FakeTime) -> AsyncIterator[Kernel]:
-    async with client_session(5.0, 5.0) as session:
-        resilience = Resilience(Breaker("OpenRouter", clock=lambda: fake_time.now), RetryPolicy(), fake_time.timing())
-        wire = Wire(WireSettings(provider="OpenRouter", base_url=upstream.url), session, resilience)
-        yield KernelFactory(
-            [OpenRouterChatCompletion(wire, ai_model_id="z-ai/glm-4.6")], prices, ModelPolicy()
-        ).create()
+async def runtime(upstream: Upstream, prices: FakePrices, fake_time: FakeTime) -> AsyncIterator[Runtime]:
+    """As in a gateway without configuration: one deployment, which every model name goes to."""
+    catalog = one_provider("OpenRouter")
+    spec = DeploymentSpec(
+        catalog.routes[0].deployments[0],
+        "openrouter",
+        WireSettings(provider="OpenRouter", base_url=upstream.url),
+        cools_down=False,
+    )
+    async with running_fleet(connect, fake_time.timing()) as fleet:
+        deployments = await fleet.become([spec])
+        kernel = KernelFactory([live.service for live in deployments.values()], prices, ModelPolicy()).create()
+        yield Runtime(catalog, ModelPolicy(), kernel, deployments, max_attempts=4, request_timeout_seconds=600.0)
 
 
 @pytest.fixture
-def orchestrator(kernel: Kernel, ledger: FakeLedger, prices: FakePrices, fake_time: FakeTime) -> KernelOrchestrator:
+def kernel(runtime: Runtime) -> Kernel:
+    return runtime.kernel
+
+
+@pytest.fixture
+def orchestrator(runtime: Runtime, ledger: FakeLedger, prices: FakePrices, fake_time: FakeTime) -> KernelOrchestrator:
     return KernelOrchestrator(
-        kernel=kernel,
-        service_id="openrouter",
-        provider_name="OpenRouter",
-        surroundings=Surroundings(one_provider("OpenRouter"), ModelPolicy(), all_unused, prices.current, random.random),
+        runtime=FixedRuntime(runtime),
         ledger=ledger,
-        prices=prices,
-        unpriced=UnpricedModels(),
-        request_timeout_seconds=600.0,
+        accounting=Accounting(prices, UnpricedModels()),
         clock=lambda: fake_time.now,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from proxy.application.booking import Accounting
 from proxy.application.exchange import Exchange
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import UpstreamCall
@@ -73,7 +74,7 @@ def used(input_tokens: int = 1000, output_tokens: int = 500, *, model: str | Non
 
 
 def exchange(ledger: FakeLedger, prices: Any, client_is_gone: Callable[[], bool] = lambda: True) -> Exchange:
-    return Exchange(ledger, prices, UnpricedModels(), "OpenRouter", "req-1", client_is_gone)
+    return Exchange(ledger, Accounting(prices, UnpricedModels()), "req-1", client_is_gone)
 
 
 def serve(ledger: FakeLedger, prices: Any, answer: Said, model: str = GLM) -> None:

@@ -113,7 +113,7 @@ async def test_track_cost_refuses_negative_counts(kernel: Kernel) -> None:
 
 
 async def test_a_program_can_use_the_kernels_service(kernel: Kernel, upstream: Upstream) -> None:
-    service = kernel.get_service("openrouter", type=ChatCompletionClientBase)
+    service = kernel.get_service("OpenRouter", type=ChatCompletionClientBase)
     assert service is kernel.get_service(type=ChatCompletionClientBase)
     history = ChatHistory(system_message="Be brief.")
     history.add_user_message("Hello")

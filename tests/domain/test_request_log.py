@@ -101,6 +101,7 @@ def test_words_in_the_table_are_stable() -> None:
         "client_disconnected",
         "interrupted",
         "gateway_error",
+        "hedged",
     ]
     assert [source.value for source in CostSource] == ["reported", "computed", "unknown", "none"]
     assert [source.value for source in UsageSource] == ["reported", "estimated", "none"]

@@ -184,14 +184,16 @@ async def test_the_chain_is_walked_in_a_circle(start_gateway: StartGateway, upst
     assert headers["x-gateway-attempts"] == "3"
 
 
-async def test_retries_come_before_fallbacks(start_gateway: StartGateway, upstream: Upstream) -> None:
+async def test_a_retry_comes_before_fallbacks_and_all_together_are_four_calls(
+    start_gateway: StartGateway, upstream: Upstream
+) -> None:
     time = FakeTime()
-    gateway = await start_gateway(time.timing(), retry_max_retries=2, retry_base_seconds=1.0)
+    gateway = await start_gateway(time.timing(), retry_max_retries=3, retry_base_seconds=1.0)
     upstream.answer(fails(503), fails(503), fails(503), echoes_the_model)
     _, headers, _ = await gateway.chat(AUTO)
-    assert models(upstream) == [DEFAULT] * 3 + [LARGE]
+    assert models(upstream) == [DEFAULT] * 2 + [LARGE, BALANCED]
     assert headers["x-gateway-attempts"] == "4"
-    assert time.waits == [1.0, 2.0]
+    assert time.waits == [1.0]
 
 
 async def test_a_model_that_the_upstream_does_not_have_is_fallen_back_from(

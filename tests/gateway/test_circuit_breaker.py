@@ -44,7 +44,7 @@ async def break_it(gateway: TestGateway, upstream: Upstream) -> None:
 
 async def state(gateway: TestGateway) -> Any:
     _, health = await gateway.get("/health")
-    return health["providers"]["OpenRouter"]["circuit_breaker"]
+    return health["deployments"]["OpenRouter"]["circuit_breaker"]
 
 
 async def never(request: web.Request) -> web.StreamResponse:

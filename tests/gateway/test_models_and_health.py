@@ -215,9 +215,8 @@ async def test_a_calm_gateway_is_healthy(over_catalogue: TestGateway) -> None:
     assert body["database"]["status"] == "up"
     assert body["database"]["kind"] == "sqlite"
     assert body["ledger"]["waiting_rows"] == 0
-    provider = body["providers"]["OpenRouter"]
-    assert provider["healthy"] is True
-    assert provider["circuit_breaker"] == "closed"
+    assert body["providers"]["OpenRouter"]["healthy"] is True
+    assert body["deployments"]["OpenRouter"]["circuit_breaker"] == "closed"
     assert await over_catalogue.get("/health/live") == (200, {"status": "alive"})
     assert await over_catalogue.get("/health/ready") == (
         200,
@@ -270,7 +269,7 @@ async def test_an_open_breaker_makes_the_gateway_not_ready(start_gateway: StartG
     upstream.answer(fails(500))
     await gateway.chat()
     assert (await gateway.get("/health/ready"))[0] == 200
-    assert (await gateway.get("/health"))[1]["providers"]["OpenRouter"]["consecutive_failures"] == 1
+    assert (await gateway.get("/health"))[1]["deployments"]["OpenRouter"]["consecutive_failures"] == 1
     await gateway.chat()
     status, body = await gateway.get("/health/ready")
     assert status == 503
@@ -278,9 +277,9 @@ async def test_an_open_breaker_makes_the_gateway_not_ready(start_gateway: StartG
     assert any("circuit breaker" in reason and "OpenRouter" in reason for reason in body["reasons"])
     status, body = await gateway.get("/health")
     assert (status, body["status"]) == (200, "unavailable")
-    provider = body["providers"]["OpenRouter"]
-    assert provider["circuit_breaker"] == "open"
-    assert 0 < provider["retry_after_seconds"] <= 30
+    deployment = body["deployments"]["OpenRouter"]
+    assert deployment["circuit_breaker"] == "open"
+    assert 0 < deployment["retry_after_seconds"] <= 30
     assert (await gateway.get("/health/live"))[0] == 200
 
     upstream.answer(says())
@@ -294,7 +293,7 @@ async def test_an_open_breaker_makes_the_gateway_not_ready(start_gateway: StartG
     time.now += 31
     assert (await gateway.get("/health/ready"))[0] == 200
     assert (await gateway.chat())[0] == 200
-    assert (await gateway.get("/health"))[1]["providers"]["OpenRouter"]["circuit_breaker"] == "closed"
+    assert (await gateway.get("/health"))[1]["deployments"]["OpenRouter"]["circuit_breaker"] == "closed"
 
 
 async def test_a_gateway_that_shuts_down_is_not_ready(upstream: Upstream, sqlite_url: str) -> None:

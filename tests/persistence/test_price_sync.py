@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from proxy.domain.pricing import PriceSource
-from proxy.infrastructure.health import ProviderEndpoint
+from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.price_book import RefreshingPriceBook

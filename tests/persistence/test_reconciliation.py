@@ -19,7 +19,7 @@ from proxy.domain.reconciliation import Bill, Outcome, ReconcileReport, Unsettle
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
 from proxy.domain.usage_report import Dimension, UsageQuery
 from proxy.domain.values import ModelName, TokenCount
-from proxy.infrastructure.health import ProviderEndpoint
+from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.migrations import migrate
 from proxy.infrastructure.persistence.reconciliation import _CENSUS, _FIND, LedgerReconciliation

@@ -26,6 +26,7 @@ async def health(request: web.Request) -> web.Response:
             "database": report.database,
             "ledger": report.ledger,
             "providers": report.providers,
+            "deployments": report.deployments,
             "payloads": request.app[GATEWAY].payloads.state(),
             "metrics": {"llmgateway_unpriced_requests": report.unpriced_requests},
         }

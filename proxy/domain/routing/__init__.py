@@ -6,7 +6,9 @@ A client that names a model gets that model or an error, never another one, unle
 
 from proxy.domain.routing.auto import ModelPolicy, fallback_model, select_model
 from proxy.domain.routing.candidates import Candidate, Dropped, Plan
+from proxy.domain.routing.failures import failure_kind
 from proxy.domain.routing.filters import Cause, Objection
+from proxy.domain.routing.peak_ewma import PeakEwma
 from proxy.domain.routing.planning import plan, plan_after
 from proxy.domain.routing.shape import RequestShape
 from proxy.domain.routing.state import DeploymentState, States, StateSnapshot, all_unused
@@ -19,12 +21,14 @@ __all__ = [
     "Dropped",
     "ModelPolicy",
     "Objection",
+    "PeakEwma",
     "Plan",
     "RequestShape",
     "StateSnapshot",
     "States",
     "Surroundings",
     "all_unused",
+    "failure_kind",
     "fallback_model",
     "plan",
     "plan_after",

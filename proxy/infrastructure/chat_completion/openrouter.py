@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from aiohttp import ClientSession
 from pydantic import PrivateAttr
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
@@ -18,7 +19,8 @@ from proxy.application.upstream import IS_LAST, UpstreamCall
 from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.contents import chunk_contents, history_messages, message_contents
-from proxy.infrastructure.chat_completion.wire import Wire, WireStream, handed_back
+from proxy.infrastructure.chat_completion.wire import Wire, WireSettings, WireStream, handed_back
+from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_TIMEOUT_SECONDS = 600.0
@@ -163,6 +165,13 @@ class OpenRouterChatCompletion(ChatCompletionClientBase):
             deadline=self._wire.now() + _DEFAULT_TIMEOUT_SECONDS,
             whole_events=True,
         )
+
+
+def openrouter(
+    settings: WireSettings, session: ClientSession, resilience: Resilience, *, service_id: str, ai_model_id: str
+) -> OpenRouterChatCompletion:
+    """The service of one deployment."""
+    return OpenRouterChatCompletion(Wire(settings, session, resilience), ai_model_id=ai_model_id, service_id=service_id)
 
 
 def _carried_call(settings: PromptExecutionSettings) -> UpstreamCall | None:

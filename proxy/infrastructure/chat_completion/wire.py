@@ -123,7 +123,9 @@ class Wire:
     async def _run(self, call: UpstreamCall, read: Callable[[ClientResponse], Awaitable[None]]) -> ClientResponse:
         started = time.perf_counter()
         try:
-            return await self._resilience.run(lambda: self._attempt(call, read), call.deadline, call.blamed)
+            return await self._resilience.run(
+                lambda: self._attempt(call, read), call.deadline, call.blamed, call.max_attempts
+            )
         finally:
             call.upstream_seconds += time.perf_counter() - started
 

@@ -1,0 +1,83 @@
+"""From what a call's answer says of itself to the ledger's row: usage, cost, and where each comes from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from proxy.application.ports import PriceBook
+from proxy.application.unpriced import UnpricedModels
+from proxy.application.upstream import UpstreamCall
+from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
+from proxy.domain.pricing import price_for
+from proxy.domain.request_log import CostSource, UsageSource
+from proxy.domain.routing import Candidate
+from proxy.domain.values import CostAmount
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """A candidate, and the call that was made to it."""
+
+    candidate: Candidate
+    call: UpstreamCall
+
+    def facts(self) -> AnswerFacts:
+        """What the answer says of itself, as far as it has come."""
+        return self.call.answer.facts()
+
+    def generation_id(self) -> str | None:
+        return self.facts().generation_id or self.call.generation_id
+
+    def usage(self, request: ChatRequest, *, was_generated: bool) -> tuple[Usage | None, UsageSource]:
+        """The usage as reported, else a marked estimate if something was generated, else nothing."""
+        reported = self.facts().usage
+        if reported is not None:
+            return reported, UsageSource.REPORTED
+        if not was_generated:
+            return None, UsageSource.NONE
+        output_tokens = self.call.answer.estimated_output_tokens()
+        return Usage(request.estimated_input_tokens(), output_tokens, estimated=True), UsageSource.ESTIMATED
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a turn cost; None is "not known"."""
+
+    estimated: CostAmount | None = None
+    reported: CostAmount | None = None
+    source: CostSource = CostSource.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """Prices answers: as billed, else by the deployment's own price, else by the price table."""
+
+    prices: PriceBook
+    unpriced: UnpricedModels
+
+    def cost(self, turn: Turn, usage: Usage) -> CostAmount | None:
+        return usage.cost if usage.cost is not None else self._computed(turn, usage)
+
+    def costs(self, turn: Turn, usage: Usage | None, *, may_be_billed: bool) -> Costs:
+        """For the books; a model without a price is noted."""
+        reported = usage.cost if usage else None
+        estimated = self._computed(turn, usage) if usage else None
+        if usage and reported is None and estimated is None:
+            self.unpriced.note(turn.facts().model or turn.candidate.model)
+        if reported is not None:
+            return Costs(estimated, reported, CostSource.REPORTED)
+        if estimated is not None:
+            return Costs(estimated, None, CostSource.COMPUTED)
+        return Costs(source=CostSource.UNKNOWN if may_be_billed else CostSource.NONE)
+
+    def _computed(self, turn: Turn, usage: Usage) -> CostAmount | None:
+        deployment = turn.candidate.deployment
+        try:
+            price = deployment.price or price_for(self.prices.current(), deployment.model, turn.facts().model)
+            return price.cost_of(usage) if price else None
+        except Exception:  # a defect of the accounting must not cost the client its answer
+            _logger.exception("cost not computed", extra={"request_id": turn.call.request_id})
+            return None

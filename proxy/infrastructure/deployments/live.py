@@ -1,0 +1,126 @@
+"""One deployment as it lives: what it may be asked, and what it is known to be like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from circuitbreaker import STATE_OPEN
+from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
+
+from proxy.domain.catalog import Deployment
+from proxy.domain.errors import TransientUpstreamError, UpstreamError, kind_of
+from proxy.domain.routing import StateSnapshot
+from proxy.infrastructure.deployments.places import Places
+from proxy.infrastructure.deployments.traffic import Traffic
+from proxy.infrastructure.resilience import Breaker
+from proxy.infrastructure.retry_budget import RetryBudget
+
+
+class LiveDeployment:
+    """The port of the same name. It shares nothing with other deployments but the provider's retry budget."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        service: ChatCompletionClientBase,
+        breaker: Breaker,
+        places: Places,
+        traffic: Traffic,
+        budget: RetryBudget,
+        *,
+        cools_down: bool = True,
+    ) -> None:
+        self.deployment = deployment
+        self.service = service
+        self.breaker = breaker
+        self.is_drained = False
+        self._places = places
+        self._traffic = traffic
+        self._budget = budget
+        self._cools_down = cools_down
+
+    @property
+    def name(self) -> str:
+        return self.deployment.name
+
+    def state(self, model: str, *, stream: bool) -> StateSnapshot:
+        requests, tokens = self._traffic.minute.so_far()
+        return StateSnapshot(
+            in_flight=self._places.taken + self._places.waiting,
+            queue_full=self._places.is_full,
+            latency_ewma_seconds=self._traffic.latency(stream=stream).ewma_seconds,
+            breaker_open_seconds=self._open_seconds(),
+            cooling_down_seconds=self._traffic.cool_downs.seconds_left(model),
+            requests_this_minute=requests,
+            tokens_this_minute=tokens,
+            drained=self.is_drained,
+        )
+
+    def _open_seconds(self) -> float:
+        return max(0.0, self.breaker.open_remaining) if self.breaker.state == STATE_OPEN else 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        return self._places.taken == 0 and self._places.waiting == 0
+
+    async def enter(self, most_seconds: float) -> None:
+        await self._places.take(most_seconds)
+        self._budget.requests += 1
+        self._traffic.minute.count(requests=1)
+
+    def leave(self) -> None:
+        self._budget.requests -= 1
+        self._places.leave()
+
+    def answered(self, seconds: float, *, stream: bool) -> None:
+        self._traffic.latency(stream=stream).answered(seconds)
+        self._traffic.outcomes.answered()
+
+    def failed(self, error: UpstreamError, seconds: float, model: str, *, stream: bool) -> None:
+        if not isinstance(error, TransientUpstreamError):
+            return  # about the request, not about the deployment
+        self._traffic.outcomes.failed(kind_of(error))
+        self._traffic.latency(stream=stream).failed(seconds)
+        if error.retry_after_seconds and self._cools_down:
+            self._traffic.cool_downs.begin(model, error.retry_after_seconds)
+
+    def used(self, tokens: int) -> None:
+        self._traffic.minute.count(tokens=tokens)
+
+    def take_retry(self) -> bool:
+        return self._budget.take()
+
+    def give_back_retry(self) -> None:
+        self._budget.give_back()
+
+    @property
+    def seems_well(self) -> bool:
+        return not self._traffic.outcomes.last_failed
+
+    def p95_seconds(self, *, stream: bool) -> float | None:
+        return self._traffic.latency(stream=stream).p95_seconds()
+
+    def report(self) -> dict[str, Any]:
+        """For the health report."""
+        outcomes, streams, whole = self._traffic.outcomes, self._traffic.streams, self._traffic.whole_answers
+        return {
+            "provider": self.deployment.provider,
+            "circuit_breaker": self.breaker.state,
+            "consecutive_failures": self.breaker.failure_count,
+            "retry_after_seconds": round(self._open_seconds(), 1) or None,
+            "drained": self.is_drained,
+            "in_flight": self._places.taken,
+            "queued": self._places.waiting,
+            "success_rate": _rounded(outcomes.success_rate),
+            "last_error": outcomes.last_error,
+            "last_error_seconds_ago": _rounded(outcomes.last_error_seconds_ago()),
+            "time_to_first_byte_seconds": {
+                "streams": _rounded(streams.ewma_seconds),
+                "whole_answers": _rounded(whole.ewma_seconds),
+            },
+            "cooling_down_seconds": {m: round(left, 1) for m, left in self._traffic.cool_downs.models().items()},
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

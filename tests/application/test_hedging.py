@@ -1,0 +1,128 @@
+"""Asking a second deployment when the first is slow: the faster answer counts, the other call is ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import pytest
+
+from proxy.application.attempts import Attempt
+from proxy.domain.errors import AllProvidersFailed, TransientUpstreamError
+from tests.application.test_attempts import FakeDeployment, Scene, candidate, unavailable
+
+SLOW, FAST = 30.0, 0.0
+
+
+class Race:
+    """Deployments that take their time; `cancelled` notes whose call was ended."""
+
+    def __init__(self, seconds: dict[str, float], errors: Mapping[str, Exception] = MappingProxyType({})) -> None:
+        self.scene = Scene()
+        self.cancelled: list[str] = []
+        self.begun: list[str] = []
+        self.discarded: list[str] = []
+        self.hedged: list[str] = []
+        self._seconds = seconds
+        self._errors = errors
+
+    async def perform(self, attempt: Attempt) -> str:
+        name = attempt.deployment.name
+        self.begun.append(name)
+        try:
+            await asyncio.sleep(self._seconds[name])
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        if name in self._errors:
+            raise self._errors[name]
+        return name
+
+    async def discard(self, answer: str) -> None:
+        self.discarded.append(answer)
+
+    async def run(self, hedge_seconds: float = 0.01) -> str:
+        candidates = [candidate(name) for name in self._seconds]
+        walk = self.scene.walk(candidates, hedge_seconds=hedge_seconds, perform=self.perform, discard=self.discard)
+        try:
+            return await walk.first_answer()
+        finally:
+            self.hedged = [attempt.deployment.name for attempt in walk.attempts if attempt.is_hedge]
+
+    def inside(self) -> int:
+        return sum(each.inside for each in self.scene.deployments.values())
+
+
+async def test_a_fast_answer_asks_nobody_else() -> None:
+    race = Race({"a": FAST, "b": FAST})
+    assert await race.run(hedge_seconds=5) == "a"
+    assert (race.begun, race.hedged) == (["a"], [])
+
+
+async def test_the_second_is_asked_when_the_first_is_slow_and_the_loser_is_cancelled() -> None:
+    race = Race({"a": SLOW, "b": FAST, "c": FAST})
+    assert await race.run() == "b"
+    assert (race.begun, race.hedged, race.cancelled) == (["a", "b"], ["b"], ["a"])
+    assert race.inside() == 0
+
+
+async def test_the_first_may_still_win() -> None:
+    race = Race({"a": 0.05, "b": SLOW})
+    assert await race.run() == "a"
+    assert (race.hedged, race.cancelled, race.inside()) == (["b"], ["b"], 0)
+
+
+async def test_a_failure_of_one_leaves_the_race_to_the_other() -> None:
+    race = Race({"a": 0.1, "b": FAST}, {"b": unavailable()})
+    assert await race.run() == "a"
+    assert race.cancelled == []
+
+
+async def test_when_both_fail_the_next_is_asked() -> None:
+    race = Race({"a": 0.05, "b": 0.05, "c": FAST}, {"a": unavailable(), "b": unavailable()})
+    assert await race.run() == "c"
+    assert race.begun == ["a", "b", "c"]
+
+
+async def test_when_all_fail_all_reasons_are_told() -> None:
+    race = Race({"a": 0.05, "b": FAST}, {"a": unavailable(500), "b": unavailable(429)})
+    with pytest.raises(AllProvidersFailed) as raised:
+        await race.run()
+    assert [error.status for error in raised.value.failures if isinstance(error, TransientUpstreamError)] == [500, 429]
+
+
+async def test_an_answer_that_comes_at_the_same_moment_is_discarded() -> None:
+    class Together(Race):
+        """The second's answer comes with the first's."""
+
+        async def perform(self, attempt: Attempt) -> str:
+            self.begun.append(attempt.deployment.name)
+            if len(self.begun) == 1:
+                await both_are_there.wait()
+            both_are_there.set()
+            return attempt.deployment.name
+
+    both_are_there = asyncio.Event()
+    race = Together({"a": FAST, "b": FAST})
+    first = await race.run()
+    assert sorted([first, *race.discarded]) == ["a", "b"]
+
+
+async def test_a_client_that_hangs_up_ends_both_calls() -> None:
+    race = Race({"a": SLOW, "b": SLOW})
+    running = asyncio.create_task(race.run())
+    while len(race.begun) < 2:
+        await asyncio.sleep(0.005)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(race.cancelled) == ["a", "b"]
+    assert race.inside() == 0
+
+
+async def test_a_hedge_takes_from_the_retry_budget() -> None:
+    race = Race({"a": 0.05, "b": FAST})
+    race.scene.deployments["b"] = FakeDeployment("b", retries_left=0)
+    assert await race.run() == "a"
+    assert race.begun == ["a"]
