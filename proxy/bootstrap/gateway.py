@@ -17,7 +17,7 @@ from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.blueprint import blueprint_without_file
 from proxy.bootstrap.runtimes import Runtimes
-from proxy.bootstrap.storage import migrated_database
+from proxy.bootstrap.storage import arriving_database
 from proxy.infrastructure.chat_completion.registry import connect
 from proxy.infrastructure.demo import demo_upstream
 from proxy.infrastructure.deployments.fleet import running_fleet
@@ -30,8 +30,9 @@ from proxy.infrastructure.payloads.redaction import load_redaction
 from proxy.infrastructure.payloads.retention import purging
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
+from proxy.infrastructure.periodic import once
+from proxy.infrastructure.persistence.arrival import Arrival
 from proxy.infrastructure.persistence.bulk_insert import row_writer
-from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 from proxy.infrastructure.persistence.retention import keeping_up
@@ -61,11 +62,12 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
 
     database → upstream (the demo, without a key) → client session → prices → ledger → health checks. The ledger is
     flushed after the last request has ended and before its database is closed. `timing` is how retries and the breaker
-    see time pass; the real thing by default.
+    see time pass; the real thing by default. While PostgreSQL cannot be reached all but the database's own tasks runs.
     """
     timing = timing or Timing()
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(migrated_database(settings))
+        arrival = await stack.enter_async_context(arriving_database(settings))
+        database = arrival.database
         demo_url = await stack.enter_async_context(demo_upstream()) if settings.uses_demo_upstream else None
         blueprint = blueprint_without_file(settings, demo_url)
         wire = blueprint.deployments[0].wire
@@ -74,10 +76,10 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         session = await stack.enter_async_context(
             client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
         )
-        await stack.enter_async_context(keeping_up(database, settings.ledger_retention_days))
-        payloads = await _payload_store(settings, database, stack)
+        await stack.enter_async_context(once(arrival.here, keeping_up(database, settings.ledger_retention_days)))
+        payloads = await _payload_store(settings, arrival, stack)
         pricing = PiccoloModelPricing(database)
-        prices = await stack.enter_async_context(price_book(pricing))
+        prices = await stack.enter_async_context(price_book(pricing, arrival.here))
         writer = await stack.enter_async_context(row_writer(database))
         ledger = await stack.enter_async_context(
             spool_ledger(
@@ -92,17 +94,18 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         await runtimes.become(blueprint)
         unpriced = UnpricedModels()
         checker = HttpHealthChecker(session, fleet.endpoints)
-        monitor = HealthMonitor(database, ledger, checker, fleet, unpriced)
+        monitor = HealthMonitor(arrival, ledger, checker, fleet, unpriced)
         await stack.enter_async_context(watching(monitor))
         if settings.prices_sync_seconds and not settings.uses_demo_upstream:
             sync = PriceSync(session, endpoint, pricing)
-            await stack.enter_async_context(syncing(sync, settings.prices_sync_seconds, prices.refresh))
+            await stack.enter_async_context(
+                once(arrival.here, syncing(sync, settings.prices_sync_seconds, prices.refresh))
+            )
         if settings.reconcile_seconds and not settings.uses_demo_upstream:
             unsettled = LedgerReconciliation(database, provider)
             bills = OpenRouterBills(session, endpoint)
-            await stack.enter_async_context(
-                reconciling(unsettled, bills, settings.reconcile_seconds, settings.ledger_retention_days)
-            )
+            reconciliation = reconciling(unsettled, bills, settings.reconcile_seconds, settings.ledger_retention_days)
+            await stack.enter_async_context(once(arrival.here, reconciliation))
         app = create_api(
             Gateway(
                 orchestrator=KernelOrchestrator(
@@ -118,15 +121,15 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
             )
         )
         upstream = "demo upstream (built in)" if settings.uses_demo_upstream else settings.openrouter_base_url
-        yield RunningGateway(app, upstream, database.description, monitor.stop_serving)
+        yield RunningGateway(app, upstream, arrival.description, monitor.stop_serving)
 
 
-async def _payload_store(settings: Settings, database: Database, stack: AsyncExitStack) -> PayloadStore:
+async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitStack) -> PayloadStore:
     """Payloads of earlier days are forgotten in time also when none are stored any more."""
     mode = PayloadMode(settings.llmgateway_store_payloads)
     redaction = load_redaction(settings.payload_redaction) if settings.payload_redaction else None
-    rows = PayloadRows(database)
-    await stack.enter_async_context(purging(rows, settings.payload_retention_days))
+    rows = PayloadRows(arrival.database)
+    await stack.enter_async_context(once(arrival.here, purging(rows, settings.payload_retention_days)))
     if mode is PayloadMode.OFF:
         return NoPayloads()
     store = BackgroundPayloads(rows, mode, settings.payload_max_bytes, redaction)

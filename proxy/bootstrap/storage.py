@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from proxy.application.payloads import PayloadArchive
 from proxy.application.ports import RequestLogRepository, UsageReports
 from proxy.infrastructure.payloads.rows import PayloadRows
+from proxy.infrastructure.persistence.arrival import Arrival, arriving
 from proxy.infrastructure.persistence.database import Database, bind, open_database
 from proxy.infrastructure.persistence.engine import default_url
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
@@ -18,6 +19,7 @@ from proxy.settings import Settings
 
 __all__ = [
     "DATABASE_ERRORS",
+    "arriving_database",
     "database_description",
     "migrate_database",
     "migrated_database",
@@ -49,6 +51,16 @@ async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
     async with open_database(database_url(settings)) as database:
         await migrate(database)
         yield database
+
+
+@asynccontextmanager
+async def arriving_database(settings: Settings) -> AsyncIterator[Arrival]:
+    """The database as the gateway serves with it: a PostgreSQL server that cannot be reached is waited for.
+
+    Raises InvalidValue or DATABASE_ERRORS for all other trouble.
+    """
+    async with arriving(bind(database_url(settings))) as arrival:
+        yield arrival
 
 
 @asynccontextmanager

@@ -16,7 +16,9 @@ from proxy.domain.errors import InvalidValue
 def serve(host: str | None, port: int | None) -> None:
     """Run the gateway.
 
-    Migrates the database first. Ctrl-C or SIGTERM stops it: running requests are finished and everything is booked.
+    Migrates the database first. While a PostgreSQL server cannot be reached, requests are served and their rows wait.
+
+    Ctrl-C or SIGTERM stops it: running requests are finished and everything is booked.
     """
     settings = settings_or_fail(llmgateway_host=host, llmgateway_port=port)
     click.echo("Starting LLM Gateway …", err=True)

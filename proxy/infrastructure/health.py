@@ -18,7 +18,7 @@ from proxy.infrastructure.deployments.fleet import Fleet
 from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.ledger.ledger import SpoolLedger
 from proxy.infrastructure.periodic import repeating
-from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.arrival import Arrival
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 
 _logger = logging.getLogger(__name__)
@@ -69,13 +69,14 @@ class HealthMonitor:
 
     def __init__(
         self,
-        database: Database,
+        arrival: Arrival,
         ledger: SpoolLedger,
         checker: ProviderHealthChecker,
         fleet: Fleet,
         unpriced: UnpricedModels,
     ) -> None:
-        self._database = database
+        self._arrival = arrival
+        self._database = arrival.database
         self._ledger = ledger
         self._checker = checker
         self._fleet = fleet
@@ -97,22 +98,24 @@ class HealthMonitor:
         if refusal is not None:
             reasons.append(f"the ledger is full: {refusal}")
         degraded = [f"provider {name} did not answer" for name, ok in self._provider_results.items() if not ok]
-        if self._database_error or not self._ledger.can_book():
-            degraded.append(f"the database does not take rows ({self._database_error or 'the last write failed'})")
+        database_error = self._arrival.trouble or self._database_error
+        can_book = self._arrival.here.is_set() and self._ledger.can_book()
+        if database_error or not can_book:
+            degraded.append(f"the database does not take rows ({database_error or 'the last write failed'})")
         if deployments and len(open_breakers) == len(deployments):
             reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")
         elif open_breakers:
             degraded.append(f"the circuit breaker is open: {', '.join(open_breakers)}")
         return HealthReport(
             cannot_serve=reasons,
-            can_book=self._ledger.can_book(),
+            can_book=can_book,
             degraded=degraded,
             database={
-                "status": "down" if self._database_error else "up",
+                "status": "down" if database_error else "up",
                 "kind": "postgresql" if self._database.is_postgres else "sqlite",
-                "last_error": self._database_error,
+                "last_error": database_error,
             },
-            ledger=self._ledger.state(),
+            ledger={**self._ledger.state(), "can_book": can_book},
             unpriced_requests=self._unpriced.requests,
             providers={name: self._provider(name) for name in self._fleet.endpoints()},
             deployments={name: live.report() for name, live in deployments.items()},

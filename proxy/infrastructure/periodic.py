@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 _GRACE_SECONDS = 2.0
 
@@ -34,5 +34,26 @@ async def repeating(
         ending.set()
         await asyncio.wait([task], timeout=_GRACE_SECONDS)
         task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def once(moment: asyncio.Event, context: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
+    """Enters the context in the background when the moment has come, and leaves it at the end if it was entered."""
+    ending = asyncio.Event()
+
+    async def run() -> None:
+        await moment.wait()
+        async with context:
+            await ending.wait()
+
+    task = asyncio.create_task(run())
+    try:
+        yield
+    finally:
+        ending.set()
+        if not moment.is_set():
+            task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from proxy.application.ports import PriceHistory
 from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import ModelPricing
-from proxy.infrastructure.periodic import repeating
+from proxy.infrastructure.periodic import once, repeating
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.seed_prices import SEED_PRICES
 
 _logger = logging.getLogger(__name__)
 _REFRESH_SECONDS = 60.0
@@ -21,13 +23,20 @@ _REFRESH_SECONDS = 60.0
 class RefreshingPriceBook:
     """PriceBook: read at the start and again every minute; keeps the last prices while the database is away.
 
+    Before the first reading it holds the seeds.
+
     A price that was read before it is in force takes effect at its moment, not at the next reading.
     """
 
-    def __init__(self, repository: PriceHistory, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        repository: PriceHistory,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        seeds: Sequence[ModelPricing] = (),
+    ) -> None:
         self._repository = repository
         self._now = now
-        self._prices: Mapping[str, ModelPricing] = {}
+        self._prices: Mapping[str, ModelPricing] = {price.model.value: price for price in seeds}
         self._upcoming: deque[ModelPricing] = deque()
 
     def current(self) -> Mapping[str, ModelPricing]:
@@ -55,9 +64,13 @@ class RefreshingPriceBook:
 
 
 @asynccontextmanager
-async def price_book(repository: PriceHistory) -> AsyncIterator[RefreshingPriceBook]:
-    """A price book that keeps itself fresh until the end. Raises as `load` does."""
-    book = RefreshingPriceBook(repository)
-    await book.load()
-    async with repeating(book.refresh, lambda: _REFRESH_SECONDS, "price book"):
+async def price_book(repository: PriceHistory, database_is_here: asyncio.Event) -> AsyncIterator[RefreshingPriceBook]:
+    """A price book that keeps itself fresh until the end, with the seeds until the database is there.
+
+    Raises as `load` does if it is there already.
+    """
+    book = RefreshingPriceBook(repository, seeds=SEED_PRICES)
+    if database_is_here.is_set():
+        await book.load()
+    async with once(database_is_here, repeating(book.refresh, lambda: _REFRESH_SECONDS, "price book")):
         yield book

@@ -156,12 +156,30 @@ def test_with_a_key_it_listens_anywhere_and_its_own_commands_use_the_key(tmp_pat
 
 
 def test_a_database_that_is_not_there_is_said_so() -> None:
-    for command in ("serve", "migrate", "logs"):
+    for command in ("migrate", "logs"):
         refused = run(command, DATABASE_URL="postgresql://me:s3cret@127.0.0.1:1/none")
         assert refused.returncode == 1, refused
         assert "database is not available" in refused.stderr
         assert "s3cret" not in refused.stderr + refused.stdout
         assert "Traceback" not in refused.stderr
+
+
+def test_a_server_that_is_not_there_is_served_without(tmp_path: Path) -> None:
+    with serving(tmp_path, DATABASE_URL="postgresql://me:s3cret@127.0.0.1:1/none") as gateway:
+        post(gateway.url, HELLO)
+        assert gateway.stop() == 0
+        output = "".join(gateway.output)
+        assert "cannot be reached" in output
+        assert "rows left in the spool" in output
+        assert "s3cret" not in output
+        assert "Traceback" not in output
+
+
+def test_a_database_that_is_missing_on_its_server_ends_the_start(postgres_server: str) -> None:
+    refused = run("serve", DATABASE_URL=postgres_server.replace("/postgres?", "/nowhere?"))
+    assert refused.returncode == 1, refused
+    assert 'database "nowhere" does not exist' in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_check_config_shows_settings_and_masks_secrets() -> None:

@@ -68,17 +68,28 @@ def bind(url: str) -> Database:
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[Database]:
-    """The database with its connection pool; SQLite has none and gets write-ahead logging instead."""
+    """The database, connected."""
     database = bind(url)
-    if not isinstance(database.engine, PostgresEngine):
-        sqlite_path(url).parent.mkdir(parents=True, exist_ok=True)
-        await _prepare_sqlite(sqlite_path(url))
-        yield database
-        return
-    await database.engine.start_connection_pool(min_size=_POOL_MIN_SIZE, max_size=_POOL_MAX_SIZE)
+    await connect(database)
     try:
         yield database
     finally:
+        await disconnect(database)
+
+
+async def connect(database: Database) -> None:
+    """Starts the connection pool; SQLite has none and gets write-ahead logging instead."""
+    if isinstance(database.engine, PostgresEngine):
+        await database.engine.start_connection_pool(min_size=_POOL_MIN_SIZE, max_size=_POOL_MAX_SIZE)
+    else:
+        path = sqlite_path(database.url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await _prepare_sqlite(path)
+
+
+async def disconnect(database: Database) -> None:
+    """Closes the pool, if there is one."""
+    if isinstance(database.engine, PostgresEngine) and database.engine.pool is not None:
         await database.engine.close_connection_pool()
 
 

@@ -1,6 +1,7 @@
 """What can be raised when a database is not there, or not willing."""
 
 import sqlite3
+import ssl
 
 import asyncpg
 
@@ -14,6 +15,26 @@ _ROW_ERRORS = (
     sqlite3.DataError,
     sqlite3.InterfaceError,
 )
+_AWAY_ERRORS = (
+    asyncpg.CannotConnectNowError,  # starting up, shutting down, recovering
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ConnectionDoesNotExistError,  # it hung up
+    asyncpg.ConnectionFailureError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+def is_about_reaching(problem: BaseException) -> bool:
+    """Whether a PostgreSQL server cannot be reached now: refused, timed out, no such name, starting up, hung up.
+
+    Not so when it is there and will not have us: a wrong password, a missing database, TLS that does not match.
+    """
+    if isinstance(problem, ssl.SSLError | PermissionError):
+        return False
+    if type(problem) is ConnectionError:  # asyncpg's own: TLS is refused, or the connection was lost
+        return "SSL" not in str(problem)
+    return isinstance(problem, (OSError, *_AWAY_ERRORS))  # TimeoutError and socket.gaierror are OSErrors
 
 
 def is_about_the_row(problem: BaseException) -> bool:
