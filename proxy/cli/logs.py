@@ -66,12 +66,13 @@ def as_dict(row: RequestLog) -> dict[str, Any]:
 def totals(rows: Sequence[RequestLog]) -> dict[str, Any]:
     """Sums over the rows; a cost that is not known is counted apart, not as zero."""
     costs = [cost.usd for row in rows if (cost := row.cost()) is not None]
+    free = sum(row.cost_source is CostSource.NONE for row in rows)
     return {
         "requests": len(rows),
         "input_tokens": sum(row.input_tokens.value for row in rows),
         "output_tokens": sum(row.output_tokens.value for row in rows),
         "cost_usd": f"{sum(costs, Decimal(0)).normalize():f}",
-        "requests_without_known_cost": sum(row.cost_source is CostSource.UNKNOWN for row in rows),
+        "requests_without_known_cost": len(rows) - len(costs) - free,
     }
 
 

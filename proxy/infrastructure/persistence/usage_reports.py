@@ -35,7 +35,6 @@ _END = datetime(9999, 12, 31, tzinfo=UTC)
 _TIMEOUT_SECONDS = 60.0
 _RETRY_AFTER_SECONDS = 5.0
 _MILLION = 10**6
-_WITHOUT_COST = {CostSource.UNKNOWN, CostSource.NONE}
 
 
 class Source(Enum):
@@ -136,7 +135,7 @@ class LedgerUsageReports:
         for row in await reader.fetch(statement, segment.start, segment.end):
             name, cost_source, requests, input_tokens, output_tokens, unknown, microdollars, picodollars, errors = row
             usage = Usage(requests, errors, input_tokens, output_tokens, unknown)
-            if cost_source not in _WITHOUT_COST:
+            if requests > unknown and cost_source != CostSource.NONE:
                 usage.picodollars[cost_source] = microdollars * _MILLION + picodollars
             groups[name].add(usage)
 

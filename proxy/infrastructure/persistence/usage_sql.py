@@ -22,7 +22,7 @@ _SUMS = "requests, input_tokens, output_tokens, unknown_costs, microdollars, pic
 _ADDED = ", ".join(f"CAST(SUM({name}) AS BIGINT) AS {name}" for name in _SUMS.split(", "))
 _SPAN_OF_ROWS = "timestamp >= $1 AND timestamp < $2"
 _SPAN_OF_HOURS = "start >= $1 AND start < $2"
-_COST_IS_UNKNOWN = f"cost_source = '{CostSource.UNKNOWN.value}'"
+_COST_IS_UNKNOWN = f"cost IS NULL AND cost_source <> '{CostSource.NONE.value}'"
 _ERRORS = ", ".join(f"'{status.value}'" for status in sorted(ERROR_STATUSES))
 
 # Rows that came after their hour was sealed and are not in its sums yet: the change that they left says so.
