@@ -140,7 +140,7 @@ def _cost(available: Sequence[Available], shape: RequestShape, around: Surroundi
             standings.append(Standing(deployment, (1,), 0.0, "price unknown"))
         else:
             usd = price.cost(shape.input_tokens, output_tokens).usd
-            standings.append(Standing(deployment, (0, usd), 0.0, f"about ${usd:.3g}"))
+            standings.append(Standing(deployment, (0, usd), 0.0, f"about ${float(usd):.3g}"))
     return standings
 
 
