@@ -18,7 +18,7 @@ from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.blueprint import blueprint_without_file
 from proxy.bootstrap.runtimes import Runtimes
 from proxy.bootstrap.storage import arriving_database
-from proxy.infrastructure.chat_completion.registry import connect
+from proxy.infrastructure.chat_completion.registry import service_factory
 from proxy.infrastructure.demo import demo_upstream
 from proxy.infrastructure.deployments.fleet import running_fleet
 from proxy.infrastructure.endpoint import endpoint_of
@@ -72,7 +72,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         blueprint = blueprint_without_file(settings, demo_url)
         wire = blueprint.deployments[0].wire
         provider, endpoint = wire.provider, endpoint_of(wire)
-        fleet = await stack.enter_async_context(running_fleet(connect, timing))
+        fleet = await stack.enter_async_context(running_fleet(service_factory, timing))
         session = await stack.enter_async_context(
             client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
         )

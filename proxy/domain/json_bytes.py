@@ -71,6 +71,16 @@ def replace_member(text: bytes, key: str, value: bytes) -> bytes:
     return b"".join((*pieces, text[copied_to:]))
 
 
+def add_member(text: bytes, key: str, value: bytes) -> bytes:
+    """The JSON object `text` with one more member, at its beginning; every other byte stays.
+
+    `text` must be a valid JSON object without a member `key`, and `value` the JSON to put there.
+    """
+    inside = text.index(b"{") + 1
+    comma = b"" if text[inside:].lstrip().startswith(b"}") else b","
+    return b"".join((text[:inside], json.dumps(key).encode(), b":", value, comma, text[inside:]))
+
+
 def _member_values(text: bytes, key: str) -> list[tuple[int, int]]:
     """Start and end of the values of the top-level member `key`, surrounding white space left out."""
     found: list[tuple[int, int]] = []

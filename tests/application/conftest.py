@@ -26,7 +26,7 @@ from proxy.domain.pricing import ModelPricing
 from proxy.domain.request_log import RequestIntent, RequestLog
 from proxy.domain.routing import ModelPolicy
 from proxy.domain.values import ModelName
-from proxy.infrastructure.chat_completion.registry import connect
+from proxy.infrastructure.chat_completion.registry import service_factory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.fleet import DeploymentSpec, running_fleet
 from tests.harness import HELLO, FakeTime, Upstream
@@ -121,7 +121,7 @@ async def runtime(upstream: Upstream, prices: FakePrices, fake_time: FakeTime) -
         WireSettings(provider="OpenRouter", base_url=upstream.url),
         cools_down=False,
     )
-    async with running_fleet(connect, fake_time.timing()) as fleet:
+    async with running_fleet(service_factory, fake_time.timing()) as fleet:
         deployments = await fleet.become([spec])
         kernel = KernelFactory([live.service for live in deployments.values()], prices, ModelPolicy()).create()
         yield Runtime(catalog, ModelPolicy(), kernel, deployments, max_attempts=4, request_timeout_seconds=600.0)

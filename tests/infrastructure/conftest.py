@@ -13,7 +13,7 @@ from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecut
 from semantic_kernel.contents import ChatHistory, ChatMessageContent
 
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
-from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
+from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy
 from tests.harness import FakeTime, Upstream
@@ -66,7 +66,9 @@ async def connect(upstream: Upstream) -> AsyncIterator[Connect]:
             breaker = Breaker("OpenRouter", clock=lambda: fake.now)
             settings = WireSettings(**{"provider": "OpenRouter", "base_url": upstream.url, "api_key": API_KEY, **wire})
             resilience = Resilience(breaker, RetryPolicy(), fake.timing())
-            service = OpenRouterChatCompletion(Wire(settings, session, resilience), ai_model_id="z-ai/glm-4.6")
+            service = OpenRouterChatCompletion(
+                settings, session, resilience, service_id="openrouter", ai_model_id="z-ai/glm-4.6"
+            )
             return Connector(service, session, breaker, fake)
 
         yield make

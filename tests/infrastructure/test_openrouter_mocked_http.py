@@ -14,7 +14,7 @@ from yarl import URL
 
 from proxy.domain.errors import CircuitOpen, PermanentUpstreamError, TransientUpstreamError
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
-from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
+from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy
 from tests.harness import COMPLETION, FakeTime
 from tests.infrastructure.conftest import ask
@@ -52,8 +52,10 @@ async def service(fake_time: FakeTime) -> AsyncIterator[OpenRouterChatCompletion
     settings = WireSettings(provider="OpenRouter", base_url="https://openrouter.ai/api/v1/", api_key="secret")
     breaker = Breaker("OpenRouter", clock=lambda: fake_time.now)
     async with aiohttp.ClientSession() as session:
-        wire = Wire(settings, session, Resilience(breaker, RetryPolicy(), fake_time.timing()))
-        yield OpenRouterChatCompletion(wire, ai_model_id="z-ai/glm-4.6")
+        resilience = Resilience(breaker, RetryPolicy(), fake_time.timing())
+        yield OpenRouterChatCompletion(
+            settings, session, resilience, service_id="openrouter", ai_model_id="z-ai/glm-4.6"
+        )
 
 
 def requests(http: mocked_http) -> list[Any]:

@@ -1,26 +1,34 @@
-"""Which kinds of providers there are, and how a service for one is made: one line each."""
+"""The kinds of provider there are, one line each. Importing this loads none of them: that takes seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Protocol
 
-import aiohttp
-from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
+from proxy.domain.errors import InvalidValue
 
-from proxy.domain.catalog import Deployment
-from proxy.infrastructure.chat_completion.openrouter import openrouter
-from proxy.infrastructure.chat_completion.wire import WireSettings
-from proxy.infrastructure.resilience import Resilience
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+    from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
+
+    from proxy.infrastructure.chat_completion.wire import WireSettings
+    from proxy.infrastructure.resilience import Resilience
+
+# kind → module in this package, factory in it, and the extra that brings the libraries it needs, if any
+_FACTORIES = {
+    "openrouter": "openrouter:OpenRouterChatCompletion",
+    "openai": "openai_compatible:OpenAICompatibleChatCompletion",
+}
+KINDS = tuple(_FACTORIES)
 
 
 class ServiceFactory(Protocol):
-    """Makes the chat completion service of one deployment."""
+    """Makes the chat completion service of one deployment. `settings.provider` is its name in errors, logs and rows."""
 
     def __call__(
         self,
         settings: WireSettings,
-        session: aiohttp.ClientSession,
+        session: ClientSession,
         resilience: Resilience,
         *,
         service_id: str,
@@ -28,13 +36,16 @@ class ServiceFactory(Protocol):
     ) -> ChatCompletionClientBase: ...
 
 
-KINDS: Mapping[str, ServiceFactory] = {
-    "openrouter": openrouter,
-}
-
-
-def connect(
-    kind: str, settings: WireSettings, session: aiohttp.ClientSession, resilience: Resilience, deployment: Deployment
-) -> ChatCompletionClientBase:
-    """The service of a deployment, under the deployment's name."""
-    return KINDS[kind](settings, session, resilience, service_id=deployment.name, ai_model_id=deployment.model)
+def service_factory(kind: str) -> ServiceFactory:
+    """The factory of a kind of provider. Raises InvalidValue for an unknown kind, or one whose extra is missing."""
+    if kind not in _FACTORIES:
+        raise InvalidValue(f"Unknown provider kind '{kind}'; known are {', '.join(KINDS)}.")
+    entry = EntryPoint(kind, f"{__package__}.{_FACTORIES[kind]}", group="llmgateway.kinds")
+    try:
+        factory: ServiceFactory = entry.load()
+    except ModuleNotFoundError as problem:
+        if not entry.extras:
+            raise
+        needed = f"pip install 'llmgateway[{entry.extras[0]}]'"
+        raise InvalidValue(f"Provider kind '{kind}' needs the package {problem.name}: {needed}") from problem
+    return factory

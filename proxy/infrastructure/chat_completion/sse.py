@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _COMMENT_LINES = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _DONE_REACH_BYTES = 64
@@ -21,7 +21,7 @@ _ENDINGS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
 
 def split_events(text: bytes) -> tuple[list[bytes], bytes]:
     """The complete events of `text` (each without its ending blank line), and the incomplete rest."""
-    *events, rest = _EVENT_END.split(text)
+    *events, rest = EVENT_END.split(text)
     return events, rest
 
 

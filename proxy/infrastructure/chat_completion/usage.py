@@ -85,7 +85,7 @@ class WholeAnswer:
 
     def __init__(self, body: bytes) -> None:
         """Raises Malformed when `body` is no JSON object with the members of a completion or an error."""
-        answer = _decode(_answers, body)
+        answer = decode(_answers, body)
         self.error = error_member(answer)
         if self.error is None and not bytes(answer.choices).startswith(b"["):
             raise Malformed("no choices in the answer")
@@ -164,10 +164,15 @@ def parse_chunk(event: bytes) -> Chunk | None:
     if data is None or not data.lstrip().startswith(b"{"):
         return None
     try:
-        chunk: Chunk = _decode(_chunks, data)
+        chunk: Chunk = decode(_chunks, data)
     except Malformed:
         return None
     return chunk
+
+
+def has_usage(chunk: Chunk) -> bool:
+    """Whether the chunk tells usage, in whatever form."""
+    return bytes(chunk.usage).startswith(b"{")
 
 
 def error_member(envelope: _Envelope) -> dict[str, Any] | None:
@@ -180,7 +185,8 @@ def error_member(envelope: _Envelope) -> dict[str, Any] | None:
     return (error if isinstance(error, dict) else {"message": str(error)}) if error else None
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
+def decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
+    """The decoded text, lone surrogates blotted out if there are any. Raises Malformed."""
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as problem:

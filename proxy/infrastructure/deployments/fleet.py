@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-import aiohttp
-from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
-
 from proxy.domain.catalog import Deployment
+from proxy.infrastructure.chat_completion.registry import ServiceFactory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.live import LiveDeployment
 from proxy.infrastructure.deployments.places import Places
@@ -58,11 +56,6 @@ class DeploymentSpec:
         return replace(self, deployment=other.deployment) == other and self.deployment.name == other.deployment.name
 
 
-Connect = Callable[
-    [str, WireSettings, aiohttp.ClientSession, Resilience, Deployment], ChatCompletionClientBase
-]  # the registry's `connect`, or another one
-
-
 @dataclass(slots=True, eq=False)
 class _Kept:
     spec: DeploymentSpec
@@ -72,10 +65,10 @@ class _Kept:
 
 
 class Fleet:
-    """Keeps deployments connected. `connect` makes the chat completion service of one."""
+    """Keeps deployments connected. `factory_of` gives the maker of a provider kind's services."""
 
-    def __init__(self, connect: Connect, timing: Timing) -> None:
-        self._connect = connect
+    def __init__(self, factory_of: Callable[[str], ServiceFactory], timing: Timing) -> None:
+        self._factory_of = factory_of
         self._timing = timing
         self._kept: dict[str, _Kept] = {}
         self._retired: list[_Kept] = []
@@ -138,12 +131,12 @@ class Fleet:
             session = await undoing.enter_async_context(
                 client_session(spec.connect_timeout_seconds, spec.wire.idle_timeout_seconds)
             )
-            service = self._connect(
-                spec.kind,
+            service = self._factory_of(spec.kind)(
                 spec.wire,
                 session,
                 Resilience(breaker, spec.retries, self._timing, budget),
-                spec.deployment,
+                service_id=name,
+                ai_model_id=spec.deployment.model,
             )
             closing = undoing.pop_all()
         if (aclose := getattr(service, "aclose", None)) is not None:
@@ -173,9 +166,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running_fleet(connect: Connect, timing: Timing) -> AsyncIterator[Fleet]:
+async def running_fleet(factory_of: Callable[[str], ServiceFactory], timing: Timing) -> AsyncIterator[Fleet]:
     """A fleet without deployments; everything it got is closed at the end."""
-    fleet = Fleet(connect, timing)
+    fleet = Fleet(factory_of, timing)
     try:
         async with repeating(fleet.close_retired, lambda: _CLOSING_SECONDS, "closing of deployments"):
             yield fleet

@@ -1,0 +1,48 @@
+"""The headers of upstream calls, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from multidict import CIMultiDict
+
+from proxy.infrastructure.chat_completion.dialect import Dialect
+
+_BEARER_HEADER = "authorization"
+_RELAYED_AS_THEY_ARE = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+
+
+class CallHeaders:
+    """What a call to one upstream carries, and what of the answer's headers a client may see.
+
+    `operators` are the operator's own: they take the place of the client's, and of all others but those that say what
+    the body is.
+    """
+
+    def __init__(
+        self, dialect: Dialect, api_key: str, api_key_header: str | None, operators: Mapping[str, str]
+    ) -> None:
+        standing = CIMultiDict({"User-Agent": "llmgateway"})
+        if api_key:
+            name = api_key_header or dialect.api_key_header
+            standing[name] = f"Bearer {api_key}" if name.lower() == _BEARER_HEADER else api_key
+        for name, value in (*operators.items(), *_RELAYED_AS_THEY_ARE.items()):
+            standing[name] = value
+        self.standing = standing
+        self._sent_on = {name.lower(): name for name in dialect.sent_on if name not in standing}
+        self._handed_back = dialect.handed_back
+
+    def of_call(self, clients: Mapping[str, str]) -> Mapping[str, str]:
+        """Those to send, for a client that sent these."""
+        headers = self.standing.copy()
+        hop = clients.get("Connection", "").lower()
+        own = {name.strip() for name in hop.split(",")}  # for this hop alone (RFC 9110, 7.6.1)
+        for lower, name in self._sent_on.items():
+            value = clients.get(name)
+            if value is not None and lower not in own:
+                headers[name] = value
+        return headers
+
+    def handed_back(self, upstreams: Mapping[str, str]) -> dict[str, str]:
+        """Those that a client may see."""
+        return {name: value for name in self._handed_back if (value := upstreams.get(name)) is not None}

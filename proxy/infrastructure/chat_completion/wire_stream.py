@@ -1,0 +1,145 @@
+"""A stream from an upstream, from its first byte that matters to its honest end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from aiohttp import ClientError, ClientResponse
+
+from proxy.application.upstream import UpstreamCall
+from proxy.domain.chat import AnswerFacts
+from proxy.domain.errors import StreamBroken
+from proxy.infrastructure.chat_completion.opening import Opening
+from proxy.infrastructure.chat_completion.sse import HOLD_BYTES, EventAligner, says_done
+from proxy.infrastructure.chat_completion.stream_usage import without_usage_chunk
+from proxy.infrastructure.chat_completion.usage import StreamTail, text_of
+
+_AFTER_DONE_SECONDS = 1.0
+_BAD_GATEWAY = 502
+_END = b"\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRules:
+    """How streams of one upstream end, and how long they may take."""
+
+    provider: str
+    idle_timeout_seconds: float
+    total_timeout_seconds: float
+    done_marker: bool
+
+
+class WireStream:
+    """An open stream: `opening` first, then iterate. Bytes come out between events, in order, none changed.
+
+    With `hides_usage` the one event is left out that came because the gateway asked for usage. Iteration raises
+    StreamBroken when the upstream stops before `[DONE]`, or, where the rules know no such marker, before any finish
+    reason.
+    """
+
+    def __init__(
+        self,
+        rules: StreamRules,
+        call: UpstreamCall,
+        response: ClientResponse,
+        opening: Opening,
+        *,
+        hides_usage: bool = False,
+    ) -> None:
+        self.headers = response.headers
+        self.model = text_of(opening.chunk.model) if opening.chunk else None
+        self.done = False
+        self._rules = rules
+        self._tail = StreamTail()
+        self._response = response
+        self._aligner = EventAligner(hold_bytes=None if call.whole_events else HOLD_BYTES)
+        self._told = False
+        self._hides_usage = hides_usage
+        self._deadline = time.monotonic() + rules.total_timeout_seconds
+        self.opening = self._passing(opening.held)
+        call.answer = self._tail
+
+    def facts(self) -> AnswerFacts:
+        """What the stream has said of itself so far."""
+        return self._tail.facts()
+
+    def is_just_done(self) -> bool:
+        """True once: for the bytes with which the answer is complete."""
+        first, self._told = self.done and not self._told, self._told or self.done
+        return first
+
+    def raise_told_error(self) -> None:
+        """Raises the error that the stream told of, if it did, though it went on to its end."""
+        if self.facts().error_message is not None:
+            raise self._broken("told of an error", "error")
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            data = await (self._read_after_done() if self.done else self._read())
+            if not data:
+                return self._last_bytes()
+            whole = self._passing(data)
+            if whole:
+                return whole
+
+    def _passing(self, data: bytes) -> bytes:
+        whole = self._aligner.push(data)
+        if whole:
+            self._tail.feed(whole)
+            self.done = self.done or says_done(whole)
+            if self._hides_usage:
+                return without_usage_chunk(whole)
+        return whole
+
+    async def _read(self) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise self._broken(f"did not finish within {self._rules.total_timeout_seconds:g} s", "timeout")
+        try:
+            return await self._response.content.readany()
+        except TimeoutError as problem:
+            raise self._broken(f"sent nothing for {self._rules.idle_timeout_seconds:g} s", "timeout") from problem
+        except (ClientError, OSError) as problem:
+            raise self._broken("broke off", "connection") from problem
+
+    async def _read_after_done(self) -> bytes:
+        """Whatever follows `[DONE]`, if it comes soon: the client need not wait for the upstream to hang up."""
+        try:
+            async with asyncio.timeout(_AFTER_DONE_SECONDS):
+                return await self._response.content.readany()
+        except (TimeoutError, ClientError, OSError):
+            self._response.close()
+            return b""
+
+    def _last_bytes(self) -> bytes:
+        """What came after the end of the last event: some servers do not end their last one."""
+        rest, self._aligner = self._aligner.rest(), EventAligner(HOLD_BYTES)
+        if self.done and not rest:
+            raise StopAsyncIteration
+        if not self.done:
+            rest = self._passing(rest + _END)[: -len(_END)] if rest else b""
+            self._come_to_an_end()
+        return rest
+
+    def _come_to_an_end(self) -> None:
+        """The upstream has ended the connection in good order: so is the answer, or StreamBroken is raised."""
+        facts = self._tail.facts()
+        finished = facts.finish_reason is not None and facts.error_message is None
+        self.done = self.done or (finished and not self._rules.done_marker)
+        if not self.done:
+            raise self._broken("ended before it was complete", "truncated")
+
+    def _broken(self, what: str, kind: str) -> StreamBroken:
+        self._response.close()
+        said = self._tail.facts().error_message
+        provider = self._rules.provider
+        error = StreamBroken(
+            said or f"The stream from {provider} {what}.", status=_BAD_GATEWAY, kind=f"stream_{kind}", provider=provider
+        )
+        error.told = said is not None
+        return error
