@@ -20,7 +20,8 @@ from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.contents import chunk_contents, history_messages, message_contents
 from proxy.infrastructure.chat_completion.dialect import OPENAI, Dialect, UsageInStreams
-from proxy.infrastructure.chat_completion.wire import Wire, WireSettings, WireStream
+from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
+from proxy.infrastructure.chat_completion.wire_stream import WireStream
 from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
@@ -48,8 +49,6 @@ class OpenAICompatibleChatCompletion(ChatCompletionClientBase):
 
     SUPPORTS_FUNCTION_CALLING: ClassVar[bool] = False
 
-    DIALECT: ClassVar[Dialect] = OPENAI
-
     _wire: Wire = PrivateAttr()
 
     def __init__(
@@ -60,11 +59,10 @@ class OpenAICompatibleChatCompletion(ChatCompletionClientBase):
         *,
         service_id: str,
         ai_model_id: str,
-        dialect: Dialect | None = None,
+        dialect: Dialect = OPENAI,
     ) -> None:
-        """`dialect` says how the server differs; the class's own by default."""
         super().__init__(ai_model_id=ai_model_id, service_id=service_id)
-        self._wire = Wire(settings, session, resilience, dialect or self.DIALECT)
+        self._wire = Wire(settings, session, resilience, dialect)
 
     @property
     def standing_headers(self) -> Mapping[str, str]:
