@@ -33,6 +33,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.domain.error_words import says_content_policy, says_context_window
+
 
 class GatewayError(Exception):
     """Root of all errors that the gateway raises on purpose."""
@@ -196,20 +198,13 @@ class UpstreamError(GatewayError):
 
     @property
     def is_context_window(self) -> bool:
-        """The prompt is too long for the model."""
-        return not _CONTEXT_WINDOW.isdisjoint(self._words())
+        """Whether the prompt does not fit the model's context window: a model with a larger one may take it."""
+        return says_context_window(self.status, self.message, self.details)
 
     @property
     def is_content_policy(self) -> bool:
-        """The provider refuses what the prompt is about."""
-        return not _CONTENT_POLICY.isdisjoint(self._words())
-
-    def _words(self) -> set[str]:
-        """What the upstream calls its error, in the places where OpenAI and OpenRouter say so."""
-        metadata = self.details.get("metadata")
-        places = [self.details.get("code"), self.details.get("type")]
-        places.append(metadata.get("error_type") if isinstance(metadata, Mapping) else None)
-        return {word for word in places if isinstance(word, str)}
+        """Whether a filter or policy refused the content: another provider's may not."""
+        return says_content_policy(self.status, self.message, self.details)
 
 
 class TransientUpstreamError(UpstreamError):
@@ -244,8 +239,6 @@ def kind_of(error: GatewayError) -> str:
     return getattr(error, "kind", None) or getattr(error, "code", None) or type(error).__name__
 
 
-_CONTEXT_WINDOW = frozenset({"context_length_exceeded"})
-_CONTENT_POLICY = frozenset({"content_filter", "content_policy_violation"})
 _FIRST_SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 

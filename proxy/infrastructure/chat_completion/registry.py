@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 _FACTORIES = {
     "openrouter": "openrouter:OpenRouterChatCompletion",
     "openai": "openai_compatible:OpenAICompatibleChatCompletion",
+    "openai-compatible": "openai_compatible:OpenAICompatibleChatCompletion",
+    "azure": "openai_kinds:azure",
+    "deepseek": "openai_compatible:OpenAICompatibleChatCompletion",
+    "fireworks": "openai_kinds:fireworks",
+    "gemini": "openai_compatible:OpenAICompatibleChatCompletion",
+    "groq": "openai_compatible:OpenAICompatibleChatCompletion",
+    "llamacpp": "openai_compatible:OpenAICompatibleChatCompletion",
+    "mistral": "openai_kinds:mistral",
+    "ollama": "openai_compatible:OpenAICompatibleChatCompletion",
+    "together": "openai_kinds:together",
+    "vllm": "openai_compatible:OpenAICompatibleChatCompletion",
 }
 KINDS = tuple(_FACTORIES)
 

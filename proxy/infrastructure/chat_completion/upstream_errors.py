@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from proxy.domain.error_words import says_content_policy, says_context_window
 from proxy.domain.errors import (
     InvalidUpstreamAnswer,
     PermanentUpstreamError,
@@ -15,14 +16,12 @@ from proxy.domain.errors import (
     UpstreamError,
     is_transient_status,
 )
-from proxy.infrastructure.chat_completion.usage import look
+from proxy.infrastructure.chat_completion.error_bodies import error_details, retry_delay_seconds, status_in
 
 _MESSAGE_CHARACTERS = 4000
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"']+")
-_FIRST_ERROR_STATUS, _LAST_ERROR_STATUS = 400, 599
-_BAD_GATEWAY = 502
+_BAD_REQUEST, _BAD_GATEWAY = 400, 502
 _MILLISECONDS = 1000.0
-_STATUS_DIGITS = 4
 _MOST_LEVELS = 32
 
 
@@ -37,23 +36,19 @@ class UpstreamErrors:
         self, status: int, headers: Mapping[str, str], body: bytes, relayed: Mapping[str, str]
     ) -> UpstreamError:
         """The error in an answer with an error status. `relayed` are the headers that the client may see."""
-        details = self._error_object(body)
+        details = error_details(body)
         if details is None:
             details = {"message": f"{self._provider} answered HTTP {status} without a JSON error body."}
-        kind = TransientUpstreamError if is_transient_status(status) else PermanentUpstreamError
-        return self._make(kind, status, f"http_{status}", details, body, headers, relayed)
+        return self._make(status, f"http_{status}", details, body, headers, relayed)
 
     def from_error_member(
         self, details: Mapping[str, Any], body: bytes, headers: Mapping[str, str], relayed: Mapping[str, str]
     ) -> UpstreamError:
-        """The error inside a 200 answer or a stream's event; its status is the error's own `code`, else 502."""
-        code = details.get("code")
-        if isinstance(code, str) and code.isdecimal():
-            code = int(code[:_STATUS_DIGITS])
-        known = isinstance(code, int) and _FIRST_ERROR_STATUS <= code <= _LAST_ERROR_STATUS
-        status = code if known and isinstance(code, int) else _BAD_GATEWAY
-        kind = TransientUpstreamError if is_transient_status(status) else PermanentUpstreamError
-        return self._make(kind, status, f"error_in_answer_{status}", details, body, headers, relayed)
+        """The error inside a 200 answer or a stream's event; its status is the one that it gives itself, else 502."""
+        status = status_in(details)
+        if status is None:
+            status = _BAD_REQUEST if _refuses_the_content(None, details) else _BAD_GATEWAY
+        return self._make(status, f"error_in_answer_{status}", details, body, headers, relayed)
 
     def invalid(self, reason: str, body: bytes) -> InvalidUpstreamAnswer:
         """A 2xx answer that is not a completion."""
@@ -85,7 +80,6 @@ class UpstreamErrors:
 
     def _make(
         self,
-        kind: type[UpstreamError],
         status: int,
         word: str,
         details: Mapping[str, Any],
@@ -97,6 +91,8 @@ class UpstreamErrors:
         message = clean.get("message")
         if not isinstance(message, str) or not message:
             message = f"{self._provider} answered HTTP {status}."
+        transient = is_transient_status(status) and not _refuses_the_content(status, clean)
+        kind = TransientUpstreamError if transient else PermanentUpstreamError
         return kind(
             message,
             status=status,
@@ -105,17 +101,8 @@ class UpstreamErrors:
             body=body,
             details=clean,
             headers=relayed,
-            retry_after_seconds=retry_after_seconds(headers),
+            retry_after_seconds=_first(retry_after_seconds(headers), retry_delay_seconds(details)),
         )
-
-    def _error_object(self, body: bytes) -> dict[str, Any] | None:
-        answer = look(body)
-        error = answer.get("error") if isinstance(answer, dict) else None
-        if isinstance(error, dict):
-            return error
-        if isinstance(error, str) and error:
-            return {"message": error}
-        return None
 
     def _redact(self, value: Any, depth: int = 0) -> Any:
         if depth > _MOST_LEVELS:
@@ -129,6 +116,17 @@ class UpstreamErrors:
         if isinstance(value, dict):
             return {self._redact(key): self._redact(item, depth + 1) for key, item in value.items()}
         return value
+
+
+def _refuses_the_content(status: int | None, details: Mapping[str, Any]) -> bool:
+    """Then sending it again changes nothing, and it is no sign of bad health, though some servers answer 500."""
+    message = details.get("message")
+    text = message if isinstance(message, str) else ""
+    return says_context_window(status, text, details) or says_content_policy(status, text, details)
+
+
+def _first(*seconds: float | None) -> float | None:
+    return next((value for value in seconds if value is not None), None)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

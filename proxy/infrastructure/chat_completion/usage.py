@@ -30,12 +30,13 @@ class _Details(msgspec.Struct, frozen=True):
 
 
 class _Usage(msgspec.Struct):
-    """`usage` of a completion; see OpenAI's CompletionUsage, and OpenRouter's ChatUsage for `cost` (USD)."""
+    """`usage` of a completion: OpenAI's CompletionUsage, with OpenRouter's `cost` (USD) and DeepSeek's cache hits."""
 
     prompt_tokens: int
     completion_tokens: int = 0  # absent where nothing was generated
     prompt_tokens_details: msgspec.Raw = msgspec.Raw()
     completion_tokens_details: msgspec.Raw = msgspec.Raw()
+    prompt_cache_hit_tokens: Any = None
     cost: msgspec.Raw = msgspec.Raw()
 
 
@@ -233,10 +234,12 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
     if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
     prompt, completion = _read_details(usage.prompt_tokens_details), _read_details(usage.completion_tokens_details)
+    hits = usage.prompt_cache_hit_tokens
+    cached = hits if prompt.cached_tokens is None and type(hits) is int else prompt.cached_tokens
     return Usage(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
-        cached_tokens=_count(prompt.cached_tokens),
+        cached_tokens=_count(cached),
         reasoning_tokens=_count(completion.reasoning_tokens),
         cost=_read_cost(usage.cost),
         cache_write_tokens=_count(prompt.cache_write_tokens),

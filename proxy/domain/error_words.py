@@ -1,0 +1,84 @@
+"""Recognising, across providers' wordings, the two refusals that another model may mend.
+
+A code that says it is trusted. Many servers send none that does (400 and a sentence is common), so the sentences that
+they are known to send are recognised too, unless the status says that it is about something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_OTHER_MATTERS = (401, 402, 404, 429)  # keys, credits, unknown models, rate limits
+
+_CONTEXT_CODES = {"context_length_exceeded", "context_window_exceeded", "exceed_context_size_error"}
+_CONTEXT_SENTENCES = re.compile(
+    r"maximum (?:context|prompt|model) length"
+    r"|maximum input length"
+    r"|max(?:imum)? context (?:length|size|window)"
+    r"|context (?:length|window|size|limit)[^.]{0,60}exceed"
+    r"|exceed[^.]{0,80}context (?:length|window|size|limit)"
+    r"|(?:prompt|input)(?: \([^)]{0,60}\))? is too long"
+    r"|prompt too long"
+    r"|longer than the model's context length"
+    r"|input tokens? (?:count )?(?:\([^)]{0,20}\) )?exceeds? the (?:maximum|configured)"
+    r"|`inputs` tokens \+ `max_new_tokens` must be"
+    r"|range of input length should be"
+    r"|max_tokens must be at least 1, got -"
+    r"|reduce the length of the (?:messages|prompt|input)",
+    re.IGNORECASE,
+)
+
+_POLICY_CODES = {
+    "content_filter",
+    "content_policy_violation",
+    "data_inspection_failed",
+    "datainspectionfailed",
+    "moderation_blocked",
+    "prohibited_content",
+    "refusal",
+    "responsibleaipolicyviolation",
+}
+_POLICY_SENTENCES = re.compile(
+    r"content (?:management |usage |safety )?polic"
+    r"|content filter"
+    r"|usage polic(?:y|ies)"
+    r"|safety (?:system|filter|setting)"
+    r"|(?:input|prompt|request|message|content) (?:was|has been|were|is) flagged"
+    r"|content exists risk"
+    r"|(?:inappropriate|unsafe|sensitive) content"
+    r"|不安全或敏感内容",
+    re.IGNORECASE,
+)
+
+
+def says_context_window(status: int | None, message: str, details: Mapping[str, Any]) -> bool:
+    """Whether an upstream's error says that the prompt does not fit the model's context window."""
+    return _says(_CONTEXT_CODES, _CONTEXT_SENTENCES, status, message, details)
+
+
+def says_content_policy(status: int | None, message: str, details: Mapping[str, Any]) -> bool:
+    """Whether an upstream's error says that a filter or policy refused the content."""
+    metadata = details.get("metadata")
+    if isinstance(metadata, Mapping) and "flagged_input" in metadata:
+        return True  # OpenRouter's moderation
+    return _says(_POLICY_CODES, _POLICY_SENTENCES, status, message, details)
+
+
+def _says(
+    codes: set[str], sentences: re.Pattern[str], status: int | None, message: str, details: Mapping[str, Any]
+) -> bool:
+    if any(code in codes for code in _codes(details)):
+        return True
+    return status not in _OTHER_MATTERS and sentences.search(message) is not None
+
+
+def _codes(details: Mapping[str, Any]) -> Iterator[str]:
+    """The error's codes, lower case, wherever servers put them: `innererror` is Azure's, `metadata` OpenRouter's."""
+    for place in (details, details.get("innererror"), details.get("inner_error"), details.get("metadata")):
+        if isinstance(place, Mapping):
+            for name in ("code", "type", "error_type", "provider_code"):
+                code = place.get(name)
+                if isinstance(code, str):
+                    yield code.lower()

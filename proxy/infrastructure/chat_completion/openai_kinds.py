@@ -1,0 +1,50 @@
+"""Kinds of OpenAI-compatible server that differ from OpenAI in more than their address."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from proxy.infrastructure.chat_completion.dialect import OPENAI, Dialect, UsageInStreams
+from proxy.infrastructure.chat_completion.openai_compatible import OpenAICompatibleChatCompletion
+
+# Azure's v1 surface. A Microsoft Entra token goes as bearer: set the provider's `api_key_header` to Authorization.
+azure = partial(
+    OpenAICompatibleChatCompletion,
+    dialect=Dialect(api_key_header="api-key", handed_back=(*OPENAI.handed_back, "apim-request-id")),
+)
+
+fireworks = partial(
+    OpenAICompatibleChatCompletion,
+    dialect=Dialect(
+        handed_back=(
+            *OPENAI.handed_back,
+            "x-ratelimit-over-limit",
+            "fireworks-prompt-tokens",
+            "fireworks-cached-prompt-tokens",
+            "fireworks-server-time-to-first-token",
+        )
+    ),
+)
+
+# Answers 422 to `stream_options`, and tells the usage of every stream.
+mistral = partial(
+    OpenAICompatibleChatCompletion,
+    dialect=Dialect(
+        usage_in_streams=UsageInStreams.ALWAYS,
+        handed_back=(
+            *OPENAI.handed_back,
+            "x-ratelimit-limit-req-minute",
+            "x-ratelimit-remaining-req-minute",
+            "x-ratelimit-limit-tokens-minute",
+            "x-ratelimit-remaining-tokens-minute",
+            "x-ratelimit-tokens-query-cost",
+        ),
+    ),
+)
+
+together = partial(
+    OpenAICompatibleChatCompletion,
+    dialect=Dialect(
+        handed_back=(*OPENAI.handed_back, "x-tokenlimit-limit", "x-tokenlimit-remaining", "x-tokenlimit-reset")
+    ),
+)
