@@ -1,0 +1,127 @@
+"""What must hold between values. Whatever has the wrong shape is passed over: validation tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxy.config.fields import RESERVED_HEADERS, SECRET_HEADERS, is_header
+from proxy.config.names import Names, mapping, mappings
+from proxy.config.problems import Path, Problem, did_you_mean, path_text
+from proxy.config.references import Expanded
+
+_FALLBACKS = ("general", "context_window", "content_policy")
+
+
+def check(data: Any) -> list[Problem]:
+    """Everything that is wrong between values of a completed configuration."""
+    root = mapping(data)
+    names = Names.of(root)
+    return [
+        *_providers(mapping(root.get("providers"))),
+        *_models(root),
+        *_aliases(mapping(root.get("aliases")), names),
+        *_fallbacks(mapping(root.get("fallbacks")), names),
+    ]
+
+
+def _providers(providers: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, provider in mappings(providers):
+        path: Path = ("providers", name)
+        if provider.get("kind", "openai") == "openai" and "base_url" not in provider:
+            yield Problem((*path, "base_url"), "is required for the kind openai, like https://api.openai.com/v1")
+        headers = mapping(provider.get("headers"))
+        for header, value in headers.items():
+            where = (*path, "headers", header)
+            if is_header(header, RESERVED_HEADERS):
+                yield Problem(where, "is a header that the gateway itself sets")
+            elif is_header(header, SECRET_HEADERS) and isinstance(value, str) and not isinstance(value, Expanded):
+                yield Problem(where, "holds a secret, which must come from the environment: ${NAME}")
+            if any(other != header and other.lower() == header.lower() for other in headers):
+                yield Problem(where, "is given twice; upper and lower case make no difference in headers")
+
+
+def _models(root: Mapping[str, Any]) -> Iterator[Problem]:
+    providers = mapping(root.get("providers"))
+    everywhere: dict[str, tuple[Path, Any]] = {}
+    for name, model in mappings(root.get("models")):
+        here: dict[str, Path] = {}
+        deployments = list(_deployments(model, ("models", name)))
+        for path, deployment in deployments:
+            yield from _deployment(name, path, deployment, providers)
+            called = deployment.get("name")
+            if not isinstance(called, str):
+                continue
+            if called in here:
+                yield Problem(path, f"is called '{called}' like {path_text(here[called])}: give one of them a `name`")
+                continue
+            here[called] = path
+            reached = tuple(deployment.get(key) for key in ("provider", "model", "timeouts", "max_concurrency"))
+            first, like = everywhere.setdefault(called, (path, reached))
+            if like != reached:
+                yield Problem(
+                    path,
+                    f"is called '{called}' like {path_text(first)}, and is not the same: give one of them a `name`",
+                )
+        if deployments and all(_is_zero(deployment.get("weight")) for _, deployment in deployments):
+            yield Problem(("models", name, "deployments"), "at least one weight must be greater than 0")
+
+
+def _deployments(model: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    deployments = model.get("deployments")
+    for index, deployment in enumerate(deployments if isinstance(deployments, list) else ()):
+        if isinstance(deployment, dict):
+            yield (*path, "deployments", index), deployment
+
+
+def _deployment(
+    public_name: str, path: Path, deployment: Mapping[str, Any], providers: Mapping[str, Any]
+) -> Iterator[Problem]:
+    provider, model = deployment.get("provider"), deployment.get("model")
+    if isinstance(provider, str) and provider not in providers:
+        yield Problem(
+            (*path, "provider"), f"there is no provider '{provider}'" + did_you_mean(provider, providers.keys())
+        )
+    if isinstance(model, str) and "*" in model and "*" not in public_name:
+        yield Problem(
+            (*path, "model"), f"'*' stands for what the public name's '*' matched, and '{public_name}' has none"
+        )
+
+
+def _is_zero(weight: Any) -> bool:
+    try:
+        return weight is not None and not isinstance(weight, bool) and float(weight) == 0
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _aliases(aliases: Mapping[str, Any], names: Names) -> Iterator[Problem]:
+    told: set[str] = set()
+    for alias, target in aliases.items():
+        path: Path = ("aliases", alias)
+        if alias in names.models:
+            yield Problem(path, "is a model, too: remove one of them")
+        if not isinstance(target, str) or alias in told:
+            continue
+        if circle := names.circle_from(alias):
+            told.update(circle)
+            yield Problem(path, f"leads in a circle: {' -> '.join([*circle, circle[0]])}")
+        elif target not in names.aliases and not names.is_model(target):
+            yield Problem(path, f"there is no model '{target}'" + did_you_mean(target, names.all()))
+
+
+def _fallbacks(fallbacks: Mapping[str, Any], names: Names) -> Iterator[Problem]:
+    for kind in _FALLBACKS:
+        for model, chain in mapping(fallbacks.get(kind)).items():
+            path: Path = ("fallbacks", kind, model)
+            if not names.is_known_pattern(model):
+                yield Problem(path, f"there is no model '{model}'" + did_you_mean(model, names.all()))
+            for index, fallback in enumerate(chain if isinstance(chain, list) else ()):
+                if not isinstance(fallback, str):
+                    continue
+                if names.end_of(fallback) == names.end_of(model):
+                    yield Problem((*path, index), "is the model itself")
+                elif not names.is_model(fallback):
+                    yield Problem(
+                        (*path, index), f"there is no model '{fallback}'" + did_you_mean(fallback, names.all())
+                    )

@@ -1,0 +1,137 @@
+"""What validation found, in the words of whoever wrote the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from proxy.config.problems import Path, Problem, closest, did_you_mean
+from proxy.config.references import Expanded
+from proxy.config.schema import GatewayConfig
+
+_OF_LITELLM = {"model_list", "litellm_settings", "router_settings", "general_settings"}
+_KEY = "[key]"  # pydantic's mark for "about the key, not the value"
+_LONGEST_SHOWN = 60
+
+_MUST_BE = {
+    "model_type": "a mapping of keys to values",
+    "dict_type": "a mapping of names to values",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "decimal_type": "a number",
+    "is_instance_of": "a number",
+    "bool_type": "true or false",
+    "finite_number": "a finite number",
+}
+
+_PLAIN = {"missing": "is required", "too_short": "needs at least one entry"}
+_LIMITS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def problems_of(error: ValidationError) -> Iterator[Problem]:
+    """One problem for each error; a missing key that was only misspelt is told once."""
+    details = error.errors(include_url=False)
+    unknown = [_path(one) for one in details if one["type"] == "extra_forbidden"]
+    for one in details:
+        path = _path(one)
+        if one["type"] == "missing" and any(
+            path[:-1] == other[:-1] and closest(str(other[-1]), known_keys(other[:-1])) == path[-1] for other in unknown
+        ):
+            continue
+        yield Problem(path, _message(one, path))
+
+
+def _path(error: ErrorDetails) -> Path:
+    location = error["loc"]
+    return location[:-1] if location and location[-1] == _KEY else location
+
+
+def _message(error: ErrorDetails, path: Path) -> str:
+    kind, given, limits = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "unknown key" + _meant(path)
+    if kind in _LIMITS:
+        words, limit = _LIMITS[kind]
+        return f"must be {words} {_figure(limits[limit])}, not {_shown(given)}"
+    if given is None and kind not in _PLAIN:
+        return "is empty: give it a value or remove the key"
+    if kind == "literal_error":
+        return f"must be {limits['expected']}, not {_shown(given)}" + _similar(given, limits["expected"])
+    if kind in _MUST_BE:
+        return f"must be {_MUST_BE[kind]}, not {_shown(given)}" + _quotes(kind, given)
+    return _PLAIN.get(kind, error["msg"])
+
+
+def _meant(path: Path) -> str:
+    key = str(path[-1])
+    if len(path) == 1 and key in _OF_LITELLM:
+        return " (a file of LiteLLM? `llmgateway import-litellm` converts it)"
+    return did_you_mean(key, known_keys(path[:-1]))
+
+
+def _similar(given: Any, expected: str) -> str:
+    return did_you_mean(given, expected.split("'")[1::2]) if isinstance(given, str) else ""
+
+
+def _quotes(kind: str, given: Any) -> str:
+    return ": put it in quotes" if kind == "string_type" and isinstance(given, bool | int | Decimal) else ""
+
+
+def _figure(limit: float) -> str:
+    return f"{limit:g}" if abs(limit) < 1e6 else str(int(limit))  # noqa: PLR2004
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Expanded):
+        return f"what {value.written} stands for"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = f"'{value}'" if isinstance(value, str) else str(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
+
+
+def known_keys(path: Path) -> tuple[str, ...]:
+    """The keys that the section at a path may have; none where names are free."""
+    kind: Any = GatewayConfig
+    for part in path:
+        kind = _part(kind, part)
+    return tuple(kind.model_fields) if _is_section(kind) else ()
+
+
+def _part(kind: Any, part: str | int) -> Any:
+    """The type of what a section, a mapping or a list of that type holds at a key."""
+    if _is_section(kind):
+        known = kind.model_fields.get(part)
+        return _plain(known.annotation) if known else None
+    arguments = get_args(kind)
+    return _plain(arguments[-1 if get_origin(kind) is dict else 0]) if arguments else None
+
+
+def _plain(kind: Any) -> Any:
+    """Without annotations and None."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return _plain(get_args(kind)[0])
+    return kind
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

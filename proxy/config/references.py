@@ -1,0 +1,67 @@
+"""${NAME} and ${NAME:-default}: values from the environment. `$${` is a plain `${`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.config.problems import Path, Problem
+
+# For JSON Schema, too, so it must mean the same in Python and in JavaScript.
+REFERENCE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}"
+ONE_VARIABLE = r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$(?!\n)"
+
+_PART = re.compile(r"\$(?:\$\{|\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?)")
+
+
+class Expanded(str):
+    """Text with its references replaced. `written` is how it stands in the file."""
+
+    __slots__ = ("variables", "written")
+    written: str
+    variables: tuple[str, ...]
+
+    @property
+    def is_one_variable(self) -> bool:
+        """Whether it is `${NAME}` and nothing else."""
+        return re.search(ONE_VARIABLE, self.written) is not None
+
+
+def expand(data: Any, path: Path, environment: Mapping[str, str], problems: list[Problem]) -> Any:
+    """The same values with all references replaced; what cannot be replaced is added to `problems`."""
+    if isinstance(data, dict):
+        return {key: expand(value, (*path, key), environment, problems) for key, value in data.items()}
+    if isinstance(data, list):
+        return [expand(value, (*path, index), environment, problems) for index, value in enumerate(data)]
+    if isinstance(data, str) and "${" in data:
+        return _expanded(data, path, environment, problems)
+    return data
+
+
+def _expanded(text: str, path: Path, environment: Mapping[str, str], problems: list[Problem]) -> str:
+    variables: list[str] = []
+
+    def replaced(part: re.Match[str]) -> str:
+        if part[0] == "$${":
+            return "${"
+        name, default = part[1], part[2]
+        if name is None:
+            problems.append(
+                Problem(path, "`${` must begin a reference like ${NAME} or ${NAME:-default}; or write `$${`")
+            )
+            return ""
+        variables.append(name)
+        value = environment.get(name, "")
+        if default is not None:
+            return value or default
+        if name not in environment:
+            problems.append(Problem(path, f"the environment variable {name} is not set"))
+        return value
+
+    value = _PART.sub(replaced, text)
+    if not variables:
+        return value
+    expanded = Expanded(value)
+    expanded.written, expanded.variables = text, tuple(variables)
+    return expanded
