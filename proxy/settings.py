@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+CONFIG_FILE = "gateway.yaml"
 OPENROUTER_URL = "https://openrouter.ai/api/v1/"
 _MAY_HOLD_SECRETS = ("KEY", "URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -65,6 +67,9 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
         description="`module:function`, bytes to bytes: what may be stored of a body",
     )
+    llmgateway_config: _OptionalText = Field(
+        None, description="the configuration file; default: gateway.yaml in the working directory, if there is one"
+    )
     llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
     llmgateway_data_dir: str = Field(
@@ -111,6 +116,13 @@ class Settings(BaseSettings):
                 "or listen on 127.0.0.1 (LLMGATEWAY_HOST)"
             )
         return self
+
+    @property
+    def config_file(self) -> Path | None:
+        """The configuration file that was named, or the one that is there; None without one."""
+        if self.llmgateway_config is not None:
+            return Path(self.llmgateway_config)
+        return Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
 
     @property
     def uses_demo_upstream(self) -> bool:

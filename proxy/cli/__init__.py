@@ -6,6 +6,7 @@ import click
 
 from proxy import __version__
 from proxy.cli.check_config import check_config
+from proxy.cli.config_schema import config_schema
 from proxy.cli.health import health
 from proxy.cli.logs import logs
 from proxy.cli.migrate import migrate
@@ -22,9 +23,10 @@ from proxy.cli.usage import usage
 def main() -> None:
     """LLM Gateway: an OpenAI-compatible reverse proxy that books every request exactly once.
 
-    Settings come from environment variables; `llmgateway check-config` shows them all.
+    Settings come from environment variables, providers and models from gateway.yaml if there is one;
+    `llmgateway check-config` shows and checks both.
     """
 
 
-for command in (serve, migrate, check_config, logs, models, prices, health, usage, reconcile, payload):
+for command in (serve, migrate, check_config, config_schema, logs, models, prices, health, usage, reconcile, payload):
     main.add_command(command)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from pathlib import Path
 
 import click
 from pydantic import SecretStr
 
-from proxy.cli.failures import settings_or_fail
+from proxy.cli.failures import config_or_fail, settings_or_fail
 from proxy.settings import Settings
 
 _OUR_PREFIXES = (
@@ -24,9 +25,42 @@ _OUR_PREFIXES = (
 
 
 @click.command("check-config")
-def check_config() -> None:
-    """Check the settings and show what is in force, secrets masked. Exit code 1 when something is wrong."""
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--show", "shown", is_flag=True, help="Show the file's values, too, and where each comes from.")
+def check_config(file: Path | None, shown: bool) -> None:
+    """Check the settings and the configuration file; show what is in force, secrets masked.
+
+    FILE is looked at instead of LLMGATEWAY_CONFIG, or gateway.yaml in the working directory. Exit code 1 when something
+    is wrong; all that is wrong with the file is told at once.
+    """
     settings = settings_or_fail()
+    _show_settings(settings)
+    if (path := file or settings.config_file) is None:
+        upstream = "the built-in demo upstream" if settings.uses_demo_upstream else settings.openrouter_base_url
+        click.echo(f"\nUpstream: {upstream}")
+    else:
+        _check_file(path, settings, shown=shown)
+    click.echo("The settings are valid.")
+
+
+def _check_file(path: Path, settings: Settings, *, shown: bool) -> None:
+    loaded = config_or_fail(path, settings)
+    if shown:
+        from proxy.config.showing import show  # noqa: PLC0415
+
+        rows = list(show(loaded))
+        width = max(len(key) for key, _, _ in rows)
+        click.echo()
+        for key, value, origin in rows:
+            click.echo(f"{key:{width}} {value:40} {origin}")
+    config = loaded.config
+    deployments = sum(len(model.deployments) for model in config.models.values())
+    click.echo(
+        f"\n{path} is valid: {len(config.providers)} providers, {len(config.models)} models, {deployments} deployments."
+    )
+
+
+def _show_settings(settings: Settings) -> None:
     from proxy.bootstrap.storage import database_description  # noqa: PLC0415
     from proxy.domain.errors import InvalidValue  # noqa: PLC0415
 
@@ -42,10 +76,6 @@ def check_config() -> None:
     for stranger, meant in strangers:
         hint = f"; did you mean {meant}?" if meant else ""
         click.secho(f"Warning: no setting is called {stranger}{hint}", fg="yellow", err=True)
-    click.echo(
-        f"\nUpstream: {'the built-in demo upstream' if settings.uses_demo_upstream else settings.openrouter_base_url}"
-    )
-    click.echo("The settings are valid.")
 
 
 def _shown(value: object) -> str:

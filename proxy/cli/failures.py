@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from pydantic import ValidationError
 
 from proxy.domain.errors import InvalidValue
 from proxy.settings import Settings, explain
+
+if TYPE_CHECKING:
+    from proxy.config.loading import LoadedConfig
 
 _T = TypeVar("_T")
 
@@ -21,6 +26,17 @@ def settings_or_fail(**given: object) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as problem:
         raise click.ClickException("Settings are not valid.\n  " + "\n  ".join(explain(problem))) from None
+
+
+def config_or_fail(file: Path, settings: Settings) -> LoadedConfig:
+    """The configuration of a file, with all its problems as one message."""
+    from proxy.config.loading import load_config  # noqa: PLC0415
+    from proxy.config.problems import ConfigErrors  # noqa: PLC0415
+
+    try:
+        return load_config(file, os.environ, settings.model_dump(include=settings.model_fields_set))
+    except ConfigErrors as problem:
+        raise click.ClickException(f"The configuration is not valid.\n{problem}") from None
 
 
 def with_database(work: Coroutine[Any, Any, _T]) -> _T:

@@ -28,7 +28,7 @@ def check(data: Any) -> list[Problem]:
 def _providers(providers: Mapping[str, Any]) -> Iterator[Problem]:
     for name, provider in mappings(providers):
         path: Path = ("providers", name)
-        if provider.get("kind", "openai") == "openai" and "base_url" not in provider:
+        if provider.get("kind", "openai") == "openai" and provider.get("base_url") is None:
             yield Problem((*path, "base_url"), "is required for the kind openai, like https://api.openai.com/v1")
         headers = mapping(provider.get("headers"))
         for header, value in headers.items():

@@ -84,6 +84,18 @@ class _Text:
         return {"type": "string", "anyOf": [fits] if self.is_key else [fits, {"pattern": REFERENCE}]}
 
 
+@dataclass(frozen=True, slots=True)
+class OrWord:
+    """For the schema alone: a section that one word may stand for."""
+
+    word: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"const": self.word}, {"type": "string", "pattern": REFERENCE}]}
+
+
 class _HeaderText(_Text):
     """Text of which nobody can know whether it is a secret."""
 
@@ -116,6 +128,11 @@ class _ApiKey:
                 "secret", "the environment variable {name} is empty", {"name": value.variables[0]}
             )
         return SecretStr(str(value))
+
+
+def _whatever_case(names: tuple[str, ...]) -> str:
+    """A pattern of those names; JSON Schema has no other way to ignore case."""
+    return f"^({'|'.join(''.join(f'[{c.upper()}{c}]' if c.isalpha() else c for c in name) for name in names)})$"
 
 
 def is_header(name: str, known: tuple[str, ...]) -> bool:
@@ -233,3 +250,14 @@ Price = Annotated[
     ),
 ]
 Tags = Annotated[tuple[Label, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(each_once)]
+Headers = Annotated[
+    dict[HeaderName, HeaderValue],
+    Field(
+        json_schema_extra={
+            "allOf": [
+                {"propertyNames": {"not": {"pattern": _whatever_case(RESERVED_HEADERS)}}},
+                {"patternProperties": {_whatever_case(SECRET_HEADERS): {"pattern": REFERENCE}}},
+            ]
+        }
+    ),
+]

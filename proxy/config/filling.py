@@ -90,6 +90,8 @@ def _routing(filling: _Filling, data: dict[str, Any]) -> None:
 def _provider(filling: _Filling, provider: dict[str, Any], path: Path) -> None:
     kind = provider.get("kind", "openai")
     if isinstance(kind, str) and kind in BASE_URLS:
+        if provider.get("base_url", "") is None:
+            del provider["base_url"]
         filling.by_default(provider, path, "base_url", BASE_URLS[kind])
     if kind == "openai":
         filling.by_default(provider, path, "usage_in_streams", "on_request")

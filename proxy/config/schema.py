@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from proxy.config.fields import (
@@ -14,10 +14,10 @@ from proxy.config.fields import (
     BaseUrl,
     Choice,
     Count,
-    HeaderName,
-    HeaderValue,
+    Headers,
     Label,
     LongSeconds,
+    OrWord,
     Percent,
     PositiveCount,
     Price,
@@ -75,8 +75,14 @@ class RetryBudgetConfig(_Section):
     min_requests: Count = Field(default=3, description="retries that are always allowed")
 
 
+_HAS_URL: JsonValue = {"required": ["base_url"], "properties": {"base_url": {"type": "string"}}}
+_HAS_OWN_URL: JsonValue = {"required": ["kind"], "properties": {"kind": {"not": {"const": "openai"}}}}
+
+
 class ProviderConfig(_Section):
     """Where models are served, and how to call it."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_HAS_URL, _HAS_OWN_URL]})
 
     kind: Annotated[ProviderKind, Choice] = Field(
         default="openai",
@@ -91,7 +97,7 @@ class ProviderConfig(_Section):
         default=None,
         description="the environment variable that holds the key, like ${OPENROUTER_API_KEY}; never the key",
     )
-    headers: dict[HeaderName, HeaderValue] = Field(
+    headers: Headers = Field(
         default_factory=dict, description="sent with every call; secrets only by reference, like ${NAME}"
     )
     timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig, description="in seconds")
@@ -187,8 +193,14 @@ class ModelConfig(_Section):
         default=False,
         description="sessions stay on one deployment, whose prompt cache knows them",
     )
-    hedge: HedgeConfig | None = Field(default=None, description="`p95`, or {after_seconds: …}; null: off")
-    deployments: tuple[DeploymentConfig, ...] = Field(min_length=1, description="one or more ways to serve it")
+    hedge: Annotated[HedgeConfig, OrWord(P95)] | None = Field(
+        default=None, description="`p95`, or {after_seconds: …}; null: off"
+    )
+    deployments: tuple[DeploymentConfig, ...] = Field(
+        min_length=1,
+        description="one or more ways to serve it",
+        json_schema_extra={"contains": {"properties": {"weight": {"not": {"const": 0}}}}},
+    )
 
 
 _Chains = dict[PublicModelKey, Annotated[tuple[PublicModelName, ...], Field(min_length=1), AfterValidator(each_once)]]
@@ -238,6 +250,8 @@ class RoutingConfig(_Section):
 
 class GatewayConfig(_Section):
     """The configuration of LLM Gateway. Keys that begin with `x-` are free, for YAML anchors."""
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
 
     providers: dict[ProviderKey, ProviderConfig] = Field(min_length=1, description="by name")
     models: dict[PublicModelKey, ModelConfig] = Field(
