@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.application.exchange import Exchange
+from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import HealthSource, ModelCatalog, UsageReports
@@ -25,6 +26,7 @@ class Gateway:
     health: HealthSource
     usage: UsageReports
     payloads: PayloadStore
+    idempotency: Idempotency
     master_key: str | None
     max_body_bytes: int
     body_timeout_seconds: float

@@ -11,6 +11,7 @@ from proxy.api.openai.errors import error_event
 from proxy.application.exchange import Exchange
 from proxy.application.orchestrator import AnswerStream
 from proxy.application.payloads import Capture
+from proxy.application.upstream import Answer
 from proxy.domain.errors import StreamBroken
 
 _WRITE_BUFFER_BYTES = 16 * 1024
@@ -25,19 +26,14 @@ async def relay(
 
     A stream that broke ends with an error event and without `[DONE]`. A client that hangs up ends the upstream call.
     """
-    response = web.StreamResponse(headers=answer_headers(stream.answer, exchange))
-    response.content_type = stream.answer.content_type
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    response = web.StreamResponse(headers=stream_headers(stream.answer, exchange))
     exchange.answering(response.status)
     write: _Write = response.write
     if capture is not None:
         capture.content_type = response.content_type
         write = capture.noting(write)
     try:
-        if request.transport is not None:  # a slow reader's unread bytes wait upstream, not here
-            request.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
-        await response.prepare(request)
+        await begin(request, response)
         await _write_all(write, exchange, stream)
         await response.write_eof()
     except ConnectionError:
@@ -45,6 +41,23 @@ async def relay(
     finally:
         await stream.aclose()
     return response
+
+
+def stream_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:
+    """All headers of a stream."""
+    return {
+        **answer_headers(answer, exchange),
+        "Content-Type": answer.content_type,
+        "Cache-Control": "no-cache",
+        "X-Accel-Buffering": "no",  # nginx would hold events back
+    }
+
+
+async def begin(request: web.Request, response: web.StreamResponse) -> None:
+    """Sends the headers."""
+    if request.transport is not None:  # a slow reader's unread bytes wait upstream, not here
+        request.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+    await response.prepare(request)
 
 
 async def _write_all(write: _Write, exchange: Exchange, stream: AnswerStream) -> None:

@@ -150,6 +150,10 @@ class Exchange:
             self._http_status = http_status
         self._end(status, kind_of(error))
 
+    def replayed(self, error_type: str | None, *, is_broken: bool = False) -> None:
+        """The answer was made for another request; this one had nothing generated, and costs nothing."""
+        self._end(RequestStatus.STREAM_BROKEN if is_broken else RequestStatus.REPLAYED, error_type)
+
     def abandoned(self) -> None:
         """Nobody waits for the answer any more: the client hung up, or the gateway is stopping."""
         if self._client_is_gone():
@@ -157,7 +161,7 @@ class Exchange:
         else:
             self._end(RequestStatus.INTERRUPTED, "interrupted")
 
-    def _end(self, status: RequestStatus, error_type: str) -> None:
+    def _end(self, status: RequestStatus, error_type: str | None) -> None:
         if self._status is None:
             self._status = status
             self._error_type = error_type

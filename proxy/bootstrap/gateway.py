@@ -12,6 +12,7 @@ from aiohttp import web
 from proxy.api.app_keys import Gateway
 from proxy.api.routes import create_api
 from proxy.application.booking import Accounting
+from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.unpriced import UnpricedModels
@@ -24,6 +25,7 @@ from proxy.infrastructure.deployments.fleet import running_fleet
 from proxy.infrastructure.endpoint import endpoint_of
 from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watching
 from proxy.infrastructure.http import client_session
+from proxy.infrastructure.idempotency import memory_store
 from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
 from proxy.infrastructure.model_catalog import UpstreamModelCatalog
 from proxy.infrastructure.payloads.redaction import load_redaction
@@ -106,6 +108,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
             bills = OpenRouterBills(session, endpoint)
             reconciliation = reconciling(unsettled, bills, settings.reconcile_seconds, settings.ledger_retention_days)
             await stack.enter_async_context(once(arrival.here, reconciliation))
+        idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
         app = create_api(
             Gateway(
                 orchestrator=KernelOrchestrator(
@@ -115,6 +118,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 health=monitor,
                 usage=LedgerUsageReports(database),
                 payloads=payloads,
+                idempotency=idempotency,
                 master_key=_secret(settings.llmgateway_master_key),
                 max_body_bytes=settings.max_body_bytes,
                 body_timeout_seconds=settings.body_timeout_seconds,

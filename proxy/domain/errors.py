@@ -7,6 +7,8 @@ GatewayError
 │   ├── UnsupportedMediaType
 │   ├── UnsupportedContentEncoding
 │   ├── UnsupportedExpectation
+│   ├── IdempotencyKeyReused     with another body than the first time
+│   ├── IdempotentAnswerNotKept  the request was carried out, but its answer was too large to be sent again
 │   ├── TokenLimitExceeded
 │   └── NoSuitableDeployment     no deployment of the model can do what the request needs
 ├── NotAuthenticated             no key, or not one of ours
@@ -76,6 +78,28 @@ class UnsupportedContentEncoding(InvalidRequest):
 
 class UnsupportedExpectation(InvalidRequest):
     """The request has an Expect header that asks for something other than 100-continue."""
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The key came before, with another body."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used with another request body before. "
+            "Send the same bytes again, or a new key for a new request.",
+            code="idempotency_key_reused",
+        )
+
+
+class IdempotentAnswerNotKept(InvalidRequest):
+    """The key came before, and there is no room for the answer that it got."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A request with this Idempotency-Key was carried out, but its answer was too large to be kept. "
+            "Send a new key to carry the request out once more.",
+            code="idempotent_answer_not_kept",
+        )
 
 
 class TokenLimitExceeded(InvalidRequest):

@@ -15,6 +15,7 @@ class RequestStatus(StrEnum):
     """How a request ended."""
 
     SUCCESS = "success"
+    REPLAYED = "replayed"  # with what another request of the same idempotency key was answered; nothing was generated
     REFUSED = "refused"  # by the gateway, before anything was sent upstream
     UPSTREAM_ERROR = "upstream_error"
     STREAM_BROKEN = "stream_broken"  # after the first byte had been relayed

@@ -21,6 +21,7 @@ from proxy.domain.request_log import RequestStatus
 
 ERROR_STATUSES: Final = frozenset(RequestStatus) - {
     RequestStatus.SUCCESS,
+    RequestStatus.REPLAYED,
     RequestStatus.CLIENT_DISCONNECTED,
     RequestStatus.HEDGED,
 }

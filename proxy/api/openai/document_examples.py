@@ -8,6 +8,8 @@ from proxy.domain.errors import (
     BodyTooLarge,
     CircuitOpen,
     GatewayError,
+    IdempotencyKeyReused,
+    IdempotentAnswerNotKept,
     InvalidRequest,
     MethodNotAllowed,
     ModelNotFound,
@@ -35,6 +37,8 @@ ERRORS: Final[tuple[tuple[str, GatewayError], ...]] = (
     ),
     ("No such model.", ModelNotFound("no/such-model")),
     ("The path takes other methods: see `Allow`.", MethodNotAllowed("PUT", "/v1/chat/completions", ["POST"])),
+    ("The answer to this Idempotency-Key could not be kept.", IdempotentAnswerNotKept()),
+    ("The Idempotency-Key was used with another body, or the upstream's own 422.", IdempotencyKeyReused()),
     ("The body is larger than the gateway takes.", BodyTooLarge(33_554_432)),
     (
         "The body is not JSON, or it is compressed.",

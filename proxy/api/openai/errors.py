@@ -16,6 +16,8 @@ from proxy.domain.errors import (
     DeadlineExceeded,
     DeploymentBusy,
     GatewayError,
+    IdempotencyKeyReused,
+    IdempotentAnswerNotKept,
     InvalidRequest,
     InvalidUpstreamAnswer,
     InvalidValue,
@@ -47,6 +49,8 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     UnsupportedMediaType: (415, "unsupported_media_type"),
     UnsupportedContentEncoding: (415, "unsupported_content_encoding"),
     UnsupportedExpectation: (417, "unsupported_expectation"),
+    IdempotencyKeyReused: (422, "idempotency_key_reused"),
+    IdempotentAnswerNotKept: (409, "idempotent_answer_not_kept"),
     NotAuthenticated: (401, "invalid_api_key"),
     RouteNotFound: (404, "unknown_url"),
     MethodNotAllowed: (405, "method_not_allowed"),
@@ -138,6 +142,8 @@ def error_headers(error: GatewayError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
+    elif isinstance(error, IdempotentAnswerNotKept):
+        headers["x-should-retry"] = "false"  # the SDKs would: they take any 409 for a lock
     elif isinstance(error, NotServing):
         headers["Retry-After"] = _seconds(error.retry_after_seconds)
     elif isinstance(error, UpstreamError):

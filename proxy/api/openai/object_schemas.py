@@ -202,7 +202,7 @@ def _usage_schemas() -> dict[str, Schema]:
     amount = {"type": "string", "description": "USD, an exact decimal."}
     figures: dict[str, Schema] = {
         "requests": _COUNT,
-        "errors": {**_COUNT, "description": "Neither succeeded nor given up by the client."},
+        "errors": {**_COUNT, "description": "Neither succeeded, nor replayed, nor given up by the client."},
         "input_tokens": _COUNT,
         "output_tokens": _COUNT,
         "cost_usd": amount,

@@ -24,6 +24,7 @@ _ERRORS_OF_EVERY_PATH = (405, 500)
 _ERROR_HEADERS = {
     405: ("Allow",),
     402: ("Retry-After",),
+    409: ("x-should-retry",),
     429: ("Retry-After", "x-should-retry"),
     500: ("x-should-retry",),
     502: ("x-should-retry",),
@@ -89,7 +90,7 @@ def _create_chat_completion() -> Document:
         "summary": "Create a chat completion",
         "description": "Answers with JSON, or with server-sent events if `stream` is true, whatever `Accept` says. "
         "A stream that breaks ends with an event that holds an error object, and without `[DONE]`.",
-        "parameters": [_ref("parameters", name) for name in ("RequestId", "Referer", "Title")],
+        "parameters": [_ref("parameters", name) for name in ("RequestId", "IdempotencyKey", "Referer", "Title")],
         "requestBody": {
             "required": True,
             "content": {
@@ -102,7 +103,7 @@ def _create_chat_completion() -> Document:
         "responses": {
             "200": {
                 "description": "The upstream's answer.",
-                "headers": _header_refs(_ANSWER_HEADERS),
+                "headers": _header_refs([*_ANSWER_HEADERS, "idempotent-replayed"]),
                 "content": {
                     "application/json": {"schema": _ref("schemas", "ChatCompletion"), "example": ANSWER},
                     "text/event-stream": {
@@ -117,7 +118,7 @@ def _create_chat_completion() -> Document:
             },
             **_error_refs(_error_responses()),
             "default": {
-                "description": "Other errors of the upstream keep their status (408, 409, 422, 529, …).",
+                "description": "Other errors of the upstream keep their status (408, 422, 529, …).",
                 "headers": _header_refs(["Retry-After", "x-should-retry"]),
                 "content": _json("Error"),
             },
@@ -197,6 +198,13 @@ def _parameters() -> Document:
             "x-request-id",
             "Your own id for the request: letters, digits, `.`, `_` and `-`, at most 128. Any other is replaced.",
         ),
+        "IdempotencyKey": header(
+            "Idempotency-Key",
+            "1 to 255 visible ASCII characters, best a UUID. The same request sent again with the same key, while the "
+            "first one runs or up to 10 minutes after it, gets the same answer: nothing is asked or paid again. Errors "
+            "that may pass (402, 408, 409, 425, 429, 5xx), streams that broke, and requests that were given up free "
+            "the key.",
+        ),
         "Referer": header("HTTP-Referer", "Your application's address, for OpenRouter's rankings. Sent on."),
         "Title": header("X-Title", "Your application's name, for OpenRouter's rankings. Sent on."),
         "By": {
@@ -230,6 +238,9 @@ def _headers() -> Document:
         "x-gateway-attempts": header("integer", "Upstream calls that were made, retries and fallbacks included."),
         "x-gateway-cost-usd": header("string", "The cost as a decimal, where it is known before the answer is sent."),
         "x-gateway-overhead-ms": header("number", "Time spent in the gateway itself."),
+        "idempotent-replayed": header(
+            "string", "`true` where the answer is that of an earlier request with the same Idempotency-Key."
+        ),
         "Retry-After": header("integer", "Seconds to wait before another try."),
         "x-should-retry": header("string", "`false` where the gateway has retried already; OpenAI's SDKs obey it."),
         "Allow": header("string", "The methods that the path takes."),

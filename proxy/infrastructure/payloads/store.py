@@ -75,7 +75,7 @@ class BackgroundPayloads:
     # The port.
 
     def offer(self, row: RequestLog, capture: Capture) -> None:
-        if self._mode is PayloadMode.ERRORS and row.status is RequestStatus.SUCCESS:
+        if self._mode is PayloadMode.ERRORS and row.status in (RequestStatus.SUCCESS, RequestStatus.REPLAYED):
             return
         size = capture.held_bytes()
         waiting = len(self._queue) + self._in_hand
