@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     llmgateway_config: _OptionalText = Field(
         None, description="the configuration file; default: gateway.yaml in the working directory, if there is one"
     )
+    llmgateway_traces: Literal["off", "notable", "all"] = Field(
+        "notable", description="whose traces are kept: `notable` are choices, second calls and failures"
+    )
+    trace_retention_days: int = Field(
+        7, ge=0, le=36_500, description="days that traces are kept, 0 as long as the ledger's rows"
+    )
     llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
     llmgateway_data_dir: str = Field(

@@ -11,6 +11,7 @@ from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import HealthSource, ModelCatalog, UsageReports
+from proxy.application.traces import RequestArchive, TraceStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Gateway:
     usage: UsageReports
     payloads: PayloadStore
     idempotency: Idempotency
+    traces: TraceStore
+    requests: RequestArchive
     master_key: str | None
     max_body_bytes: int
     body_timeout_seconds: float

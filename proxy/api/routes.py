@@ -10,6 +10,7 @@ from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import health, live, ready
 from proxy.api.handlers.models import get_model, list_models
+from proxy.api.handlers.requests import get_request
 from proxy.api.handlers.usage import get_usage
 from proxy.api.middlewares import MIDDLEWARES
 from proxy.api.middlewares.request_id import send_request_id
@@ -23,6 +24,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/models/{model_id:.+}", get_model)
     app.router.add_get("/models/{model_id:.+}", get_model)
     app.router.add_get("/v1/usage", get_usage)
+    app.router.add_get("/v1/requests/{request_id}", get_request)
     app.router.add_get("/health", health)
     app.router.add_get("/health/live", live)
     app.router.add_get("/health/ready", ready)

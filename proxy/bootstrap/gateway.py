@@ -15,6 +15,7 @@ from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
+from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.blueprint import blueprint_without_file
 from proxy.bootstrap.runtimes import Runtimes
@@ -29,20 +30,22 @@ from proxy.infrastructure.idempotency import memory_store
 from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
 from proxy.infrastructure.model_catalog import UpstreamModelCatalog
 from proxy.infrastructure.payloads.redaction import load_redaction
-from proxy.infrastructure.payloads.retention import purging
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
 from proxy.infrastructure.periodic import once
 from proxy.infrastructure.persistence.arrival import Arrival
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
+from proxy.infrastructure.persistence.purge import purging
 from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
+from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
 from proxy.infrastructure.persistence.retention import keeping_up
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.infrastructure.price_book import price_book
 from proxy.infrastructure.price_sync import PriceSync, syncing
 from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Timing
+from proxy.infrastructure.traces import trace_store
 from proxy.settings import Settings
 
 _SPOOL_DIRECTORY = "spool"
@@ -80,6 +83,14 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         )
         await stack.enter_async_context(once(arrival.here, keeping_up(database, settings.ledger_retention_days)))
         payloads = await _payload_store(settings, arrival, stack)
+        traces = await stack.enter_async_context(
+            trace_store(
+                database,
+                TraceMode(settings.llmgateway_traces),
+                settings.trace_retention_days,
+                settings.ledger_retention_days,
+            )
+        )
         pricing = PiccoloModelPricing(database)
         prices = await stack.enter_async_context(price_book(pricing, arrival.here))
         writer = await stack.enter_async_context(row_writer(database))
@@ -119,6 +130,8 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 usage=LedgerUsageReports(database),
                 payloads=payloads,
                 idempotency=idempotency,
+                traces=traces,
+                requests=LedgerRequestArchive(database),
                 master_key=_secret(settings.llmgateway_master_key),
                 max_body_bytes=settings.max_body_bytes,
                 body_timeout_seconds=settings.body_timeout_seconds,
@@ -133,7 +146,7 @@ async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitS
     mode = PayloadMode(settings.llmgateway_store_payloads)
     redaction = load_redaction(settings.payload_redaction) if settings.payload_redaction else None
     rows = PayloadRows(arrival.database)
-    await stack.enter_async_context(once(arrival.here, purging(rows, settings.payload_retention_days)))
+    await stack.enter_async_context(once(arrival.here, purging(rows, "payloads", settings.payload_retention_days)))
     if mode is PayloadMode.OFF:
         return NoPayloads()
     store = BackgroundPayloads(rows, mode, settings.payload_max_bytes, redaction)

@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 
 from proxy.application.payloads import PayloadArchive
 from proxy.application.ports import RequestLogRepository, UsageReports
+from proxy.application.traces import RequestArchive
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.persistence.arrival import Arrival, arriving
 from proxy.infrastructure.persistence.database import Database, bind, open_database
 from proxy.infrastructure.persistence.engine import default_url
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.migrations import migrate
+from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.settings import Settings
@@ -24,6 +26,7 @@ __all__ = [
     "migrate_database",
     "migrated_database",
     "payload_archive",
+    "request_archive",
     "request_logs",
     "usage_reports",
 ]
@@ -82,3 +85,10 @@ async def payload_archive(settings: Settings) -> AsyncIterator[PayloadArchive]:
     """The stored payloads. Raises InvalidValue or DATABASE_ERRORS."""
     async with migrated_database(settings) as database:
         yield PayloadRows(database)
+
+
+@asynccontextmanager
+async def request_archive(settings: Settings) -> AsyncIterator[RequestArchive]:
+    """The booked requests with their traces. Raises InvalidValue or DATABASE_ERRORS."""
+    async with migrated_database(settings) as database:
+        yield LedgerRequestArchive(database)

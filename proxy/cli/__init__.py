@@ -7,6 +7,7 @@ import click
 from proxy import __version__
 from proxy.cli.check_config import check_config
 from proxy.cli.config_schema import config_schema
+from proxy.cli.explain import explain
 from proxy.cli.health import health
 from proxy.cli.logs import logs
 from proxy.cli.migrate import migrate
@@ -28,5 +29,18 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, check_config, config_schema, logs, models, prices, health, usage, reconcile, payload):
+for command in (
+    serve,
+    migrate,
+    check_config,
+    config_schema,
+    logs,
+    models,
+    prices,
+    health,
+    usage,
+    explain,
+    reconcile,
+    payload,
+):
     main.add_command(command)

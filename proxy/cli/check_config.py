@@ -21,6 +21,7 @@ _OUR_PREFIXES = (
     "PRICES_",
     "RECONCILE_",
     "PAYLOAD_",
+    "TRACE_",
 )
 
 

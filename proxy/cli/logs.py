@@ -10,8 +10,9 @@ from typing import Any, Literal
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.domain.explanation import row_as_dict
 from proxy.domain.request_log import CostSource, RequestLog
-from proxy.domain.values import CostAmount
+from proxy.domain.trace import exact_usd
 from proxy.settings import Settings
 
 
@@ -22,7 +23,7 @@ def logs(limit: int, as_json: bool) -> None:
     """Show the last requests, newest first, with their tokens and cost."""
     rows = with_database(_recent(settings_or_fail(), limit))
     if as_json:
-        click.echo(json.dumps({"rows": [as_dict(row) for row in rows], "totals": totals(rows)}, indent=2))
+        click.echo(json.dumps({"rows": [row_as_dict(row) for row in rows], "totals": totals(rows)}, indent=2))
     else:
         _print_table(rows)
 
@@ -32,35 +33,6 @@ async def _recent(settings: Settings, limit: int) -> Sequence[RequestLog]:
 
     async with request_logs(settings) as repository:
         return await repository.get_recent(limit)
-
-
-def as_dict(row: RequestLog) -> dict[str, Any]:
-    """The row for machines; costs are exact decimal strings, null when not known."""
-    return {
-        "id": str(row.id),
-        "request_id": row.request_id,
-        "timestamp": row.timestamp.isoformat(),
-        "requested_model": row.requested_model,
-        "model": row.model.value,
-        "provider": row.provider_name,
-        "status": row.status.value,
-        "http_status": row.http_status,
-        "error_type": row.error_type,
-        "stream": row.stream,
-        "attempts": row.attempts,
-        "was_fallback": row.was_fallback,
-        "input_tokens": row.input_tokens.value,
-        "output_tokens": row.output_tokens.value,
-        "cached_tokens": row.cached_tokens,
-        "reasoning_tokens": row.reasoning_tokens,
-        "usage_source": row.usage_source.value,
-        "estimated_cost_usd": _exact(row.estimated_cost),
-        "reported_cost_usd": _exact(row.reported_cost),
-        "cost_source": row.cost_source.value,
-        "response_time_ms": row.response_time_ms,
-        "time_to_first_byte_ms": row.time_to_first_byte_ms,
-        "generation_id": row.generation_id,
-    }
 
 
 def totals(rows: Sequence[RequestLog]) -> dict[str, Any]:
@@ -84,17 +56,13 @@ _CELLS: Mapping[str, Callable[[RequestLog], str]] = {
     "tries": lambda row: str(row.attempts),
     "in": lambda row: str(row.input_tokens.value),
     "out": lambda row: str(row.output_tokens.value),
-    "cost USD": lambda row: "-" if row.cost_source is CostSource.NONE else _exact(row.cost()) or "unknown",
+    "cost USD": lambda row: "-" if row.cost_source is CostSource.NONE else exact_usd(row.cost()) or "unknown",
     "ms": lambda row: str(row.response_time_ms),
     "request id": lambda row: row.request_id,
 }
 _NUMBERS = ("http", "tries", "in", "out", "cost USD", "ms")
 _ONLY_WIDE = ("tries", "request id")
 _WIDE, _PIPED_WIDTH = 130, 200
-
-
-def _exact(cost: CostAmount | None) -> str | None:
-    return None if cost is None else f"{cost.usd.normalize():f}"
 
 
 def _print_table(rows: Sequence[RequestLog]) -> None:

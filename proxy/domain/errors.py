@@ -15,6 +15,7 @@ GatewayError
 ├── RouteNotFound                no such path
 ├── MethodNotAllowed             the path exists, the method does not
 ├── ModelNotFound                no provider serves that model
+├── RequestNotFound              no such request is booked
 ├── NotServing                   the gateway itself cannot take the request now
 │   ├── LedgerFull               a row could not be promised, so nothing is sent upstream
 │   ├── CircuitOpen              the upstream failed too often; it is left alone for a while
@@ -149,6 +150,16 @@ class ModelNotFound(GatewayError):
     def __init__(self, model: str) -> None:
         super().__init__(f"Model '{model}' not found in any provider")
         self.model = model
+
+
+class RequestNotFound(GatewayError):
+    """No row of the ledger has that id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"No request '{request_id}' is booked. A row is found a moment after its request has ended, and until "
+            "retention takes it."
+        )
 
 
 class NotServing(GatewayError):

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from proxy.infrastructure.payloads.preparing import PayloadRow, prepare
-from proxy.infrastructure.payloads.retention import PayloadPurge
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.purge import Purge
 from tests.harness import FakeTime
 from tests.payloads.conftest import capture, row
 
@@ -71,7 +71,7 @@ async def test_old_payloads_are_purged_in_small_batches(database: Database) -> N
     ages = [timedelta(days=7, seconds=1)] * 230 + [timedelta(days=6, hours=23), timedelta(0)]
     await rows.write([payload(str(age), NOW - age) for age in ages])
     time = FakeTime()
-    purge = PayloadPurge(rows, 7, lambda: NOW, time.sleep)
+    purge = Purge(rows, "payloads", 7, lambda: NOW, time.sleep)
     assert await purge.run() == 230
     assert len(time.waits) == 3  # 100, 100 and 30 rows
     assert len(await database.request_payloads.select(database.request_payloads.id)) == 2
@@ -85,7 +85,7 @@ async def test_a_purge_gives_disk_back_on_sqlite(database: Database) -> None:
     noise = bytes((number * 7919) % 251 for number in range(100))
     await rows.write([payload(f"{number}", NOW - timedelta(days=9), noise) for number in range(2_000)])
     before = (await database.request_payloads.raw("PRAGMA page_count"))[0]["page_count"]
-    assert await PayloadPurge(rows, 7, lambda: NOW, FakeTime().sleep).run() == 2_000
+    assert await Purge(rows, "payloads", 7, lambda: NOW, FakeTime().sleep).run() == 2_000
     assert (await database.request_payloads.raw("PRAGMA page_count"))[0]["page_count"] < before / 2
 
 
@@ -93,5 +93,5 @@ async def test_a_database_without_the_table_only_puts_the_purge_off(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     await database.request_payloads.raw("ALTER TABLE request_payloads RENAME TO elsewhere")
-    await PayloadPurge(PayloadRows(database), 7).step()
+    await Purge(PayloadRows(database), "payloads", 7).step()
     assert "purge of payloads put off" in caplog.text

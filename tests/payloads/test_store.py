@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from proxy.application.payloads import NoPayloads, PayloadMode
 from proxy.domain.request_log import RequestStatus
-from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
+from proxy.infrastructure.payloads.store import BOUNDS, BackgroundPayloads, storing
 from tests.payloads.conftest import Writer, capture, row
 from tests.payloads.redactions import fail, hide_hello, wrong_type
 
@@ -20,8 +21,9 @@ from tests.payloads.redactions import fail, hide_hello, wrong_type
 async def running(
     writer: Writer, mode: PayloadMode = PayloadMode.ALL, flush_seconds: float = 10, **options: Any
 ) -> AsyncIterator[BackgroundPayloads]:
-    options = {"max_bytes": 100, "gather_seconds": 0, "first_pause_seconds": 0, **options}
-    store = BackgroundPayloads(writer, mode, **options)
+    redaction = options.pop("redaction", None)
+    bounds = replace(BOUNDS, gather_seconds=0, first_pause_seconds=0, **options)
+    store = BackgroundPayloads(writer, mode, 100, redaction, bounds)
     async with storing(store, flush_seconds):
         yield store
 

@@ -30,6 +30,7 @@ from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.retention import LedgerUpkeep
 from proxy.infrastructure.persistence.tables import ModelPricingTable, RequestLogTable
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
+from proxy.infrastructure.traces import TraceRow, TraceRows
 
 SEEDED = {
     "z-ai/glm-4.6": ("0.0001", "0.0002", 128_000),
@@ -84,6 +85,12 @@ POSTGRES_TYPES = {
         "response_truncated": "boolean",
         "content_type": "character varying",
     },
+    "request_traces": {
+        "id": "uuid",
+        "request_id": "character varying",
+        "timestamp": "timestamp with time zone",
+        "trace": "text",
+    },
 }
 INDEXED = {
     ("request_logs", "id", True),
@@ -95,6 +102,9 @@ INDEXED = {
     ("request_payloads", "id", True),
     ("request_payloads", "request_id", False),
     ("request_payloads", "timestamp", False),
+    ("request_traces", "id", True),
+    ("request_traces", "request_id", False),
+    ("request_traces", "timestamp", False),
 }
 
 
@@ -239,6 +249,19 @@ async def test_the_table_of_payloads_is_made_once_and_keeps_what_is_in_it(empty_
         await payloads.raw("DELETE FROM migration WHERE name LIKE '%23:59%'")
         assert len(await migrate(database)) == 1
         assert [row["request_body"] for row in await payloads.select()] == [b"\x1f\x8b"]
+
+
+async def test_the_table_of_traces_is_made_once_and_keeps_what_is_in_it(empty_url: str) -> None:
+    """A migration that ran and was not noted."""
+    async with open_database(empty_url) as database:
+        await migrate(database)
+        row = TraceRow(uuid4(), "kept", datetime.now(UTC), '{"v":1}')
+        await TraceRows(database).write([row])
+        await database.request_logs.raw("DELETE FROM migration WHERE name LIKE '%-23T02:00%'")
+        assert await migrate(database) == ["2026-11-23T02:00:00:000000"]
+        assert [found["trace"] for found in await database.request_logs.raw("SELECT trace FROM request_traces")] == [
+            row.trace
+        ]
 
 
 async def _run(*command: str, url: str) -> tuple[int | None, str]:

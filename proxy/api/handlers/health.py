@@ -28,6 +28,7 @@ async def health(request: web.Request) -> web.Response:
             "providers": report.providers,
             "deployments": report.deployments,
             "payloads": request.app[GATEWAY].payloads.state(),
+            "traces": request.app[GATEWAY].traces.state(),
             "metrics": {"llmgateway_unpriced_requests": report.unpriced_requests},
         }
     )

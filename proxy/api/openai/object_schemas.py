@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from proxy.api.openai.envelope import FIELDS, ROLES
+from proxy.api.openai.request_schemas import request_schemas
 from proxy.domain.usage_report import Dimension
 
 Schema = dict[str, Any]
@@ -60,6 +61,7 @@ def object_schemas() -> dict[str, Schema]:
             "data",
         ),
         **_usage_schemas(),
+        **request_schemas(),
         **_health_schemas(),
     }
 
@@ -257,6 +259,7 @@ def _health_schemas() -> dict[str, Schema]:
                 "providers": {"type": "object", "additionalProperties": {"type": "object"}},
                 "deployments": {"type": "object", "additionalProperties": {"type": "object"}},
                 "payloads": {"type": "object"},
+                "traces": {"type": "object"},
                 "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
             },
             "status",
@@ -268,6 +271,7 @@ def _health_schemas() -> dict[str, Schema]:
             "providers",
             "deployments",
             "payloads",
+            "traces",
             "metrics",
         ),
         "Alive": _open({"status": {"const": "alive"}}, "status"),

@@ -10,6 +10,7 @@ from proxy import __version__
 from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS, STREAM
 from proxy.api.openai.errors import error_object, status_of
 from proxy.api.openai.object_schemas import object_schemas
+from proxy.domain.errors import RequestNotFound
 from proxy.domain.usage_report import Dimension
 
 Document = dict[str, Any]
@@ -48,7 +49,7 @@ def openapi_document() -> Document:
         "/models": {"get": _list_models()},
         "/models/{model_id}": {"get": _get_model()},
     }
-    gateway = {"/v1/usage": {"get": _get_usage()}}
+    gateway = {"/v1/usage": {"get": _get_usage()}, "/v1/requests/{request_id}": {"get": _get_request()}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "LLM Gateway", "version": __version__, "description": _DESCRIPTION},
@@ -58,6 +59,7 @@ def openapi_document() -> Document:
             {"name": "chat"},
             {"name": "models"},
             {"name": "usage"},
+            {"name": "requests"},
             {"name": "health", "description": "Needs no key and waits for nothing."},
             {"name": "without /v1", "description": "The same, for clients whose base URL lacks `/v1`."},
         ],
@@ -156,6 +158,25 @@ def _get_usage() -> Document:
     }
 
 
+def _get_request() -> Document:
+    unknown = RequestNotFound("req-0b9f")
+    return {
+        "tags": ["requests"],
+        "operationId": "getRequest",
+        "summary": "Explain what became of a request",
+        "parameters": [_ref("parameters", "BookedRequestId"), _ref("parameters", "RequestId")],
+        "responses": {
+            "200": _answer("Its row in the ledger and its trace.", "BookedRequest"),
+            "404": {
+                "description": "No such request is booked.",
+                "headers": _header_refs(),
+                "content": _json("Error", example=error_object(unknown)),
+            },
+            **_error_refs([401, 503]),
+        },
+    }
+
+
 def _health_paths() -> Document:
     def get(name: str, summary: str, responses: Document) -> Document:
         return {
@@ -207,6 +228,13 @@ def _parameters() -> Document:
         ),
         "Referer": header("HTTP-Referer", "Your application's address, for OpenRouter's rankings. Sent on."),
         "Title": header("X-Title", "Your application's name, for OpenRouter's rankings. Sent on."),
+        "BookedRequestId": {
+            "name": "request_id",
+            "in": "path",
+            "required": True,
+            "description": "The `x-request-id` of an answer, or a row's id.",
+            "schema": {"type": "string"},
+        },
         "By": {
             "name": "by",
             "in": "query",

@@ -1,0 +1,81 @@
+"""Finding a booked request with its trace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from proxy.domain.errors import InvalidValue, NotServing
+from proxy.domain.explanation import ExplainedRequest
+from proxy.domain.request_log import RequestLog
+from proxy.domain.trace import RequestTrace
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.rows import request_log
+from proxy.infrastructure.persistence.sessions import session
+
+_logger = logging.getLogger(__name__)
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MOST_ROWS = 50
+_TIMEOUT_SECONDS = 15.0
+_RETRY_AFTER_SECONDS = 5.0
+_TRACES = f"SELECT id, trace FROM request_traces WHERE request_id = $1 ORDER BY timestamp DESC LIMIT {_MOST_ROWS}"  # noqa: S608
+
+
+class LedgerRequestArchive:
+    """RequestArchive on either engine."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, asked: str) -> ExplainedRequest | None:
+        if not _ID.fullmatch(asked):
+            return None
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                return await self._find(asked)
+        except DATABASE_ERRORS as problem:
+            raise NotServing(
+                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
+            ) from problem
+
+    async def _find(self, asked: str) -> ExplainedRequest | None:
+        named = await self._row(asked)
+        rows = await self._rows(named.request_id if named else asked)
+        if not rows:
+            return None
+        traces = await self._traces(rows[0].request_id)
+        # A call that lost against another one has the same time; the trace is with the one that won.
+        row = named or max(rows, key=lambda each: (each.timestamp, each.id in traces))
+        return ExplainedRequest(row, traces.get(row.id), [other for other in rows if other.id != row.id])
+
+    async def _row(self, asked: str) -> RequestLog | None:
+        try:
+            row_id = UUID(asked)
+        except ValueError:
+            return None
+        table = self._database.request_logs
+        found = await table.select().where(table.id == row_id)
+        return request_log(found[0]) if found else None
+
+    async def _rows(self, request_id: str) -> Sequence[RequestLog]:
+        table = self._database.request_logs
+        query = table.select().where(table.request_id == request_id).order_by(table.timestamp, ascending=False)
+        return [request_log(columns) for columns in await query.limit(_MOST_ROWS)]
+
+    async def _traces(self, request_id: str) -> Mapping[UUID, RequestTrace]:
+        async with session(self._database) as reader:
+            found = await reader.fetch(_TRACES, request_id)
+        return {UUID(str(row_id)): trace for row_id, text in found if (trace := _read(text)) is not None}
+
+
+def _read(text: str) -> RequestTrace | None:
+    """None for what a later version has written: the row can be shown all the same."""
+    try:
+        return RequestTrace.from_compact(text)
+    except InvalidValue as problem:
+        _logger.warning("trace not read", extra={"reason": str(problem)})
+        return None
