@@ -1,14 +1,19 @@
-"""From settings to what the gateway serves: a catalog, and how each of its deployments is reached."""
+"""From settings or a configuration file to what the gateway serves: a catalog, and how its deployments are reached."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from proxy.domain.catalog import Catalog, one_provider
+from proxy.config.schema import DeploymentConfig, GatewayConfig, ModelConfig, ProviderConfig
+from proxy.domain.catalog import Capability, Catalog, Deployment, FallbackKind, ModelRoute, Strategy, one_provider
+from proxy.domain.pricing import EPOCH, ModelPricing, PriceSource
 from proxy.domain.routing import ModelPolicy
+from proxy.domain.values import ModelName
+from proxy.infrastructure.chat_completion.dialect import UsageInStreams
 from proxy.infrastructure.chat_completion.wire import WireSettings
-from proxy.infrastructure.deployments.fleet import DeploymentSpec
+from proxy.infrastructure.deployments.fleet import DeploymentSpec, RetryBudgetSettings
 from proxy.infrastructure.resilience import RetryPolicy
 from proxy.settings import Settings
 
@@ -27,7 +32,7 @@ class Blueprint:
 
 
 def blueprint_without_file(settings: Settings, demo_url: str | None) -> Blueprint:
-    """Every model name goes to one provider: OpenRouter, another one by its URL, or the demo."""
+    """Every model name goes to one provider: OpenRouter, another one by its URL, or the demo upstream."""
     provider = "OpenRouter" if demo_url is None else "Demo"
     catalog = one_provider(provider)
     wire = WireSettings(
@@ -55,6 +60,105 @@ def blueprint_without_file(settings: Settings, demo_url: str | None) -> Blueprin
         model_policy(settings),
         max_attempts=max(_MOST_ATTEMPTS, settings.retry_max_retries + 1),
         request_timeout_seconds=settings.request_timeout_seconds,
+    )
+
+
+def blueprint_of_file(config: GatewayConfig, settings: Settings) -> Blueprint:
+    """What a configuration file says. Raises InvalidValue for what loading cannot see (prices that are none)."""
+    routes = tuple(_route(name, model, config) for name, model in config.models.items())
+    chains = {
+        FallbackKind.GENERAL: config.fallbacks.general,
+        FallbackKind.CONTEXT_WINDOW: config.fallbacks.context_window,
+        FallbackKind.CONTENT_POLICY: config.fallbacks.content_policy,
+    }
+    specs: dict[str, DeploymentSpec] = {}
+    for route, model in zip(routes, config.models.values(), strict=True):
+        for deployment, described in zip(route.deployments, model.deployments, strict=True):
+            specs.setdefault(deployment.name, _spec(deployment, described, config, settings))
+    return Blueprint(
+        Catalog(routes, config.aliases, chains),
+        list(specs.values()),
+        model_policy(settings),
+        max_attempts=config.routing.max_attempts,
+        request_timeout_seconds=config.routing.request_timeout_seconds,
+    )
+
+
+def _route(name: str, model: ModelConfig, config: GatewayConfig) -> ModelRoute:
+    hedge: float | Literal["p95"] | None = None
+    if model.hedge is not None:
+        hedge = model.hedge.after_seconds or "p95"
+    deployments = tuple(_deployment(each, config.providers[each.provider]) for each in model.deployments)
+    return ModelRoute(name, deployments, Strategy(model.strategy), sticky=model.sticky, hedge_after=hedge)
+
+
+def _deployment(described: DeploymentConfig, provider: ProviderConfig) -> Deployment:
+    capabilities = described.capabilities
+    return Deployment(
+        name=described.name,
+        provider=described.provider,
+        model=described.model,
+        weight=described.weight,
+        order=described.order,
+        rpm=described.rpm,
+        tpm=described.tpm,
+        tags=frozenset(described.tags),
+        capabilities=None if capabilities is None else frozenset(map(Capability, capabilities)),
+        context_window_tokens=described.context_window_tokens,
+        price=_price(described),
+        walks_models=provider.kind == "openrouter",
+    )
+
+
+def _price(described: DeploymentConfig) -> ModelPricing | None:
+    prices = described.prices
+    if prices is None:
+        return None
+    return ModelPricing(
+        model=ModelName(described.model),
+        provider=described.provider,
+        input_cost_per_1m_tokens=prices.input_usd_per_1m_tokens,
+        output_cost_per_1m_tokens=prices.output_usd_per_1m_tokens,
+        max_context_tokens=described.context_window_tokens,
+        updated_at=EPOCH,
+        cached_input_cost_per_1m_tokens=prices.cached_input_usd_per_1m_tokens,
+        cache_write_cost_per_1m_tokens=prices.cache_write_usd_per_1m_tokens,
+        audio_input_cost_per_1m_tokens=prices.audio_input_usd_per_1m_tokens,
+        image_input_cost_per_1m_tokens=prices.image_input_usd_per_1m_tokens,
+        reasoning_cost_per_1m_tokens=prices.reasoning_usd_per_1m_tokens,
+        request_fee_usd=prices.request_fee_usd,
+        source=PriceSource.SET,
+    )
+
+
+def _spec(
+    deployment: Deployment, described: DeploymentConfig, config: GatewayConfig, settings: Settings
+) -> DeploymentSpec:
+    provider, routing = config.providers[described.provider], config.routing
+    wire = WireSettings(
+        provider=described.provider,
+        base_url=provider.base_url or "",
+        api_key=provider.api_key.get_secret_value() if provider.api_key else "",
+        headers={name: value.get_secret_value() for name, value in provider.headers.items()},
+        done_marker=provider.done_marker,
+        usage_in_streams=UsageInStreams(provider.usage_in_streams),
+        first_byte_timeout_seconds=described.timeouts.first_byte_seconds,
+        idle_timeout_seconds=described.timeouts.idle_seconds,
+        stream_total_timeout_seconds=described.timeouts.stream_total_seconds,
+        stream_hold_seconds=settings.stream_hold_seconds,
+    )
+    return DeploymentSpec(
+        deployment=deployment,
+        kind=provider.kind,
+        wire=wire,
+        connect_timeout_seconds=described.timeouts.connect_seconds,
+        max_concurrency=described.max_concurrency,
+        max_queue=provider.max_queue,
+        queue_timeout_seconds=provider.queue_timeout_seconds,
+        retries=RetryPolicy(routing.max_attempts - 1, routing.retry_base_seconds, routing.retry_after_cap_seconds),
+        failure_threshold=routing.circuit_breaker.failure_threshold,
+        cooldown_seconds=routing.circuit_breaker.cooldown_seconds,
+        retry_budget=RetryBudgetSettings(provider.retry_budget.percent, provider.retry_budget.min_requests),
     )
 
 
