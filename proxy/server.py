@@ -43,10 +43,24 @@ async def serve(settings: Settings) -> None:
             site = web.TCPSite(runner, settings.llmgateway_host, settings.llmgateway_port, backlog=_BACKLOG)
             await site.start()
             print(banner(gateway, runner.addresses[0], settings), file=sys.stderr, flush=True)  # noqa: T201
+            _reload_on_signal(gateway)
             await stop.wait()
             gateway.stop_serving()
         finally:
             await runner.cleanup()
+
+
+def _reload_on_signal(gateway: RunningGateway) -> None:
+    """SIGHUP loads the configuration file anew."""
+    loop = asyncio.get_running_loop()
+    running: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(gateway.reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 def banner(gateway: RunningGateway, address: tuple[str, int], settings: Settings) -> str:
@@ -55,7 +69,7 @@ def banner(gateway: RunningGateway, address: tuple[str, int], settings: Settings
     url = f"http://{host}:{address[1]}"
     key = " -H 'Authorization: Bearer '\"$LLMGATEWAY_MASTER_KEY\"" if settings.llmgateway_master_key else ""
     body = '{"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}'
-    hint = "\n  (no OPENROUTER_API_KEY: answers are made up)" if settings.uses_demo_upstream else ""
+    hint = "\n  (no OPENROUTER_API_KEY: answers are made up)" if gateway.uses_demo else ""
     return (
         f"\nLLM Gateway is ready\n"
         f"  URL       {url}/v1   (docs: {url}/docs, health: {url}/health)\n"

@@ -10,7 +10,7 @@ from proxy.application.exchange import Exchange
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
-from proxy.application.ports import HealthSource, ModelCatalog, UsageReports
+from proxy.application.ports import ConfigurationControl, HealthSource, ModelCatalog, UsageReports
 from proxy.application.traces import RequestArchive, TraceStore
 
 
@@ -25,6 +25,7 @@ class Gateway:
     orchestrator: KernelOrchestrator
     models: ModelCatalog
     health: HealthSource
+    configuration: ConfigurationControl
     usage: UsageReports
     payloads: PayloadStore
     idempotency: Idempotency

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from proxy.api.app_keys import GATEWAY, Gateway
 from proxy.api.body import expect_continue
+from proxy.api.handlers.admin import reload_config
 from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import health, live, ready
@@ -25,6 +26,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/models/{model_id:.+}", get_model)
     app.router.add_get("/v1/usage", get_usage)
     app.router.add_get("/v1/requests/{request_id}", get_request)
+    app.router.add_post("/admin/config/reload", reload_config)
     app.router.add_get("/health", health)
     app.router.add_get("/health/live", live)
     app.router.add_get("/health/ready", ready)

@@ -166,6 +166,18 @@ class HealthSource(Protocol):
     def report(self) -> HealthReport: ...
 
 
+class ConfigurationControl(Protocol):
+    """The configuration in force, and changing it while requests run."""
+
+    async def reload(self) -> Mapping[str, Any]:
+        """Load the file anew; its state, and whether it `changed`. Raises InvalidConfiguration: nothing has changed."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """For the health report: file, version, when it was loaded, and the problems of a later one that was not."""
+        ...
+
+
 class UsageReports(Protocol):
     """What was used and what it cost, of all time: also of requests whose rows are kept no more."""
 

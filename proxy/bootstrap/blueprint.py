@@ -30,6 +30,19 @@ class Blueprint:
     max_attempts: int
     request_timeout_seconds: float
 
+    def summary(self) -> str:
+        """For people: one provider's address, or how much there is."""
+        if len(self.deployments) == 1:
+            return self.deployments[0].wire.base_url
+        providers = {spec.wire.provider for spec in self.deployments}
+        models, deployments = len(self.catalog.routes), len(self.deployments)
+        return f"{models} models, {deployments} deployments, providers: {', '.join(sorted(providers))}"
+
+
+def openrouter_providers(blueprint: Blueprint) -> list[DeploymentSpec]:
+    """One deployment of each provider that tells prices and bills as OpenRouter does."""
+    return list({spec.wire.provider: spec for spec in blueprint.deployments if spec.kind == "openrouter"}.values())
+
 
 def blueprint_without_file(settings: Settings, demo_url: str | None) -> Blueprint:
     """Every model name goes to one provider: OpenRouter, another one by its URL, or the demo upstream."""

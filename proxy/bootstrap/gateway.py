@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -17,7 +18,8 @@ from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
-from proxy.bootstrap.blueprint import blueprint_without_file
+from proxy.bootstrap.blueprint import openrouter_providers
+from proxy.bootstrap.configuration import Configuration, configuration_file, following
 from proxy.bootstrap.runtimes import Runtimes
 from proxy.bootstrap.storage import arriving_database
 from proxy.infrastructure.chat_completion.registry import service_factory
@@ -59,6 +61,8 @@ class RunningGateway:
     upstream: str
     database: str
     stop_serving: Callable[[], None]
+    reload: Callable[[], Coroutine[Any, Any, None]]
+    uses_demo: bool
 
 
 @asynccontextmanager
@@ -73,10 +77,6 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
     async with AsyncExitStack() as stack:
         arrival = await stack.enter_async_context(arriving_database(settings))
         database = arrival.database
-        demo_url = await stack.enter_async_context(demo_upstream()) if settings.uses_demo_upstream else None
-        blueprint = blueprint_without_file(settings, demo_url)
-        wire = blueprint.deployments[0].wire
-        provider, endpoint = wire.provider, endpoint_of(wire)
         fleet = await stack.enter_async_context(running_fleet(service_factory, timing))
         session = await stack.enter_async_context(
             client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
@@ -103,30 +103,44 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
             )
         )
 
+        path = configuration_file(settings)
+        uses_demo = path is None and settings.uses_demo_upstream
+        demo_url = await stack.enter_async_context(demo_upstream()) if uses_demo else None
         runtimes = Runtimes(fleet, pricing)
-        await runtimes.become(blueprint)
+        configuration = Configuration(path, settings, runtimes)
+        blueprint = await configuration.begin(demo_url)
+        await stack.enter_async_context(following(configuration))
         unpriced = UnpricedModels()
         checker = HttpHealthChecker(session, fleet.endpoints)
         monitor = HealthMonitor(arrival, ledger, checker, fleet, unpriced)
         await stack.enter_async_context(watching(monitor))
-        if settings.prices_sync_seconds and not settings.uses_demo_upstream:
-            sync = PriceSync(session, endpoint, pricing)
-            await stack.enter_async_context(
-                once(arrival.here, syncing(sync, settings.prices_sync_seconds, prices.refresh))
-            )
-        if settings.reconcile_seconds and not settings.uses_demo_upstream:
-            unsettled = LedgerReconciliation(database, provider)
-            bills = OpenRouterBills(session, endpoint)
-            reconciliation = reconciling(unsettled, bills, settings.reconcile_seconds, settings.ledger_retention_days)
-            await stack.enter_async_context(once(arrival.here, reconciliation))
+        for spec in () if uses_demo else openrouter_providers(blueprint):
+            endpoint = endpoint_of(spec.wire)
+            if settings.prices_sync_seconds:
+                sync = PriceSync(session, endpoint, pricing)
+                await stack.enter_async_context(
+                    once(arrival.here, syncing(sync, settings.prices_sync_seconds, prices.refresh))
+                )
+            if settings.reconcile_seconds:
+                unsettled = LedgerReconciliation(database, spec.wire.provider)
+                asking = reconciling(
+                    unsettled,
+                    OpenRouterBills(session, endpoint),
+                    settings.reconcile_seconds,
+                    settings.ledger_retention_days,
+                )
+                await stack.enter_async_context(once(arrival.here, asking))
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
         app = create_api(
             Gateway(
                 orchestrator=KernelOrchestrator(
                     runtime=runtimes, ledger=ledger, accounting=Accounting(prices, unpriced), clock=timing.clock
                 ),
-                models=UpstreamModelCatalog(session, endpoint, prices, settings.models_cache_seconds),
+                models=UpstreamModelCatalog(
+                    session, endpoint_of(blueprint.deployments[0].wire), prices, settings.models_cache_seconds
+                ),
                 health=monitor,
+                configuration=configuration,
                 usage=LedgerUsageReports(database),
                 payloads=payloads,
                 idempotency=idempotency,
@@ -137,8 +151,10 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 body_timeout_seconds=settings.body_timeout_seconds,
             )
         )
-        upstream = "demo upstream (built in)" if settings.uses_demo_upstream else settings.openrouter_base_url
-        yield RunningGateway(app, upstream, arrival.description, monitor.stop_serving)
+        upstream = "demo upstream (built in)" if uses_demo else blueprint.summary()
+        yield RunningGateway(
+            app, upstream, arrival.description, monitor.stop_serving, configuration.reload_and_tell, uses_demo=uses_demo
+        )
 
 
 async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitStack) -> PayloadStore:

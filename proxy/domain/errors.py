@@ -11,6 +11,7 @@ GatewayError
 │   ├── IdempotentAnswerNotKept  the request was carried out, but its answer was too large to be sent again
 │   ├── TokenLimitExceeded
 │   └── NoSuitableDeployment     no deployment of the model can do what the request needs
+├── InvalidConfiguration         a configuration that was to be loaded cannot be used
 ├── NotAuthenticated             no key, or not one of ours
 ├── RouteNotFound                no such path
 ├── MethodNotAllowed             the path exists, the method does not
@@ -126,6 +127,14 @@ class NoSuitableDeployment(InvalidRequest):
             code="no_suitable_deployment",
         )
         self.reasons = tuple(reasons)
+
+
+class InvalidConfiguration(GatewayError):
+    """A configuration cannot be used; `problems` has a line for each reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("The configuration was not loaded, the last one stays in force: " + "; ".join(problems))
+        self.problems = tuple(problems)
 
 
 class NotAuthenticated(GatewayError):

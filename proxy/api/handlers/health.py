@@ -15,19 +15,22 @@ _UNAVAILABLE = 503
 
 async def health(request: web.Request) -> web.Response:
     """Everything that is known of the gateway's parts; always 200, read `status`."""
-    report = request.app[GATEWAY].health.report()
-    status = "unavailable" if report.cannot_serve else "degraded" if report.degraded else "ok"
+    gateway = request.app[GATEWAY]
+    report, configuration = gateway.health.report(), gateway.configuration.state()
+    degraded = [*report.degraded, *(f"configuration not loaded: {problem}" for problem in configuration["problems"])]
+    status = "unavailable" if report.cannot_serve else "degraded" if degraded else "ok"
     return web.json_response(
         {
             "status": status,
             "version": __version__,
             "uptime_seconds": round(time.monotonic() - _STARTED, 1),
-            "problems": [*report.cannot_serve, *report.degraded],
+            "problems": [*report.cannot_serve, *degraded],
             "database": report.database,
             "ledger": report.ledger,
             "providers": report.providers,
             "deployments": report.deployments,
-            "payloads": request.app[GATEWAY].payloads.state(),
+            "configuration": configuration,
+            "payloads": gateway.payloads.state(),
             "traces": request.app[GATEWAY].traces.state(),
             "metrics": {"llmgateway_unpriced_requests": report.unpriced_requests},
         }

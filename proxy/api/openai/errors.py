@@ -18,6 +18,7 @@ from proxy.domain.errors import (
     GatewayError,
     IdempotencyKeyReused,
     IdempotentAnswerNotKept,
+    InvalidConfiguration,
     InvalidRequest,
     InvalidUpstreamAnswer,
     InvalidValue,
@@ -56,6 +57,7 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     RouteNotFound: (404, "unknown_url"),
     MethodNotAllowed: (405, "method_not_allowed"),
     ModelNotFound: (404, "model_not_found"),
+    InvalidConfiguration: (422, "invalid_configuration"),
     RequestNotFound: (404, "request_not_found"),
     NotServing: (503, "service_unavailable"),
     LedgerFull: (503, "ledger_full"),
@@ -106,6 +108,8 @@ def error_object(error: GatewayError) -> dict[str, Any]:
     members: dict[str, Any] = {"message": str(error), "type": error_type(status), "param": None, "code": code}
     if isinstance(error, InvalidRequest):
         members |= {"param": error.param, "code": error.code or code}
+    elif isinstance(error, InvalidConfiguration):
+        members["problems"] = list(error.problems)
     elif isinstance(error, AllProvidersFailed):
         attempts = zip(error.attempted, error.failures, strict=False)
         members["metadata"] = {"attempts": [{"model": m, "error": str(failure)} for m, failure in attempts]}

@@ -244,10 +244,30 @@ def _usage_schemas() -> dict[str, Schema]:
     }
 
 
+def _configuration_schema() -> Schema:
+    maybe_text = {"type": ["string", "null"]}
+    return _open(
+        {
+            "file": maybe_text,
+            "version": {**maybe_text, "description": "Of the content; the same text has the same."},
+            "loaded_at": maybe_text,
+            "problems": {"type": "array", "items": _TEXT, "description": "Of a later one that was not loaded."},
+            "failed_at": maybe_text,
+            "changed": {"type": "boolean"},
+        },
+        "file",
+        "version",
+        "loaded_at",
+        "problems",
+        "failed_at",
+    )
+
+
 def _health_schemas() -> dict[str, Schema]:
     texts = {"type": "array", "items": _TEXT}
     able = {"can_serve": {"type": "boolean"}, "can_book": {"type": "boolean"}}
     return {
+        "Configuration": _configuration_schema(),
         "Health": _open(
             {
                 "status": {"enum": ["ok", "degraded", "unavailable"]},
@@ -258,6 +278,7 @@ def _health_schemas() -> dict[str, Schema]:
                 "ledger": {"type": "object"},
                 "providers": {"type": "object", "additionalProperties": {"type": "object"}},
                 "deployments": {"type": "object", "additionalProperties": {"type": "object"}},
+                "configuration": {"$ref": "#/components/schemas/Configuration"},
                 "payloads": {"type": "object"},
                 "traces": {"type": "object"},
                 "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
@@ -270,6 +291,7 @@ def _health_schemas() -> dict[str, Schema]:
             "ledger",
             "providers",
             "deployments",
+            "configuration",
             "payloads",
             "traces",
             "metrics",

@@ -10,7 +10,7 @@ from proxy import __version__
 from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS, STREAM
 from proxy.api.openai.errors import error_object, status_of
 from proxy.api.openai.object_schemas import object_schemas
-from proxy.domain.errors import RequestNotFound
+from proxy.domain.errors import InvalidConfiguration, RequestNotFound
 from proxy.domain.usage_report import Dimension
 
 Document = dict[str, Any]
@@ -49,7 +49,11 @@ def openapi_document() -> Document:
         "/models": {"get": _list_models()},
         "/models/{model_id}": {"get": _get_model()},
     }
-    gateway = {"/v1/usage": {"get": _get_usage()}, "/v1/requests/{request_id}": {"get": _get_request()}}
+    gateway = {
+        "/v1/usage": {"get": _get_usage()},
+        "/v1/requests/{request_id}": {"get": _get_request()},
+        "/admin/config/reload": {"post": _reload_config()},
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "LLM Gateway", "version": __version__, "description": _DESCRIPTION},
@@ -60,6 +64,7 @@ def openapi_document() -> Document:
             {"name": "models"},
             {"name": "usage"},
             {"name": "requests"},
+            {"name": "admin"},
             {"name": "health", "description": "Needs no key and waits for nothing."},
             {"name": "without /v1", "description": "The same, for clients whose base URL lacks `/v1`."},
         ],
@@ -173,6 +178,25 @@ def _get_request() -> Document:
                 "content": _json("Error", example=error_object(unknown)),
             },
             **_error_refs([401, 503]),
+        },
+    }
+
+
+def _reload_config() -> Document:
+    refused = InvalidConfiguration(["gateway.yaml:12: models.gpt-4o.strateggy: unknown key; did you mean 'strategy'?"])
+    return {
+        "tags": ["admin"],
+        "operationId": "reloadConfig",
+        "summary": "Load the configuration file anew",
+        "parameters": [_ref("parameters", "RequestId")],
+        "responses": {
+            "200": _answer("It is in force.", "Configuration"),
+            "422": {
+                "description": "It cannot be used; the last one stays in force.",
+                "headers": _header_refs(),
+                "content": _json("Error", example=error_object(refused)),
+            },
+            **_error_refs([401]),
         },
     }
 

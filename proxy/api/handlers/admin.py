@@ -1,0 +1,12 @@
+"""POST /admin/config/reload"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy.api.app_keys import GATEWAY
+
+
+async def reload_config(request: web.Request) -> web.Response:
+    """Loads the configuration file anew, or tells all that is wrong with it and changes nothing."""
+    return web.json_response(dict(await request.app[GATEWAY].configuration.reload()))

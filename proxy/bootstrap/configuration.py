@@ -1,0 +1,144 @@
+"""Where the configuration comes from, and how the running gateway follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from proxy.bootstrap.blueprint import Blueprint, blueprint_of_file, blueprint_without_file
+from proxy.bootstrap.runtimes import Runtimes
+from proxy.config.loading import load_config
+from proxy.config.problems import ConfigErrors
+from proxy.domain.errors import InvalidConfiguration, InvalidValue
+from proxy.infrastructure.periodic import repeating
+from proxy.settings import Settings
+
+_logger = logging.getLogger(__name__)
+_DEFAULT_FILE = "gateway.yaml"
+_LOOK_SECONDS = 1.0
+_VERSION_DIGITS = 12
+
+_Look = tuple[int, int, int]
+
+
+def configuration_file(settings: Settings) -> Path | None:
+    """LLMGATEWAY_CONFIG, else gateway.yaml if there is one here, else none."""
+    if settings.llmgateway_config:
+        return Path(settings.llmgateway_config)
+    path = Path(_DEFAULT_FILE)
+    return path if path.exists() else None
+
+
+def read_blueprint(path: Path, settings: Settings) -> Blueprint:
+    """What the file says. Raises ConfigErrors, or InvalidValue for what no other deployment can be made from."""
+    chosen = settings.model_dump(include=settings.model_fields_set)
+    return blueprint_of_file(load_config(path, os.environ, chosen).config, settings)
+
+
+class Configuration:
+    """ConfigurationControl over a file, or over none. A file that cannot be used changes nothing."""
+
+    def __init__(self, path: Path | None, settings: Settings, runtimes: Runtimes) -> None:
+        self._path = path
+        self._settings = settings
+        self._runtimes = runtimes
+        self._one_at_a_time = asyncio.Lock()
+        self._seen: _Look | None = None
+        self._version: str | None = None
+        self._loaded_at: datetime | None = None
+        self._problems: tuple[str, ...] = ()
+        self._failed_at: datetime | None = None
+
+    async def begin(self, demo_url: str | None) -> Blueprint:
+        """The first configuration. Raises as `read_blueprint` does, and what connecting to deployments raises."""
+        if self._path is None:
+            blueprint = blueprint_without_file(self._settings, demo_url)
+            await self._runtimes.become(blueprint)
+            return blueprint
+        return await self._load(self._path)
+
+    async def reload(self) -> Mapping[str, Any]:
+        if self._path is None:
+            raise InvalidConfiguration(["there is no configuration file; set LLMGATEWAY_CONFIG and start again"])
+        async with self._one_at_a_time:
+            before = self._version
+            try:
+                await self._load(self._path)
+            except InvalidValue as problem:
+                self._note(problem)
+                raise InvalidConfiguration(self._problems) from None
+            _logger.info("configuration loaded", extra={"file": str(self._path), "version": self._version})
+            return {"changed": self._version != before, **self.state()}
+
+    async def _load(self, path: Path) -> Blueprint:
+        self._seen = _look(path)
+        blueprint, version = await asyncio.to_thread(self._read, path)
+        await self._runtimes.become(blueprint)
+        self._version, self._loaded_at = version, datetime.now(UTC)
+        self._problems, self._failed_at = (), None
+        return blueprint
+
+    def _read(self, path: Path) -> tuple[Blueprint, str]:
+        blueprint = read_blueprint(path, self._settings)
+        return blueprint, hashlib.sha256(path.read_bytes()).hexdigest()[:_VERSION_DIGITS]
+
+    def _note(self, problem: InvalidValue) -> None:
+        self._problems = (
+            tuple(each.text(problem.name) for each in problem.problems)
+            if isinstance(problem, ConfigErrors)
+            else (str(problem),)
+        )
+        self._failed_at = datetime.now(UTC)
+        _logger.error(
+            "configuration not loaded, the last one stays", extra={"file": str(self._path), "problems": self._problems}
+        )
+
+    async def reload_if_changed(self) -> None:
+        """One look at the file; errors are logged and shown in the state."""
+        if self._path is not None and _look(self._path) != self._seen:
+            await self.reload_and_tell()
+
+    async def reload_and_tell(self) -> None:
+        """As `reload`, for whom nobody waits."""
+        try:
+            await self.reload()
+        except InvalidConfiguration:
+            pass  # it is logged
+        except Exception:  # whatever it is, the gateway goes on with what it has
+            _logger.exception("configuration not loaded, the last one stays", extra={"file": str(self._path)})
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "file": None if self._path is None else str(self._path),
+            "version": self._version,
+            "loaded_at": _iso(self._loaded_at),
+            "problems": list(self._problems),
+            "failed_at": _iso(self._failed_at),
+        }
+
+
+@asynccontextmanager
+async def following(configuration: Configuration) -> AsyncIterator[None]:
+    """Looks at the file every second until the end. By its content's place and time, not by events: a mounted
+    directory that is swapped as a whole (as Kubernetes does) sends none."""
+    async with repeating(configuration.reload_if_changed, lambda: _LOOK_SECONDS, "configuration"):
+        yield
+
+
+def _look(path: Path) -> _Look | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")

@@ -1,0 +1,257 @@
+"""A gateway with a configuration file: deployments behind public names, and changing the file while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+
+from proxy.config.problems import ConfigErrors
+from tests.harness import HELLO, FakeTime, TestGateway, Upstream, chunk, ending, fails, gateway_over, says, streams
+
+KEY = "sk-upstream-secret"
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[Upstream]:
+    """Another provider."""
+    other = Upstream()
+    server = TestServer(other.app())
+    await server.start_server(access_log=None)
+    other.url = str(server.make_url("/api/v1/"))
+    other.answer(says())
+    yield other
+    await server.close()
+
+
+def model_file(first: Upstream, second: Upstream, **more: str) -> str:
+    return f"""
+providers:
+  one: {{base_url: "{first.url}", api_key: "${{ONE_KEY}}", usage_in_streams: always, {more.get("one", "")}}}
+  two: {{base_url: "{second.url}", usage_in_streams: always}}
+models:
+  fast:
+    strategy: priority
+    {more.get("fast", "")}
+    deployments:
+      - provider: one
+        model: first/fast
+        order: 1
+        prices: {{input_usd_per_1m_tokens: 1, output_usd_per_1m_tokens: 2}}
+      - {{provider: two, model: second/fast, order: 2}}
+  large:
+    deployments: [{{provider: two, model: second/large}}]
+  "two/*":
+    deployments: [{{provider: two, model: "*"}}]
+aliases: {{quick: fast}}
+fallbacks:
+  {more.get("fallbacks", "general: {fast: [large]}")}
+{more.get("rest", "")}
+"""
+
+
+Start = Callable[..., Awaitable[TestGateway]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    monkeypatch.setenv("ONE_KEY", KEY)
+    async with AsyncExitStack() as stack:
+
+        async def starting(text: str, timing: Any = None, **settings: Any) -> TestGateway:
+            path = tmp_path / "gateway.yaml"
+            path.write_text(text)
+            return await stack.enter_async_context(
+                gateway_over("http://127.0.0.1:9/", sqlite_url, timing, llmgateway_config=str(path), **settings)
+            )
+
+        yield starting
+
+
+def asked(upstream: Upstream) -> list[str]:
+    return [json.loads(body)["model"] for body in upstream.bodies]
+
+
+async def test_a_public_name_goes_to_its_deployment_under_the_providers_name(
+    start: Start, upstream: Upstream, second: Upstream
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    status, headers, _ = await gateway.chat({**HELLO, "model": "fast"})
+    assert (status, asked(upstream), asked(second)) == (200, ["first/fast"], [])
+    assert upstream.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert headers["x-gateway-provider"] == "one"
+    row = await gateway.row()
+    assert (row.requested_model, row.model.value, row.provider_name) == ("fast", "first/fast", "one")
+
+
+async def test_aliases_and_wildcards(start: Start, upstream: Upstream, second: Upstream) -> None:
+    gateway = await start(model_file(upstream, second))
+    await gateway.chat({**HELLO, "model": "quick"})
+    await gateway.chat({**HELLO, "model": "two/some/model:free"})
+    assert (asked(upstream), asked(second)) == (["first/fast"], ["some/model:free"])
+    status, _, body = await gateway.chat({**HELLO, "model": "three/x"})
+    assert (status, body["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_another_deployment_is_asked_at_once_and_then_the_fallback(
+    start: Start, upstream: Upstream, second: Upstream
+) -> None:
+    time = FakeTime()
+    gateway = await start(model_file(upstream, second), time.timing())
+    upstream.answer(fails(503))
+    second.answer(says())
+    status, headers, _ = await gateway.chat({**HELLO, "model": "fast"})
+    assert (status, headers["x-gateway-attempts"], time.waits) == (200, "2", [])
+    assert (asked(upstream), asked(second)) == (["first/fast"], ["second/fast"])
+    upstream.answer(fails(503))
+    second.answer(fails(500), fails(500), says())
+    status, headers, _ = await gateway.chat({**HELLO, "model": "fast"})
+    assert (status, headers["x-gateway-attempts"]) == (200, "4")
+    assert (asked(upstream), asked(second)) == (["first/fast"], ["second/fast", "second/fast", "second/large"])
+    assert (await gateway.rows(2))[0].was_fallback
+
+
+async def test_a_full_outage_costs_four_calls_and_tells_of_all_of_them(
+    start: Start, upstream: Upstream, second: Upstream
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    upstream.answer(*[fails(503)] * 9)
+    second.answer(*[fails(500)] * 9)
+    status, headers, body = await gateway.chat({**HELLO, "model": "fast"})
+    assert (status, upstream.calls + second.calls, headers["x-should-retry"]) == (502, 4, "false")
+    assert body["error"]["code"] == "all_providers_failed"
+    assert [attempt["model"] for attempt in body["error"]["metadata"]["attempts"]] == [
+        "first/fast",
+        "second/fast",
+        "second/large",
+    ]
+
+
+async def test_a_stream_falls_back_until_its_first_token(start: Start, upstream: Upstream, second: Upstream) -> None:
+    gateway = await start(model_file(upstream, second))
+    upstream.answer(streams(b": thinking\n\n"))
+    second.answer(streams(chunk("hi"), *ending()))
+    _, headers, raw = await gateway.raw_chat({**HELLO, "model": "fast", "stream": True})
+    assert raw == b"".join([chunk("hi"), *ending()])
+    assert headers["x-gateway-provider"] == "two"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("context_window", {"code": "context_length_exceeded", "type": "invalid_request_error", "message": "long"}),
+        ("content_policy", {"code": "content_filter", "type": "invalid_request_error", "message": "no"}),
+    ],
+)
+async def test_what_a_model_refuses_goes_to_the_chain_for_it(
+    start: Start, upstream: Upstream, second: Upstream, kind: str, error: dict[str, str]
+) -> None:
+    gateway = await start(model_file(upstream, second, fallbacks=f"{kind}: {{fast: [large]}}"))
+    upstream.answer(says({"error": error}, status=400))
+    status, headers, _ = await gateway.chat({**HELLO, "model": "fast"})
+    assert (status, headers["x-gateway-provider"]) == (200, "two")
+    assert asked(second) == ["second/large"]
+
+
+async def test_a_deployments_own_price_counts(start: Start, upstream: Upstream, second: Upstream) -> None:
+    gateway = await start(model_file(upstream, second))
+    upstream.answer(
+        says(
+            {
+                **json.loads(json.dumps(HELLO)),
+                "choices": [{"message": {"content": "x"}}],
+                "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 500_000},
+            }
+        )
+    )
+    await gateway.chat({**HELLO, "model": "fast"})
+    cost = (await gateway.row()).cost()
+    assert cost is not None
+    assert cost.usd == 2
+
+
+async def test_a_wrong_file_does_not_start(start: Start, upstream: Upstream, second: Upstream) -> None:
+    with pytest.raises(ConfigErrors, match=r"gateway\.yaml:\d+: models\.fast\.strategi: unknown key"):
+        await start(model_file(upstream, second, fast="strategi: x"))
+
+
+async def test_a_reload_is_validated_whole_and_the_last_one_stays(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    path = tmp_path / "gateway.yaml"
+    version = (await gateway.get("/health"))[1]["configuration"]["version"]
+    path.write_text(model_file(upstream, second, fast="wieght: 1", rest="nonsense: true"))
+    status, body = await reload(gateway)
+    assert (status, body["error"]["code"]) == (422, "invalid_configuration")
+    assert len(body["error"]["problems"]) == 2
+    health = (await gateway.get("/health"))[1]
+    assert (health["status"], health["configuration"]["version"]) == ("degraded", version)
+    assert len(health["configuration"]["problems"]) == 2
+    assert (await gateway.chat({**HELLO, "model": "fast"}))[0] == 200
+    path.write_text(model_file(upstream, second).replace("second/large", "second/larger"))
+    status, body = await reload(gateway)
+    assert (status, body["changed"], body["problems"]) == (200, True, [])
+    await gateway.chat({**HELLO, "model": "large"})
+    assert asked(second) == ["second/larger"]
+    assert (await gateway.get("/health"))[1]["configuration"]["version"] != version
+
+
+async def test_a_changed_file_is_followed_within_two_seconds(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    (tmp_path / "gateway.yaml").write_text(
+        model_file(upstream, second).replace("  large:", "  grand:").replace("[large]", "[grand]")
+    )
+    async with asyncio.timeout(10):
+        while (await gateway.chat({**HELLO, "model": "grand"}))[0] != 200:
+            await asyncio.sleep(0.1)
+
+
+async def test_what_is_known_of_unchanged_deployments_survives(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    gateway = await start(model_file(upstream, second), retry_max_retries=0, circuit_breaker_failure_threshold=1)
+    upstream.answer(fails(503))
+    await gateway.chat({**HELLO, "model": "fast"})
+    assert (await breakers(gateway))["one/first/fast"] == "open"
+    path = tmp_path / "gateway.yaml"
+    path.write_text(model_file(upstream, second).replace("order: 1\n", "order: 1\n        weight: 7\n"))
+    assert (await reload(gateway))[0] == 200
+    assert (await breakers(gateway))["one/first/fast"] == "open"
+    path.write_text(model_file(upstream, second, one="timeouts: {idle_seconds: 3}"))
+    assert (await reload(gateway))[0] == 200
+    assert (await breakers(gateway))["one/first/fast"] == "closed"
+
+
+async def test_a_stream_ends_on_the_configuration_that_it_began_with(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    upstream.answer(streams(*[chunk("word ")] * 10, *ending(), pause_seconds=0.1))
+    body = {**HELLO, "model": "fast", "stream": True}
+    streaming = asyncio.create_task(gateway.raw_chat(body))
+    while not upstream.calls:
+        await asyncio.sleep(0.01)
+    path = tmp_path / "gateway.yaml"
+    path.write_text(model_file(second, second))
+    assert (await reload(gateway))[0] == 200
+    _, _, raw = await streaming
+    assert raw.endswith(b"data: [DONE]\n\n")
+
+
+async def reload(gateway: TestGateway) -> tuple[int, Any]:
+    async with gateway.http.post(gateway.url / "admin/config/reload") as response:
+        return response.status, await response.json()
+
+
+async def breakers(gateway: TestGateway) -> dict[str, str]:
+    deployments = (await gateway.get("/health"))[1]["deployments"]
+    return {name: deployment["circuit_breaker"] for name, deployment in deployments.items()}
