@@ -21,7 +21,7 @@ from proxy.application.runtime import Runtime, RuntimeSource
 from proxy.application.upstream import IS_LAST, Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import UpstreamError
-from proxy.domain.json_bytes import replace_member
+from proxy.domain.json_bytes import replace_member, without_member
 from proxy.domain.routing import Candidate, Plan, RequestShape, Surroundings, failure_kind, plan, plan_after
 
 _Chunks = AsyncGenerator[list[StreamingChatMessageContent], Any]
@@ -192,12 +192,9 @@ class _Run:
 
     async def _begin(self, attempt: Attempt) -> UpstreamCall:
         """The call to make, noted in the books."""
-        request, candidate = self._request, attempt.candidate
-        body = request.body
-        if candidate.model != request.model:
-            body = replace_member(body, "model", json.dumps(candidate.model).encode())
+        candidate = attempt.candidate
         call = UpstreamCall(
-            body=body,
+            body=self._body_for(candidate),
             model=candidate.model,
             deadline=self._deadline,
             headers=self._headers,
@@ -212,6 +209,16 @@ class _Run:
         attempt.call = call
         await self._exchange.durable()
         return call
+
+    def _body_for(self, candidate: Candidate) -> bytes:
+        """The client's, but for the model's name, and for the list of `models` where the gateway walks it."""
+        request = self._request
+        body = request.body
+        if candidate.model != request.model:
+            body = replace_member(body, "model", json.dumps(candidate.model).encode())
+        if not candidate.deployment.walks_models and request.member("models") is not None:
+            body = without_member(body, "models")
+        return body
 
     def _service(self, attempt: Attempt) -> ChatCompletionClientBase:
         """The kernel's own `get_service` goes through all services at each call."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 # A string that has no end matches too: else each quote in it would be tried as another beginning, in quadratic time.
 _STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
@@ -63,9 +64,11 @@ def replace_member(text: bytes, key: str, value: bytes) -> bytes:
     """
     pieces: list[bytes] = []
     copied_to = 0
-    for start, end in _member_values(text, key):
-        pieces += (text[copied_to:start], value)
-        copied_to = end
+    for member in _members(text):
+        if member.is_named(key):
+            start, end = member.value(text)
+            pieces += (text[copied_to:start], value)
+            copied_to = end
     if not pieces:
         raise KeyError(key)
     return b"".join((*pieces, text[copied_to:]))
@@ -81,10 +84,38 @@ def add_member(text: bytes, key: str, value: bytes) -> bytes:
     return b"".join((text[:inside], json.dumps(key).encode(), b":", value, comma, text[inside:]))
 
 
-def _member_values(text: bytes, key: str) -> list[tuple[int, int]]:
-    """Start and end of the values of the top-level member `key`, surrounding white space left out."""
-    found: list[tuple[int, int]] = []
-    depth = 0
+def without_member(text: bytes, key: str) -> bytes:
+    """The JSON object `text` without the top-level member `key`, however often it occurs; all else stays.
+
+    `text` must be valid JSON. Without such a member it is returned as it is.
+    """
+    members = list(_members(text))
+    kept = [text[member.start : member.end] for member in members if not member.is_named(key)]
+    if len(kept) == len(members):
+        return text
+    return text[: members[0].start] + b",".join(kept) + text[members[-1].end :]
+
+
+class _Member(NamedTuple):
+    """Where a member of the top level is: from behind a comma or the first bracket to before the next."""
+
+    name: bytes
+    start: int
+    value_start: int
+    end: int
+
+    def is_named(self, key: str) -> bool:
+        return bool(json.loads(self.name) == key)
+
+    def value(self, text: bytes) -> tuple[int, int]:
+        """Start and end of the value, surrounding white space left out."""
+        value = text[self.value_start : self.end]
+        start = self.value_start + len(value) - len(value.lstrip())
+        return start, start + len(value.strip())
+
+
+def _members(text: bytes) -> Iterator[_Member]:
+    depth = start = 0
     name: bytes | None = None
     value_start: int | None = None
     for token in _TOKENS.finditer(text):
@@ -93,15 +124,15 @@ def _member_values(text: bytes, key: str) -> list[tuple[int, int]]:
             if first == b":":
                 value_start = token.end()
             elif first in b",}":
-                if value_start is not None and name is not None and json.loads(name) == key:
-                    value = text[value_start : token.start()]
-                    start = value_start + len(value) - len(value.lstrip())
-                    found.append((start, start + len(value.strip())))
+                if value_start is not None and name is not None:
+                    yield _Member(name, start, value_start, token.start())
                 name = value_start = None
+                start = token.end()
             elif first == b'"' and value_start is None:
                 name = token.group()
         if first in b"{[":
             depth += 1
+            if depth == 1:
+                start = token.end()
         elif first in b"}]":
             depth -= 1
-    return found

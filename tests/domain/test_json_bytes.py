@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.json_bytes import nests_deeper_than, replace_member, without_surrogate_escapes
+from proxy.domain.json_bytes import nests_deeper_than, replace_member, without_member, without_surrogate_escapes
 
 _property = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 
@@ -143,6 +143,39 @@ def test_a_body_of_megabytes_with_one_long_string_is_edited() -> None:
     data_url = b"A" * (4 * 1024 * 1024)
     text = b'{"image":"' + data_url + b'","model":"a"}'
     assert replace_member(text, "model", b'"b"') == b'{"image":"' + data_url + b'","model":"b"}'
+
+
+# without_member
+
+
+@_property
+@given(_documents() | _documents(models=2) | _documents(models=0))
+def test_without_a_member_the_others_stay_byte_for_byte_and_in_order(document: Document) -> None:
+    def members(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        return pairs
+
+    before = json.loads(document.text, object_pairs_hook=members)
+    rest = without_member(encoded(document.text), "model")
+    assert json.loads(rest, object_pairs_hook=members) == [(name, value) for name, value in before if name != "model"]
+    assert rest == encoded(document.text) or document.text != document.changed
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ('{"model":"a"}', "{}"),
+        (' {"model":"a" } ', " {} "),
+        ('{"model":[1,{"model":2}], "b":2}', '{ "b":2}'),
+        ('{"a" : 1 , "model":"}", "b":1.10}', '{"a" : 1 , "b":1.10}'),
+        ('{"a":1,\n "model":2 }', '{"a":1}'),
+        ('{"model":1,"model":2,"a":3,"model":4}', '{"a":3}'),
+        (r'{"mod\u0065l":1,"a":"\\"}', r'{"a":"\\"}'),
+        ('{"a":{"model":1},"b":["model",2]}', '{"a":{"model":1},"b":["model",2]}'),
+        ("{ }", "{ }"),
+    ],
+)
+def test_examples_of_leaving_out(text: str, rest: str) -> None:
+    assert without_member(encoded(text), "model") == encoded(rest)
 
 
 # nests_deeper_than

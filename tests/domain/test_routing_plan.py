@@ -199,6 +199,14 @@ def test_openrouter_is_asked_for_a_listed_model_if_it_is_not_asked_before() -> N
     assert candidates(found) == [("or", "seer", True)]
 
 
+def test_a_provider_that_walks_them_does_so_for_itself_only() -> None:
+    another = deployment("or2", provider="OpenRouter EU", walks_models=True)
+    plain = deployment("or3", provider="OpenRouter")
+    catalog = Catalog([route(openrouter()), route(another, name="n"), route(plain, name="o")])
+    assert names(plan(asking(models=["n"]), around(catalog))) == ["or", "or2"]
+    assert names(plan(asking("o", models=["m"]), around(catalog))) == ["or3", "or"]
+
+
 def test_the_requests_models_come_before_configured_fallbacks() -> None:
     found = plan(asking(models=["o"]), around(with_fallbacks(general=("n",))))
     assert names(found) == ["a", "c", "b"]
