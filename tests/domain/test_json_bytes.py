@@ -10,7 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.domain.json_bytes import nests_deeper_than, replace_member, without_member, without_surrogate_escapes
+from proxy.domain.json_bytes import (
+    add_member,
+    nests_deeper_than,
+    replace_member,
+    without_member,
+    without_surrogate_escapes,
+)
 
 _property = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 
@@ -283,3 +289,23 @@ def test_what_comes_out_parses_and_holds_no_surrogates(text: str) -> None:
 )
 def test_examples_of_surrogates(text: bytes, clean: bytes) -> None:
     assert without_surrogate_escapes(text) == clean
+
+
+# add_member
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        (b"{}", b'{"a":[1]}'),
+        (b" {\n} ", b' {"a":[1]\n} '),
+        (b'{"b":{}}', b'{"a":[1],"b":{}}'),
+        (b'\t{ "b" : 1e400, "b":"\xc5\xbe{"}\n', b'\t{"a":[1], "b" : 1e400, "b":"\xc5\xbe{"}\n'),
+    ],
+)
+def test_a_member_is_added_and_every_other_byte_stays(text: bytes, changed: bytes) -> None:
+    assert add_member(text, "a", b"[1]") == changed
+
+
+def test_an_added_member_s_name_is_escaped() -> None:
+    assert add_member(b"{}", 'a"\u017e', b"1") == b'{"a\\"\\u017e":1}'

@@ -124,6 +124,23 @@ def test_with_a_key_of_ones_own_the_bill_is_the_cost_and_not_what_the_provider_c
     assert usage == Usage(10, 20, cost=CostAmount(Decimal("0.0005")))
 
 
+@pytest.mark.parametrize(
+    ("members", "cached"),
+    [
+        (b'"prompt_cache_hit_tokens": 7, "prompt_cache_miss_tokens": 3', 7),
+        (b'"prompt_cache_hit_tokens": 0', 0),
+        (b'"prompt_cache_hit_tokens": 7, "prompt_tokens_details": {"cached_tokens": 6}', 6),
+        (b'"prompt_cache_hit_tokens": -1', None),
+        (b'"prompt_cache_hit_tokens": 1.5', None),
+        (b'"prompt_cache_hit_tokens": 1e999', None),
+        (b'"prompt_cache_hit_tokens": [1]', None),
+        (b'"prompt_cache_hit_tokens": null', None),
+    ],
+)
+def test_cache_hits_are_read_by_deepseeks_name_too(members: bytes, cached: int | None) -> None:
+    assert usage_of(b'{"prompt_tokens": 10, "completion_tokens": 20, %b}' % members) == Usage(10, 20, cached)
+
+
 def test_nothing_cached_is_zero_and_not_unknown() -> None:
     usage = usage_of(
         b"""{"prompt_tokens": 1, "completion_tokens": 2, "cost": 0, "prompt_tokens_details": {"cached_tokens": 0},

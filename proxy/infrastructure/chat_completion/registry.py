@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from proxy.infrastructure.chat_completion.wire import WireSettings
     from proxy.infrastructure.resilience import Resilience
 
-# kind → module in this package, factory in it, and the extra that brings the libraries it needs, if any
-_FACTORIES = {
+# kind → "module of this package:factory in it [extra that brings the libraries it needs, if any]"
+KINDS: Mapping[str, str] = {
     "openrouter": "openrouter:OpenRouterChatCompletion",
     "openai": "openai_compatible:OpenAICompatibleChatCompletion",
     "openai-compatible": "openai_compatible:OpenAICompatibleChatCompletion",
@@ -30,7 +31,6 @@ _FACTORIES = {
     "together": "openai_kinds:together",
     "vllm": "openai_compatible:OpenAICompatibleChatCompletion",
 }
-KINDS = tuple(_FACTORIES)
 
 
 class ServiceFactory(Protocol):
@@ -47,11 +47,11 @@ class ServiceFactory(Protocol):
     ) -> ChatCompletionClientBase: ...
 
 
-def service_factory(kind: str) -> ServiceFactory:
+def service_factory(kind: str, kinds: Mapping[str, str] = KINDS) -> ServiceFactory:
     """The factory of a kind of provider. Raises InvalidValue for an unknown kind, or one whose extra is missing."""
-    if kind not in _FACTORIES:
-        raise InvalidValue(f"Unknown provider kind '{kind}'; known are {', '.join(KINDS)}.")
-    entry = EntryPoint(kind, f"{__package__}.{_FACTORIES[kind]}", group="llmgateway.kinds")
+    if kind not in kinds:
+        raise InvalidValue(f"Unknown provider kind '{kind}'; known are {', '.join(kinds)}.")
+    entry = EntryPoint(kind, f"{__package__}.{kinds[kind]}", group="llmgateway.kinds")
     try:
         factory: ServiceFactory = entry.load()
     except ModuleNotFoundError as problem:

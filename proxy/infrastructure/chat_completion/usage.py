@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from decimal import Decimal
 from typing import Any
@@ -36,7 +37,7 @@ class _Usage(msgspec.Struct):
     completion_tokens: int = 0  # absent where nothing was generated
     prompt_tokens_details: msgspec.Raw = msgspec.Raw()
     completion_tokens_details: msgspec.Raw = msgspec.Raw()
-    prompt_cache_hit_tokens: Any = None
+    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
     cost: msgspec.Raw = msgspec.Raw()
 
 
@@ -74,6 +75,7 @@ _costs = msgspec.json.Decoder(Decimal)
 _NO_DETAILS = _Details()
 _NO_COST = (b"", b"null")
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
+_COUNT = re.compile(rb"[0-9]{1,15}")
 _FALSY = (b"", b"null", b"false", b'""', b"{}", b"[]", b"0")
 
 
@@ -234,8 +236,8 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
     if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
     prompt, completion = _read_details(usage.prompt_tokens_details), _read_details(usage.completion_tokens_details)
-    hits = usage.prompt_cache_hit_tokens
-    cached = hits if prompt.cached_tokens is None and type(hits) is int else prompt.cached_tokens
+    hits = bytes(usage.prompt_cache_hit_tokens)
+    cached = int(hits) if prompt.cached_tokens is None and _COUNT.fullmatch(hits) else prompt.cached_tokens
     return Usage(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,

@@ -122,17 +122,20 @@ class WireStream:
         if self.done and not rest:
             raise StopAsyncIteration
         if not self.done:
+            told = self._tail.facts().error_message is not None
             rest = self._passing(rest + _END)[: -len(_END)] if rest else b""
-            self._come_to_an_end()
+            if not self._is_complete():
+                error = self._broken("ended before it was complete", "truncated")
+                error.told = told  # what was in the rest is not relayed
+                raise error
+            self.done = True
         return rest
 
-    def _come_to_an_end(self) -> None:
-        """The upstream has ended the connection in good order: so is the answer, or StreamBroken is raised."""
+    def _is_complete(self) -> bool:
+        """Whether the answer is, now that the upstream has ended the connection in good order."""
         facts = self._tail.facts()
         finished = facts.finish_reason is not None and facts.error_message is None
-        self.done = self.done or (finished and not self._rules.done_marker)
-        if not self.done:
-            raise self._broken("ended before it was complete", "truncated")
+        return self.done or (finished and not self._rules.done_marker)
 
     def _broken(self, what: str, kind: str) -> StreamBroken:
         self._response.close()

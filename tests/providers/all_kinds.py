@@ -1,0 +1,8 @@
+"""Every kind that the contract tests run over: there must be one for each in the registry."""
+
+from __future__ import annotations
+
+from tests.providers.kinds import Kind
+from tests.providers.openai_upstreams import OPENAI_KINDS
+
+KINDS: list[Kind] = [*OPENAI_KINDS]
