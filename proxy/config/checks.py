@@ -8,7 +8,7 @@ from typing import Any
 from proxy.config.fields import RESERVED_HEADERS, SECRET_HEADERS, is_header
 from proxy.config.names import Names, mapping, mappings
 from proxy.config.problems import Path, Problem, did_you_mean, path_text
-from proxy.config.references import Expanded
+from proxy.config.references import Expanded, as_written
 
 _FALLBACKS = ("general", "context_window", "content_policy")
 
@@ -80,7 +80,8 @@ def _deployment(
     provider, model = deployment.get("provider"), deployment.get("model")
     if isinstance(provider, str) and provider not in providers:
         yield Problem(
-            (*path, "provider"), f"there is no provider '{provider}'" + did_you_mean(provider, providers.keys())
+            (*path, "provider"),
+            f"there is no provider '{as_written(provider)}'" + did_you_mean(provider, providers.keys()),
         )
     if isinstance(model, str) and "*" in model and "*" not in public_name:
         yield Problem(
@@ -107,7 +108,7 @@ def _aliases(aliases: Mapping[str, Any], names: Names) -> Iterator[Problem]:
             told.update(circle)
             yield Problem(path, f"leads in a circle: {' -> '.join([*circle, circle[0]])}")
         elif target not in names.aliases and not names.is_model(target):
-            yield Problem(path, f"there is no model '{target}'" + did_you_mean(target, names.all()))
+            yield Problem(path, f"there is no model '{as_written(target)}'" + did_you_mean(target, names.all()))
 
 
 def _fallbacks(fallbacks: Mapping[str, Any], names: Names) -> Iterator[Problem]:
@@ -123,5 +124,6 @@ def _fallbacks(fallbacks: Mapping[str, Any], names: Names) -> Iterator[Problem]:
                     yield Problem((*path, index), "is the model itself")
                 elif not names.is_model(fallback):
                     yield Problem(
-                        (*path, index), f"there is no model '{fallback}'" + did_you_mean(fallback, names.all())
+                        (*path, index),
+                        f"there is no model '{as_written(fallback)}'" + did_you_mean(fallback, names.all()),
                     )

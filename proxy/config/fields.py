@@ -96,6 +96,25 @@ class OrWord:
         return {"anyOf": [handler(schema), {"const": self.word}, {"type": "string", "pattern": REFERENCE}]}
 
 
+class NotEmpty:
+    """At least one entry. Pydantic's own check counts the valid ones alone, and tells of each mistake twice."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    @staticmethod
+    def _check(entries: Any) -> Any:
+        if not entries:
+            raise PydanticCustomError("empty", "needs at least one entry")
+        return entries
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        described = handler(schema)
+        return {**described, "minItems" if described["type"] == "array" else "minProperties": 1}
+
+
 class _HeaderText(_Text):
     """Text of which nobody can know whether it is a secret."""
 

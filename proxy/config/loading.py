@@ -14,8 +14,8 @@ from proxy.config.document import Document, read_document
 from proxy.config.filling import Filled, fill
 from proxy.config.messages import problems_of
 from proxy.config.origins import Origin, Origins
-from proxy.config.problems import ConfigErrors, Path, Problem
-from proxy.config.references import Expanded, expand
+from proxy.config.problems import ConfigErrors, Problem
+from proxy.config.references import Expanded, expand, value_at
 from proxy.config.schema import GatewayConfig
 
 _FREE = "x-"
@@ -76,19 +76,20 @@ def _validated(filled: Filled, problems: list[Problem]) -> GatewayConfig | None:
     try:
         config = GatewayConfig.model_validate(filled.data)
     except ValidationError as error:
-        found = list(problems_of(error))
-    found += check(filled.data)
+        found = list(problems_of(error, filled.data))
+    refused = {problem.path for problem in found}
+    found += [problem for problem in check(filled.data) if problem.path not in refused]
     problems += _without_echoes(found, problems, filled)
     return config
 
 
 def _without_echoes(found: list[Problem], known: Iterable[Problem], filled: Filled) -> list[Problem]:
-    """Those that are not the consequence of another one: of a value that could not be read, or that was inherited."""
+    """Those that are not the consequence of another one: of a value that could not be read, or that was filled in."""
     broken = {problem.path for problem in known if problem.path}
     fresh = [
         problem
         for problem in found
-        if not isinstance(filled.sources.get(problem.path), tuple)
+        if problem.path not in filled.sources
         and not any(problem.path[:end] in broken for end in range(len(problem.path) + 1))
     ]
     return fresh if fresh or broken else found
@@ -104,7 +105,7 @@ def _placed(problems: Iterable[Problem], document: Document) -> Iterator[Problem
 
 
 def _origins(name: str, document: Document, data: Any, filled: Filled) -> Origins:
-    written = {path: _origin(name, line, _value_at(data, path)) for path, line in document.lines.items()}
+    written = {path: _origin(name, line, value_at(data, path)) for path, line in document.lines.items()}
     added = {
         path: Origin(source) if isinstance(source, str) else written[source] for path, source in filled.sources.items()
     }
@@ -115,11 +116,3 @@ def _origin(name: str, line: int, value: Any) -> Origin:
     if isinstance(value, Expanded):
         return Origin(f"{name}:{line} ({', '.join(value.variables)})", by_reference=True)
     return Origin(f"{name}:{line}")
-
-
-def _value_at(data: Any, path: Path) -> Any:
-    for part in path:
-        if isinstance(data, dict) and part not in data:
-            return None  # a free key
-        data = data[part]
-    return data

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config.problems import Path, Problem, closest, did_you_mean
-from proxy.config.references import Expanded
+from proxy.config.references import Expanded, as_written, value_at
 from proxy.config.schema import GatewayConfig
 
 _OF_LITELLM = {"model_list", "litellm_settings", "router_settings", "general_settings"}
@@ -31,7 +31,6 @@ _MUST_BE = {
     "finite_number": "a finite number",
 }
 
-_PLAIN = {"missing": "is required", "too_short": "needs at least one entry"}
 _LIMITS = {
     "greater_than": ("greater than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -39,8 +38,8 @@ _LIMITS = {
 }
 
 
-def problems_of(error: ValidationError) -> Iterator[Problem]:
-    """One problem for each error; a missing key that was only misspelt is told once."""
+def problems_of(error: ValidationError, data: Any) -> Iterator[Problem]:
+    """One problem for each error in those data; a missing key that was only misspelt is told once."""
     details = error.errors(include_url=False)
     unknown = [_path(one) for one in details if one["type"] == "extra_forbidden"]
     for one in details:
@@ -49,7 +48,7 @@ def problems_of(error: ValidationError) -> Iterator[Problem]:
             path[:-1] == other[:-1] and closest(str(other[-1]), known_keys(other[:-1])) == path[-1] for other in unknown
         ):
             continue
-        yield Problem(path, _message(one, path))
+        yield Problem(path, _message(one, path, value_at(data, path)))
 
 
 def _path(error: ErrorDetails) -> Path:
@@ -57,20 +56,22 @@ def _path(error: ErrorDetails) -> Path:
     return location[:-1] if location and location[-1] == _KEY else location
 
 
-def _message(error: ErrorDetails, path: Path) -> str:
-    kind, given, limits = error["type"], error["input"], error.get("ctx", {})
+def _message(error: ErrorDetails, path: Path, written: Any) -> str:
+    kind, limits = error["type"], error.get("ctx", {})
+    given = written if isinstance(written, Expanded) else error["input"]
+    if kind == "missing":
+        return "is required"
     if kind == "extra_forbidden":
         return "unknown key" + _meant(path)
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
         return f"must be {words} {_figure(limits[limit])}, not {_shown(given)}"
-    if given is None and kind not in _PLAIN:
+    if given is None:
         return "is empty: give it a value or remove the key"
     if kind == "literal_error":
         return f"must be {limits['expected']}, not {_shown(given)}" + _similar(given, limits["expected"])
-    if kind in _MUST_BE:
-        return f"must be {_MUST_BE[kind]}, not {_shown(given)}" + _quotes(kind, given)
-    return _PLAIN.get(kind, error["msg"])
+    must_be = _MUST_BE.get(kind)
+    return f"must be {must_be}, not {_shown(given)}" + _quotes(kind, given) if must_be else error["msg"]
 
 
 def _meant(path: Path) -> str:
@@ -94,7 +95,7 @@ def _figure(limit: float) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Expanded):
-        return f"what {value.written} stands for"
+        return f"what {as_written(value)} stands for"
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):

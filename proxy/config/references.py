@@ -28,6 +28,21 @@ class Expanded(str):
         return re.search(ONE_VARIABLE, self.written) is not None
 
 
+def as_written(text: str) -> str:
+    """The text, or the reference that gave it: what a variable holds may be a secret, wherever it was put."""
+    return text.written if isinstance(text, Expanded) else text
+
+
+def value_at(data: Any, path: Path) -> Any:
+    """The value at a path; None if there is none."""
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
 def expand(data: Any, path: Path, environment: Mapping[str, str], problems: list[Problem]) -> Any:
     """The same values with all references replaced; what cannot be replaced is added to `problems`."""
     if isinstance(data, dict):

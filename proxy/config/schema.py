@@ -17,6 +17,7 @@ from proxy.config.fields import (
     Headers,
     Label,
     LongSeconds,
+    NotEmpty,
     OrWord,
     Percent,
     PositiveCount,
@@ -196,14 +197,13 @@ class ModelConfig(_Section):
     hedge: Annotated[HedgeConfig, OrWord(P95)] | None = Field(
         default=None, description="`p95`, or {after_seconds: …}; null: off"
     )
-    deployments: tuple[DeploymentConfig, ...] = Field(
-        min_length=1,
+    deployments: Annotated[tuple[DeploymentConfig, ...], NotEmpty()] = Field(
         description="one or more ways to serve it",
         json_schema_extra={"contains": {"properties": {"weight": {"not": {"const": 0}}}}},
     )
 
 
-_Chains = dict[PublicModelKey, Annotated[tuple[PublicModelName, ...], Field(min_length=1), AfterValidator(each_once)]]
+_Chains = dict[PublicModelKey, Annotated[tuple[PublicModelName, ...], NotEmpty(), AfterValidator(each_once)]]
 
 
 class FallbacksConfig(_Section):
@@ -253,9 +253,9 @@ class GatewayConfig(_Section):
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
 
-    providers: dict[ProviderKey, ProviderConfig] = Field(min_length=1, description="by name")
-    models: dict[PublicModelKey, ModelConfig] = Field(
-        min_length=1, description="by public name; `openrouter/*` or `*` stand for all names that fit"
+    providers: Annotated[dict[ProviderKey, ProviderConfig], NotEmpty()] = Field(description="by name")
+    models: Annotated[dict[PublicModelKey, ModelConfig], NotEmpty()] = Field(
+        description="by public name; `openrouter/*` or `*` stand for all names that fit"
     )
     aliases: dict[AliasKey, PublicModelName] = Field(default_factory=dict, description="other names for models")
     fallbacks: FallbacksConfig = Field(default_factory=FallbacksConfig, description="models behind models")

@@ -1,0 +1,228 @@
+"""What is wrong with a file is told all at once, with line, path and a suggestion."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.config.problems import path_text
+from tests.config.documents import EVERYTHING, SMALL, problems
+
+WRONG = """\
+providers:
+  openrouter:
+    kind: openroter
+    api_key: sk-123
+    headers:
+      Authorization: Bearer abc
+      X-Title: ${NOPE}
+      x-title: again
+      Host: here
+    timeouts: {connect_seconds: -5, first_byte_seconds: "30", idle: 1}
+    retry_budgett: {}
+  local:
+    kind: openai
+    base_url: ftp://x
+  bare: {}
+models:
+  gpt-4o:
+    hedge: p96
+    stratgy: cost
+    deploymens: []
+  two:
+    strategy: least-buzy
+    hedge: {after_seconds: 0}
+    deployments:
+      - {provider: opnrouter, wieght: 1, rpm: 1.5, prices: {input_usd_per_1m_tokens: x}}
+      - {provider: local, model: "*", weight: 0, max_concurrency: no}
+      - {provider: local, model: "*", weight: 0}
+  zero:
+    deployments: [{provider: local, weight: 0}, {provider: local, model: b, weight: 0.0}]
+  auto: {deployments: [{provider: local}]}
+  none: {deployments: []}
+  tags: {deployments: [{provider: local, tags: [a, a]}]}
+  twice: {deployments: [{provider: local}]}
+  twice: {deployments: [{provider: local}]}
+  "a*b*": {deployments: [{provider: local}]}
+aliases: {gpt-4: gpt-4oo, x: y, y: z, z: x, two: gpt-4o, self: self}
+fallbacks:
+  general: {gpt-4o: [gpt-4o, zzz, two, two], gtp-4o: [two], "claude/*": [two]}
+  context: {}
+routing:
+"""
+
+# ruff: noqa: E501
+TOLD = """\
+gateway.yaml:3: providers.openrouter.kind: must be 'openrouter', 'openai', 'anthropic', 'google', 'bedrock', 'mistral' \
+or 'ollama', not 'openroter'; did you mean 'openrouter'?
+gateway.yaml:4: providers.openrouter.api_key: a secret must be a reference to the environment and nothing else, like \
+${OPENROUTER_API_KEY}
+gateway.yaml:6: providers.openrouter.headers.Authorization: holds a secret, which must come from the environment: ${NAME}
+gateway.yaml:7: providers.openrouter.headers.X-Title: the environment variable NOPE is not set
+gateway.yaml:8: providers.openrouter.headers.x-title: is given twice; upper and lower case make no difference in headers
+gateway.yaml:9: providers.openrouter.headers.Host: is a header that the gateway itself sets
+gateway.yaml:10: providers.openrouter.timeouts.connect_seconds: must be greater than 0, not -5
+gateway.yaml:10: providers.openrouter.timeouts.first_byte_seconds: must be a number, not text: remove the quotes
+gateway.yaml:10: providers.openrouter.timeouts.idle: unknown key; did you mean 'idle_seconds'?
+gateway.yaml:11: providers.openrouter.retry_budgett: unknown key; did you mean 'retry_budget'?
+gateway.yaml:14: providers.local.base_url: must be a URL that begins with http:// or https://, without user, query or \
+fragment
+gateway.yaml:15: providers.bare.base_url: is required for the kind openai, like https://api.openai.com/v1
+gateway.yaml:18: models.gpt-4o.hedge: must be p95, or a mapping with after_seconds
+gateway.yaml:19: models.gpt-4o.stratgy: unknown key; did you mean 'strategy'?
+gateway.yaml:20: models.gpt-4o.deploymens: unknown key; did you mean 'deployments'?
+gateway.yaml:22: models.two.strategy: must be 'weighted', 'priority', 'least-busy', 'latency', 'cost' or 'usage', not \
+'least-buzy'; did you mean 'least-busy'?
+gateway.yaml:23: models.two.hedge.after_seconds: must be greater than 0, not 0
+gateway.yaml:25: models.two.deployments[0].provider: there is no provider 'opnrouter'; did you mean 'openrouter'?
+gateway.yaml:25: models.two.deployments[0].wieght: unknown key; did you mean 'weight'?
+gateway.yaml:25: models.two.deployments[0].rpm: must be a whole number
+gateway.yaml:25: models.two.deployments[0].prices.input_usd_per_1m_tokens: must be a number, not text
+gateway.yaml:25: models.two.deployments[0].prices.output_usd_per_1m_tokens: is required
+gateway.yaml:26: models.two.deployments[1].model: '*' stands for what the public name's '*' matched, and 'two' has none
+gateway.yaml:26: models.two.deployments[1].max_concurrency: must be a number, not text
+gateway.yaml:27: models.two.deployments[2]: is called 'local/*' like models.two.deployments[1]: give one of them a `name`
+gateway.yaml:27: models.two.deployments[2].model: '*' stands for what the public name's '*' matched, and 'two' has none
+gateway.yaml:29: models.zero.deployments: at least one weight must be greater than 0
+gateway.yaml:30: models.auto: the name 'auto' is reserved
+gateway.yaml:31: models.none.deployments: needs at least one entry
+gateway.yaml:32: models.tags.deployments[0].tags: 'a' is given twice
+gateway.yaml:34: models.twice: is given twice, first in line 33
+gateway.yaml:35: models."a*b*": must be a model name, with at most one '*', without braces or control characters
+gateway.yaml:36: aliases.gpt-4: there is no model 'gpt-4oo'; did you mean 'gpt-4o'?
+gateway.yaml:36: aliases.self: leads in a circle: self -> self
+gateway.yaml:36: aliases.two: is a model, too: remove one of them
+gateway.yaml:36: aliases.x: leads in a circle: x -> y -> z -> x
+gateway.yaml:38: fallbacks.general."claude/*": there is no model 'claude/*'
+gateway.yaml:38: fallbacks.general.gpt-4o: 'two' is given twice
+gateway.yaml:38: fallbacks.general.gpt-4o[0]: is the model itself
+gateway.yaml:38: fallbacks.general.gpt-4o[1]: there is no model 'zzz'
+gateway.yaml:38: fallbacks.general.gtp-4o: there is no model 'gtp-4o'; did you mean 'gpt-4o'?
+gateway.yaml:39: fallbacks.context: unknown key; did you mean 'context_window'?
+gateway.yaml:40: routing: is empty: give it a value or remove the key
+"""
+
+
+def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_lines() -> None:
+    told = problems(WRONG)
+    assert set(told) == set(TOLD.splitlines())
+    assert len(told) == len(set(told))
+    lines = [int(line.split(":")[1]) for line in told]
+    assert lines == sorted(lines)
+
+
+def test_no_secret_is_repeated() -> None:
+    assert not [line for line in problems(WRONG) if "sk-123" in line or "abc" in line]
+    broken = EVERYTHING.replace("max_concurrency: ${LIMIT}", "max_concurrency: ${KEY}").replace(
+        "kind: openrouter", "kind: ${TITLE}"
+    )
+    broken = broken.replace("provider: local", "provider: ${KEY}").replace("gpt-4: gpt-4o", 'gpt-4: "${KEY}"')
+    told = "\n".join(problems(broken))
+    assert "what ${TITLE} stands for" in told
+    assert "sk-secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("base_url: http", 'api_key: "${MISSING}", base_url: http', "the environment variable MISSING is not set"),
+        ("base_url: http", 'api_key: "${EMPTY}", base_url: http', "the environment variable EMPTY is empty"),
+        ("base_url: http", 'api_key: "${KEY:-sk-1}", base_url: http', "a secret must be a reference"),
+        ("base_url: http", 'api_key: "Bearer ${KEY}", base_url: http', "a secret must be a reference"),
+        ("base_url: http", "api_key: 5, base_url: http", "a secret must be a reference"),
+        ("base_url: http", 'headers: {X: "${bad name}"}, base_url: http', "`${` must begin a reference"),
+        ("base_url: http", 'headers: {"X Y": a}, base_url: http', "must be the name of an HTTP header"),
+        ("base_url: http", 'headers: {X: "a\\r\\nY: b"}, base_url: http', "must be text without control characters"),
+        ("base_url: http", "max_concurrency: 0, base_url: http", "must be at least 1, not 0"),
+        ("base_url: http", "done_marker: yes, base_url: http", "must be true or false, not 'yes'"),
+        ("base_url: http", "max_queue: true, base_url: http", "must be a number, not true"),
+        ("base_url: http", "retry_budget: {percent: 101}, base_url: http", "must be at most 100, not 101"),
+        ("local: {", "my/local: {base_url: http://x}\n  local: {", "must be letters, digits"),
+        ("deployments: [{provider: local}]", "deployments: {provider: local}", "must be a list, not a mapping"),
+        (
+            "deployments: [{provider: local}]",
+            "deployments: [local]",
+            "must be a mapping of keys to values, not 'local'",
+        ),
+        ("{provider: local}", "{provider: 5}", "must be text, not 5: put it in quotes"),
+        ("{provider: local}", "{provider: local, tags: eu}", "must be a list, not 'eu'"),
+        ("{provider: local}", "{provider: local, capabilities: [visoin]}", "did you mean 'vision'?"),
+        ("{provider: local}", "{provider: local, weight: .nan}", "must be"),
+        ("{provider: local}", "{provider: local, weight: 1e999}", "must be"),
+        ("{provider: local}", f"{{provider: local, weight: {'9' * 399}}}", "must be a smaller number"),
+        ("{provider: local}", "{provider: local, rpm: .inf}", "must be a whole number"),
+        ("{provider: local}", "{provider: local, rpm: 1e999999}", "must be a whole number"),
+        (
+            "{provider: local}",
+            "{provider: local, prices: {input_usd_per_1m_tokens: -1, output_usd_per_1m_tokens: 1}}",
+            "the price cannot be negative",
+        ),
+        ("models:", "aliases: {auto: one}\nmodels:", "the name 'auto' is reserved"),
+        ("models:", "aliases: {a: auto}\nmodels:", "the name 'auto' is reserved"),
+        ("models:", "fallbacks: {general: {one: [auto]}}\nmodels:", "the name 'auto' is reserved"),
+        ("models:", "aliases: {a: one}\nfallbacks: {general: {a: [one]}}\nmodels:", "is the model itself"),
+        ("models:", "routing: {max_attempts: 0}\nmodels:", "must be at least 1, not 0"),
+        ("models:", "model_list: []\nmodels:", "`llmgateway import-litellm` converts it"),
+        ("  one:\n    deployments: [{provider: local}]\n", "  {}", "needs at least one entry"),
+    ],
+)
+def test_one_mistake_is_one_line(old: str, new: str, told: str) -> None:
+    assert old in SMALL
+    (line,) = problems(SMALL.replace(old, new, 1))
+    assert told in line
+
+
+def test_deployments_of_one_name_in_two_models_must_be_the_same() -> None:
+    same = SMALL + "  two:\n    deployments: [{provider: local, model: one, weight: 5, rpm: 9}]\n"
+    assert problems(same) == []
+    other = SMALL + "  two:\n    deployments: [{provider: local, model: one, max_concurrency: 5}]\n"
+    assert problems(other) == [
+        "gateway.yaml:7: models.two.deployments[0]: is called 'local/one' like models.one.deployments[0], and is not the same: give one of them a `name`"
+    ]
+
+
+def test_fallbacks_may_go_round() -> None:
+    text = SMALL + "  two:\n    deployments: [{provider: local}]\nfallbacks: {general: {one: [two], two: [one]}}\n"
+    assert problems(text) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("openrouter/*", True),
+        ("openrouter/z-*", True),
+        ("*", True),
+        ("gpt-*", True),
+        ("g*-5", False),
+        ("claude*", False),
+    ],
+)
+def test_fallbacks_of_a_pattern_need_a_model_that_fits(key: str, known: bool) -> None:
+    told = problems(EVERYTHING.replace('"openrouter/*": [gpt-4o]', f'"{key}": [openrouter/y]'))
+    assert bool(told) is not known
+
+
+def test_a_wildcard_never_stands_for_nothing_or_for_auto() -> None:
+    assert problems(EVERYTHING.replace("openrouter/long", "openrouter/"))
+    assert problems(EVERYTHING.replace('"openrouter/*":\n', '"*":\n').replace("openrouter/long", "auto"))
+
+
+def test_a_value_that_could_not_be_read_is_told_once() -> None:
+    assert problems(SMALL.replace("http://127.0.0.1:8000/v1", "!env URL")) == [
+        "gateway.yaml:2: providers.local.base_url: the tag !env is not known here"
+    ]
+
+
+def test_an_inherited_mistake_is_told_where_it_is() -> None:
+    assert problems("routing: {strategy: fastest}\n" + SMALL)[0].startswith("gateway.yaml:1: routing.strategy: ")
+    assert len(problems("routing: {strategy: fastest}\n" + SMALL)) == 1
+    assert len(problems(SMALL.replace("base_url", "timeouts: {idle_seconds: 0}, base_url"))) == 1
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "providers", "- a\n- b"])
+def test_a_file_that_is_no_mapping_is_said_so(text: str) -> None:
+    (line,) = problems(text)
+    assert line.startswith("gateway.yaml:1: must be a mapping")
+
+
+def test_paths_are_written_like_code() -> None:
+    assert path_text(("models", "gpt-4.1", "deployments", 0, "x")) == 'models."gpt-4.1".deployments[0].x'
