@@ -14,6 +14,7 @@ from proxy.domain.errors import (
     GatewayError,
     IdempotencyKeyReused,
     IdempotentAnswerNotKept,
+    InvalidConfiguration,
     InvalidRequest,
     InvalidUpstreamAnswer,
     InvalidValue,
@@ -40,6 +41,7 @@ from proxy.domain.errors import (
 TREE: dict[type[GatewayError], type[Exception]] = {
     GatewayError: Exception,
     InvalidValue: GatewayError,
+    InvalidConfiguration: GatewayError,
     InvalidRequest: GatewayError,
     BodyTooLarge: InvalidRequest,
     UnsupportedMediaType: InvalidRequest,

