@@ -202,6 +202,9 @@ class Exchange:
         if self.booked is None:
             self.booked = self._row()
             self._ledger.settle(self.booked)
+            for attempt in self.walked:
+                if self._final is not None and attempt.call is self._final.call:
+                    attempt.deployment.used(self.booked.total_tokens())
             for hedge in self._hedges:
                 self._ledger.settle(self._row_of_loser(hedge))
 

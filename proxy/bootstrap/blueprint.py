@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from proxy.bootstrap.config_file import OPENROUTER
 from proxy.config.schema import DeploymentConfig, GatewayConfig, ModelConfig, ProviderConfig
 from proxy.domain.catalog import Capability, Catalog, Deployment, FallbackKind, ModelRoute, Strategy, one_provider
 from proxy.domain.pricing import EPOCH, ModelPricing, PriceSource
@@ -46,7 +47,7 @@ def openrouter_providers(blueprint: Blueprint) -> list[DeploymentSpec]:
 
 def blueprint_without_file(settings: Settings, demo_url: str | None) -> Blueprint:
     """Every model name goes to one provider: OpenRouter, another one by its URL, or the demo upstream."""
-    provider = "OpenRouter" if demo_url is None else "Demo"
+    provider = OPENROUTER if demo_url is None else "Demo"
     catalog = one_provider(provider)
     wire = WireSettings(
         provider=provider,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,33 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from proxy.bootstrap.blueprint import Blueprint, blueprint_of_file, blueprint_without_file
+from proxy.bootstrap.config_file import read_configuration
 from proxy.bootstrap.runtimes import Runtimes
-from proxy.config.loading import load_config
 from proxy.config.problems import ConfigErrors
 from proxy.domain.errors import InvalidConfiguration, InvalidValue
 from proxy.infrastructure.periodic import repeating
 from proxy.settings import Settings
 
 _logger = logging.getLogger(__name__)
-_DEFAULT_FILE = "gateway.yaml"
 _LOOK_SECONDS = 1.0
 _VERSION_DIGITS = 12
 
 _Look = tuple[int, int, int]
-
-
-def configuration_file(settings: Settings) -> Path | None:
-    """LLMGATEWAY_CONFIG, else gateway.yaml if there is one here, else none."""
-    if settings.llmgateway_config:
-        return Path(settings.llmgateway_config)
-    path = Path(_DEFAULT_FILE)
-    return path if path.exists() else None
-
-
-def read_blueprint(path: Path, settings: Settings) -> Blueprint:
-    """What the file says. Raises ConfigErrors, or InvalidValue for what no other deployment can be made from."""
-    chosen = settings.model_dump(include=settings.model_fields_set)
-    return blueprint_of_file(load_config(path, os.environ, chosen).config, settings)
 
 
 class Configuration:
@@ -57,7 +41,7 @@ class Configuration:
         self._failed_at: datetime | None = None
 
     async def begin(self, demo_url: str | None) -> Blueprint:
-        """The first configuration. Raises as `read_blueprint` does, and what connecting to deployments raises."""
+        """The first configuration. Raises ConfigErrors, and InvalidValue for a provider that cannot be connected."""
         if self._path is None:
             blueprint = blueprint_without_file(self._settings, demo_url)
             await self._runtimes.become(blueprint)
@@ -86,7 +70,7 @@ class Configuration:
         return blueprint
 
     def _read(self, path: Path) -> tuple[Blueprint, str]:
-        blueprint = read_blueprint(path, self._settings)
+        blueprint = blueprint_of_file(read_configuration(path, self._settings), self._settings)
         return blueprint, hashlib.sha256(path.read_bytes()).hexdigest()[:_VERSION_DIGITS]
 
     def _note(self, problem: InvalidValue) -> None:

@@ -19,7 +19,8 @@ from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.blueprint import openrouter_providers
-from proxy.bootstrap.configuration import Configuration, configuration_file, following
+from proxy.bootstrap.config_file import configuration_file
+from proxy.bootstrap.configuration import Configuration, following
 from proxy.bootstrap.runtimes import Runtimes
 from proxy.bootstrap.storage import arriving_database
 from proxy.infrastructure.chat_completion.registry import service_factory

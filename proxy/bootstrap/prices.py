@@ -6,15 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from proxy.application.ports import PriceHistory
+from proxy.bootstrap.config_file import billing_providers
 from proxy.bootstrap.storage import migrated_database
+from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import PriceChanges
-from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.price_sync import PriceListUnavailable, PriceSync
 from proxy.settings import Settings
 
 __all__ = ["PriceListUnavailable", "price_history", "sync_prices"]
+
+_NOTHING_TO_SYNC = (
+    "There is nothing to sync from: no provider of kind openrouter is configured, and the prices of the built-in demo "
+    "upstream are not real. Set OPENROUTER_API_KEY, OPENROUTER_BASE_URL, or a provider in gateway.yaml."
+)
 
 
 @asynccontextmanager
@@ -29,9 +35,13 @@ async def sync_prices(settings: Settings, *, dry_run: bool = False) -> tuple[Pri
 
     Raises PriceListUnavailable, InvalidValue or DATABASE_ERRORS.
     """
-    key = settings.openrouter_api_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    endpoint = ProviderEndpoint(settings.openrouter_base_url, headers)
+    providers = billing_providers(settings)
+    if not providers:
+        raise InvalidValue(_NOTHING_TO_SYNC)
     timeouts = settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds
+    all_changes, all_ignored = PriceChanges(), 0
     async with price_history(settings) as history, client_session(*timeouts) as session:
-        return await PriceSync(session, endpoint, history).run(dry_run=dry_run)
+        for endpoint in providers.values():
+            changes, ignored = await PriceSync(session, endpoint, history).run(dry_run=dry_run)
+            all_changes, all_ignored = all_changes.and_then(changes), all_ignored + ignored
+    return all_changes, all_ignored

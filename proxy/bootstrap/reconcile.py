@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.application.reconcile import Pace, Reconciliation, Search
+from proxy.bootstrap.config_file import billing_providers
 from proxy.bootstrap.storage import migrated_database
+from proxy.domain.errors import InvalidValue
 from proxy.domain.reconciliation import ReconcileReport
-from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 from proxy.infrastructure.reconcile import OpenRouterBills
@@ -15,7 +16,10 @@ from proxy.settings import Settings
 
 __all__ = ["Search", "reconcile_costs"]
 
-_PROVIDER = "OpenRouter"
+_NOBODY_TO_ASK = (
+    "No provider can be asked for bills: none of kind openrouter is configured, and the built-in demo upstream forgets "
+    "its bills when its process ends. Set OPENROUTER_API_KEY, or a provider in gateway.yaml."
+)
 _WAITS_SECONDS = (1.0, 2.0, 4.0)
 
 
@@ -30,11 +34,12 @@ async def reconcile_costs(
     on_progress: Callable[[ReconcileReport], None],
 ) -> None:
     """Asks the upstream what it billed; `report` is told. Raises InvalidValue or DATABASE_ERRORS."""
-    key = settings.openrouter_api_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    endpoint = ProviderEndpoint(settings.openrouter_base_url, headers)
+    providers = billing_providers(settings)
+    if not providers:
+        raise InvalidValue(_NOBODY_TO_ASK)
     timeouts = settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds
     async with migrated_database(settings) as database, client_session(*timeouts) as session:
-        rows, bills = LedgerReconciliation(database, _PROVIDER), OpenRouterBills(session, endpoint)
-        reconciliation = Reconciliation(rows, bills, Pace(rate_per_second, _WAITS_SECONDS))
-        await reconciliation.run(search, report, limit=limit, dry_run=dry_run, on_progress=on_progress)
+        for name, endpoint in providers.items():
+            rows, bills = LedgerReconciliation(database, name), OpenRouterBills(session, endpoint)
+            reconciliation = Reconciliation(rows, bills, Pace(rate_per_second, _WAITS_SECONDS))
+            await reconciliation.run(search, report, limit=limit, dry_run=dry_run, on_progress=on_progress)

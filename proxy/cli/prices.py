@@ -141,11 +141,6 @@ def sync(dry_run: bool, as_json: bool) -> None:
     Prices that differ from those in force get a new row, valid from now on; models that cost nothing fixed are ignored.
     """
     settings = settings_or_fail()
-    if settings.uses_demo_upstream:
-        raise click.ClickException(
-            "There is nothing to sync from: without OPENROUTER_API_KEY the built-in demo upstream is configured, and "
-            "its prices are not real. Set the key, or OPENROUTER_BASE_URL."
-        )
     changes, ignored = _sync(settings, dry_run)
     if as_json:
         click.echo(json.dumps(_changes_as_dict(changes, ignored, dry_run), indent=2))

@@ -50,10 +50,6 @@ def reconcile(
     provider does not know is asked for again later, and given up after a day. Exit code 1 when the run ended early.
     """
     settings = settings_or_fail()
-    if settings.uses_demo_upstream:
-        raise click.ClickException(
-            "The built-in demo upstream forgets its bills when its process ends. Set OPENROUTER_API_KEY first."
-        )
     report = ReconcileReport()
     try:
         with _told_whatever_happens(report, dry_run=dry_run, as_json=as_json):

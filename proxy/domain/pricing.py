@@ -122,9 +122,13 @@ PRICES = (
 class PriceChanges:
     """What a price list changed, by model name. `added` had no price before."""
 
-    added: tuple[str, ...]
-    changed: tuple[str, ...]
-    unchanged: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+    def and_then(self, later: PriceChanges) -> PriceChanges:
+        """Both lists' changes together."""
+        return PriceChanges(self.added + later.added, self.changed + later.changed, self.unchanged + later.unchanged)
 
 
 def check_price(name: str, price: Decimal) -> None:

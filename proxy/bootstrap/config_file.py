@@ -1,0 +1,47 @@
+"""Which configuration file there is, and what it says: without Semantic Kernel, which takes seconds to import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from proxy.config.loading import load_config
+from proxy.config.schema import GatewayConfig
+from proxy.infrastructure.chat_completion.wire import WireSettings
+from proxy.infrastructure.endpoint import ProviderEndpoint, endpoint_of
+from proxy.settings import Settings
+
+_DEFAULT_FILE = "gateway.yaml"
+OPENROUTER = "OpenRouter"  # the provider's name where no file gives it one
+
+
+def configuration_file(settings: Settings) -> Path | None:
+    """LLMGATEWAY_CONFIG, else gateway.yaml if there is one here, else none."""
+    if settings.llmgateway_config:
+        return Path(settings.llmgateway_config)
+    path = Path(_DEFAULT_FILE)
+    return path if path.exists() else None
+
+
+def read_configuration(path: Path, settings: Settings) -> GatewayConfig:
+    """What the file says; what it leaves out is as the settings have it. Raises ConfigErrors."""
+    return load_config(path, os.environ, settings.model_dump(include=settings.model_fields_set)).config
+
+
+def billing_providers(settings: Settings) -> dict[str, ProviderEndpoint]:
+    """Where prices and bills are asked for, by the provider's name: those that are OpenRouter. Raises ConfigErrors."""
+    path = configuration_file(settings)
+    if path is None:
+        if settings.uses_demo_upstream:
+            return {}
+        key = settings.openrouter_api_key
+        return {OPENROUTER: _endpoint(settings.openrouter_base_url, key.get_secret_value() if key else "")}
+    return {
+        name: _endpoint(provider.base_url or "", provider.api_key.get_secret_value() if provider.api_key else "")
+        for name, provider in read_configuration(path, settings).providers.items()
+        if provider.kind == "openrouter"
+    }
+
+
+def _endpoint(base_url: str, api_key: str) -> ProviderEndpoint:
+    return endpoint_of(WireSettings(OPENROUTER, base_url, api_key))
