@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,19 +30,26 @@ async def adopt_dead_spools(root: Path, own: Path, drain: Drain, quarantine: Qua
     """
     rows = 0
     for directory in sorted(await asyncio.to_thread(_spools, root)):
-        if directory == own:
-            continue
-        with _held(directory) as is_dead:
-            if is_dead:
-                replay = _Replay(directory, drain, quarantine)
-                if await replay.run():
-                    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-                rows += replay.rows
+        if directory != own:
+            try:
+                rows += await _adopt(directory, drain, quarantine)
+            except OSError as problem:
+                _logger.error("spool not adopted", extra={"spool": directory.name, "reason": problem.strerror})
     return rows
 
 
+async def _adopt(directory: Path, drain: Drain, quarantine: Quarantine) -> int:
+    with _held(directory) as is_dead:
+        if not is_dead:
+            return 0
+        replay = _Replay(directory, drain, quarantine)
+        if await replay.run():
+            await asyncio.to_thread(_remove, directory)
+        return replay.rows
+
+
 def _spools(root: Path) -> list[Path]:
-    return [path.parent for path in root.glob(f"*/{LOCK_FILE}")]
+    return [path.parent for path in root.glob(f"[!.]*/{LOCK_FILE}")]  # hidden ones are being made
 
 
 @contextmanager
@@ -61,6 +67,15 @@ def _held(directory: Path) -> Iterator[bool]:
             yield False
         else:
             yield directory.exists()  # else somebody adopted it between our opening and our locking
+
+
+def _remove(directory: Path) -> None:
+    """Oldest segments first and the lock last: who is killed meanwhile leaves a spool that can be adopted again."""
+    for segment in sorted(directory.glob(f"*{SEGMENT_SUFFIX}")):
+        segment.unlink()
+    for path in sorted(directory.iterdir(), key=lambda path: path.name == LOCK_FILE):
+        path.unlink()
+    directory.rmdir()
 
 
 class _Replay:

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -223,12 +224,11 @@ def _new_directory(root: Path) -> tuple[Path, TextIO]:
 
 
 def _bytes_of_others(root: Path, own: Path) -> int:
-    """What the spools of other processes, dead or alive, take up."""
+    """What the spools of other processes, dead or alive, take up. They may go while we look."""
     total = 0
-    for path in root.glob(f"*/*{SEGMENT_SUFFIX}"):
-        if path.parent != own:
-            try:
-                total += path.stat().st_size
-            except FileNotFoundError:
-                continue
+    for directory in root.iterdir():
+        if directory == own:
+            continue
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as files:
+            total += sum(file.stat().st_size for file in files if file.name.endswith(SEGMENT_SUFFIX))
     return total
