@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.api.openai.envelope import read_chat_request
@@ -15,6 +15,8 @@ from proxy.domain.chat import ChatRequest
 from proxy.domain.routing import RequestShape
 from proxy.domain.routing.shape import MOST_LISTED_MODELS
 from tests.catalogs import asking
+
+_property = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 
 AUDIO, FILES, JSON_SCHEMA, TOOLS, VISION = sorted(Capability)
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -143,6 +145,7 @@ def test_the_limit_of_the_answer(members: str, limit: int | None) -> None:
 # The prompt's length
 
 
+@_property
 @given(st.lists(st.text(max_size=50), min_size=1, max_size=5), st.booleans())
 def test_the_free_bound_is_never_below_the_estimate(texts: list[str], escaped: bool) -> None:
     messages = [{"role": "user", "content": text} for text in texts]

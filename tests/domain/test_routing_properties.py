@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.domain.catalog import AUTO, Capability, Catalog, Deployment, FallbackKind, ModelRoute, Strategy
@@ -19,6 +19,8 @@ from proxy.domain.errors import (
 )
 from proxy.domain.routing import ModelPolicy, Plan, StateSnapshot, Surroundings, plan, plan_after
 from tests.catalogs import asking
+
+_property = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 
 MODELS = ("m", "n", "o")
 TAGS = ("eu", "cheap")
@@ -126,6 +128,7 @@ def attempted(members: dict[str, Any], around: Surroundings) -> Plan | GatewayEr
         return refusal
 
 
+@_property
 @given(situations())
 def test_nothing_is_dropped_silently_and_nothing_is_there_twice(situation: Situation) -> None:
     members, around = situation
@@ -141,6 +144,7 @@ def test_nothing_is_dropped_silently_and_nothing_is_there_twice(situation: Situa
     assert len(found.short()) <= 1000
 
 
+@_property
 @given(situations())
 def test_other_models_only_where_asked_for_or_configured_and_marked(situation: Situation) -> None:
     members, around = situation
@@ -154,6 +158,7 @@ def test_other_models_only_where_asked_for_or_configured_and_marked(situation: S
     assert marks == sorted(marks)
 
 
+@_property
 @given(situations())
 def test_nobody_is_asked_who_must_not_be(situation: Situation) -> None:
     members, around = situation
@@ -169,6 +174,7 @@ def test_nobody_is_asked_who_must_not_be(situation: Situation) -> None:
             assert each.deployment.capabilities is None or Capability.TOOLS in each.deployment.capabilities
 
 
+@_property
 @given(situations())
 def test_a_refusal_names_a_wait_or_what_is_lacking(situation: Situation) -> None:
     refusal = attempted(*situation)
@@ -180,6 +186,7 @@ def test_a_refusal_names_a_wait_or_what_is_lacking(situation: Situation) -> None
         assert refusal.count > refusal.limit
 
 
+@_property
 @given(situations(), st.sampled_from(FallbackKind), st.integers(0, 5))
 def test_what_follows_a_failure_was_not_attempted_and_is_configured(
     situation: Situation, kind: FallbackKind, tries: int
@@ -197,6 +204,7 @@ def test_what_follows_a_failure_was_not_attempted_and_is_configured(
         assert (each.deployment.name, each.model) not in tried
 
 
+@_property
 @given(situations())
 def test_a_session_is_planned_the_same_each_time(situation: Situation) -> None:
     members, around = situation
