@@ -17,4 +17,5 @@ class ProviderEndpoint:
 
 
 def endpoint_of(wire: WireSettings) -> ProviderEndpoint:
-    return ProviderEndpoint(wire.base_url, {"Authorization": f"Bearer {wire.api_key}"} if wire.api_key else {})
+    key = {"Authorization": f"Bearer {wire.api_key}"} if wire.api_key else {}
+    return ProviderEndpoint(wire.base_url, {**key, **wire.headers})

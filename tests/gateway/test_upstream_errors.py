@@ -147,7 +147,7 @@ NOT_AN_ERROR_OBJECT = {
     "broken JSON": b'{"error": {"message": "no',
     "array": b"[]",
     "null": b"null",
-    "another object": b'{"detail": "Not Found"}',
+    "another object": b'{"trouble": "Not Found"}',
     "null error": b'{"error": null}',
     "number": b'{"error": 5}',
     "empty error": b'{"error": {}}',

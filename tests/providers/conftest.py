@@ -135,7 +135,7 @@ async def connect_kind() -> AsyncIterator[Connect]:
             base_url = str(server.make_url(kind.base_path or "/"))
             settings = WireSettings(**{"provider": "Acme", "base_url": base_url, "api_key": API_KEY, **wire})
             resilience = Resilience(breaker, RetryPolicy(), time.timing())
-            factory = service_factory(kind.name)
+            factory = service_factory(kind.in_registry)
             service = factory(settings, session, resilience, service_id="acme", ai_model_id=MODEL)
             return Provider(kind, service, upstream, breaker, time)
 

@@ -30,7 +30,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind, by its name in the registry.
+    """A kind of provider. `name` is its name in the registry, unless `registered` is: several servers may be of a kind.
 
     `answers`, `streams` and the tool calls end well and tell INPUT_TOKENS and OUTPUT_TOKENS of usage; the tool called
     is TOOL_CALL. `breaks_off` sends some pieces of a stream and then does what it is told. `fails` is an error with a
@@ -51,3 +51,8 @@ class Kind:
     too_long: Answering
     refused: Answering | None
     takes_stream_options: bool = True
+    registered: str | None = None
+
+    @property
+    def in_registry(self) -> str:
+        return self.registered or self.name

@@ -134,12 +134,14 @@ def openai_kind(
     *,
     too_long: Answering,
     refused: Answering | None = None,
+    registered: str = "openai",
     key_header: tuple[str, str] = BEARER,
     base_path: str = "/v1",
 ) -> Kind:
-    """A kind that is OpenAI's dialect but for its framing and its errors."""
+    """A server that speaks OpenAI's dialect but for its framing and its errors."""
     return Kind(
         name=name,
+        registered=registered,
         base_path=base_path,
         key_header=key_header,
         asked=asked,
@@ -231,11 +233,12 @@ OPENAI_KINDS = [
             status=400,
         ),
         refused=says(OPENROUTER_MODERATION, status=403),
+        registered="openrouter",
         base_path="/api/v1",
     ),
     openai_kind("openai", Framing(null_usage=True), openai_error, too_long=_OPENAI_TOO_LONG, refused=_OPENAI_REFUSED),
     openai_kind(
-        "openai-compatible",
+        "tgi",
         Framing(),
         lambda _status, message: {"detail": message},
         too_long=says({"error": "`inputs` tokens + `max_new_tokens` must be <= 8192. Given: 9000"}, status=422),
@@ -246,6 +249,7 @@ OPENAI_KINDS = [
         lambda status, message: {"error": {"code": str(status), "message": message}},
         too_long=_OPENAI_TOO_LONG,
         refused=says(AZURE_REFUSAL, status=400),
+        registered="azure",
         key_header=("api-key", API_KEY),
         base_path="/openai/v1",
     ),
@@ -333,6 +337,7 @@ OPENAI_KINDS = [
             },
             status=400,
         ),
+        registered="mistral-openai",
     ),
     openai_kind(
         "ollama",

@@ -208,7 +208,7 @@ async def test_a_server_that_never_tells_usage_is_not_asked_nor_complained_of(
 @pytest.fixture
 async def unmarked(connect_kind: Connect) -> Provider:
     """A server that sends no `[DONE]`."""
-    return await connect_kind(BY_NAME["openai-compatible"], done_marker=False)
+    return await connect_kind(BY_NAME["tgi"], done_marker=False)
 
 
 @pytest.mark.parametrize("last_end", [b"\n\n", b"\n", b""])
@@ -352,7 +352,6 @@ async def test_a_generation_is_named_by_openrouters_header_alone(relaying: Provi
         ("azure", "apim-request-id"),
         ("mistral", "x-ratelimit-remaining-tokens-minute"),
         ("together", "x-tokenlimit-remaining"),
-        ("fireworks", "fireworks-prompt-tokens"),
         ("groq", "x-ratelimit-remaining-tokens"),
     ],
 )

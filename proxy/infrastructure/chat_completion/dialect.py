@@ -16,6 +16,9 @@ _RATE_LIMITS = (
     "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-requests",
     "x-ratelimit-reset-tokens",
+    "x-tokenlimit-limit",  # Together
+    "x-tokenlimit-remaining",
+    "x-tokenlimit-reset",
 )
 
 

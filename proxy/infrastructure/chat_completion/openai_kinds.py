@@ -1,4 +1,4 @@
-"""Kinds of OpenAI-compatible server that differ from OpenAI in more than their address."""
+"""OpenAI-compatible servers that differ from OpenAI in more than their address."""
 
 from __future__ import annotations
 
@@ -13,20 +13,7 @@ azure = partial(
     dialect=Dialect(api_key_header="api-key", handed_back=(*OPENAI.handed_back, "apim-request-id")),
 )
 
-fireworks = partial(
-    OpenAICompatibleChatCompletion,
-    dialect=Dialect(
-        handed_back=(
-            *OPENAI.handed_back,
-            "x-ratelimit-over-limit",
-            "fireworks-prompt-tokens",
-            "fireworks-cached-prompt-tokens",
-            "fireworks-server-time-to-first-token",
-        )
-    ),
-)
-
-# Answers 422 to `stream_options`, and tells the usage of every stream.
+# Mistral's own /v1: answers 422 to `stream_options`, and tells the usage of every stream.
 mistral = partial(
     OpenAICompatibleChatCompletion,
     dialect=Dialect(
@@ -39,12 +26,5 @@ mistral = partial(
             "x-ratelimit-remaining-tokens-minute",
             "x-ratelimit-tokens-query-cost",
         ),
-    ),
-)
-
-together = partial(
-    OpenAICompatibleChatCompletion,
-    dialect=Dialect(
-        handed_back=(*OPENAI.handed_back, "x-tokenlimit-limit", "x-tokenlimit-remaining", "x-tokenlimit-reset")
     ),
 )

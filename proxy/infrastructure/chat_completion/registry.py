@@ -18,18 +18,10 @@ if TYPE_CHECKING:
 # kind → "module of this package:factory in it [extra that brings the libraries it needs, if any]"
 KINDS: Mapping[str, str] = {
     "openrouter": "openrouter:OpenRouterChatCompletion",
+    # Any server that behaves as OpenAI's: DeepSeek, Fireworks, Gemini, Groq, llama.cpp, Ollama, Together, vLLM, …
     "openai": "openai_compatible:OpenAICompatibleChatCompletion",
-    "openai-compatible": "openai_compatible:OpenAICompatibleChatCompletion",
     "azure": "openai_kinds:azure",
-    "deepseek": "openai_compatible:OpenAICompatibleChatCompletion",
-    "fireworks": "openai_kinds:fireworks",
-    "gemini": "openai_compatible:OpenAICompatibleChatCompletion",
-    "groq": "openai_compatible:OpenAICompatibleChatCompletion",
-    "llamacpp": "openai_compatible:OpenAICompatibleChatCompletion",
-    "mistral": "openai_kinds:mistral",
-    "ollama": "openai_compatible:OpenAICompatibleChatCompletion",
-    "together": "openai_kinds:together",
-    "vllm": "openai_compatible:OpenAICompatibleChatCompletion",
+    "mistral-openai": "openai_kinds:mistral",
 }
 
 
