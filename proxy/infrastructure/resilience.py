@@ -65,6 +65,12 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
         """Seconds until a probe is let through; 0 or less when one may go."""
         return self._opened_at + self._cooldown_seconds - self._clock()
 
+    def refusing_seconds(self) -> float:
+        """For how long it will let nobody through; 0 if it would now."""
+        if self.state == STATE_OPEN:
+            return max(0.0, self.open_remaining)
+        return _PROBE_WAIT_SECONDS if self._probe is not None else 0.0
+
     def allow(self) -> Permit:
         """Leave for one call; hand it back with `succeeded`, `failed` or `release`. Raises CircuitOpen."""
         state = self.state

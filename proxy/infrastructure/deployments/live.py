@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from circuitbreaker import STATE_OPEN
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 
 from proxy.domain.catalog import Deployment
@@ -49,15 +48,12 @@ class LiveDeployment:
             in_flight=self._places.taken + self._places.waiting,
             queue_full=self._places.is_full,
             latency_ewma_seconds=self._traffic.latency(stream=stream).ewma_seconds,
-            breaker_open_seconds=self._open_seconds(),
+            breaker_open_seconds=self.breaker.refusing_seconds(),
             cooling_down_seconds=self._traffic.cool_downs.seconds_left(model),
             requests_this_minute=requests,
             tokens_this_minute=tokens,
             drained=self.is_drained,
         )
-
-    def _open_seconds(self) -> float:
-        return max(0.0, self.breaker.open_remaining) if self.breaker.state == STATE_OPEN else 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -107,7 +103,7 @@ class LiveDeployment:
             "provider": self.deployment.provider,
             "circuit_breaker": self.breaker.state,
             "consecutive_failures": self.breaker.failure_count,
-            "retry_after_seconds": round(self._open_seconds(), 1) or None,
+            "retry_after_seconds": round(self.breaker.refusing_seconds(), 1) or None,
             "drained": self.is_drained,
             "in_flight": self._places.taken,
             "queued": self._places.waiting,
