@@ -9,6 +9,7 @@ from proxy.cli.check_config import check_config
 from proxy.cli.config_schema import config_schema
 from proxy.cli.explain import explain
 from proxy.cli.health import health
+from proxy.cli.import_litellm import import_litellm
 from proxy.cli.logs import logs
 from proxy.cli.migrate import migrate
 from proxy.cli.models import models
@@ -34,6 +35,7 @@ for command in (
     migrate,
     check_config,
     config_schema,
+    import_litellm,
     logs,
     models,
     prices,

@@ -26,20 +26,22 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # as the base class declares it
 
 
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(
-        _TAGS + _tag, re.compile(rf"^(?:{_pattern})$"), ["" if first == "\0" else first for first in _first]
+PLAIN_WORDS = tuple(
+    (_TAGS + tag, re.compile(f"^(?:{pattern})$"), first)
+    for tag, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+        (
+            "float",
+            r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+            list("-+.0123456789"),
+        ),
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("merge", r"<<", ["<"]),
     )
+)
+for _tag, _pattern, _first in PLAIN_WORDS:
+    _Loader.add_implicit_resolver(_tag, _pattern, _first)
 
 
 def _int(text: str) -> int:
@@ -106,7 +108,7 @@ def _in_words(problem: yaml.MarkedYAMLError, text: str) -> str:
     mark = problem.problem_mark
     if "'\\t'" in said:
         said += " (YAML is indented with spaces, not tabs)"
-    elif "parsing a flow" in said and mark and "${" in text.splitlines()[mark.line]:
+    elif "parsing a flow" in said and mark and "${" in "".join(text.splitlines()[mark.line : mark.line + 1]):
         said += " (within { } and [ ] a ${…} must be in quotes)"
     return f"not YAML: {said}"
 

@@ -233,7 +233,7 @@ RetrySeconds = Annotated[float, Field(strict=True, ge=0, le=60), _ByReference(_r
 LongSeconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=True), _ByReference(_real)]
 AttemptCount = Annotated[int, Field(strict=True, ge=1, le=20), _ByReference(_whole)]
 Percent = Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False), _ByReference(_real)]
-Weight = Annotated[float, Field(strict=True, ge=0, le=1_000_000, allow_inf_nan=False), _ByReference(_real)]
+Weight = Annotated[float, Field(strict=True, ge=0, le=_LARGEST, allow_inf_nan=False), _ByReference(_real)]
 
 ProviderKey = Annotated[
     str, _Text(PROVIDER_NAME, "letters, digits, '.', '_' and '-', beginning with a letter or a digit", is_key=True)

@@ -75,6 +75,7 @@ def test_a_key_given_twice_is_refused_once_however_often_it_is_merged() -> None:
     ("text", "line", "said"),
     [
         ("a: 1\nb: [1, 2\nc: 3\n", 3, "not YAML"),
+        ("a: [\n", 2, "not YAML"),
         ("a: 1\n\tb: 2\n", 2, "tabs"),
         ("a:\n  b: {c: ${NAME}}\n", 2, "must be in quotes"),
         ("a: *nowhere\n", 1, "nowhere"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.config.problems import path_text
 from tests.config.documents import EVERYTHING, SMALL, problems
@@ -222,6 +224,17 @@ def test_an_inherited_mistake_is_told_where_it_is() -> None:
 def test_a_file_that_is_no_mapping_is_said_so(text: str) -> None:
     (line,) = problems(text)
     assert line.startswith("gateway.yaml:1: must be a mapping")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, len(EVERYTHING)),
+    st.integers(0, 30),
+    st.text(" \n\t:-[]{}*&!|>'\"#$%@`,?\\~x0é\x00\ud800\U0001f600", max_size=6),
+)
+def test_no_text_is_too_odd_to_be_read_or_refused(start: int, length: int, inserted: str) -> None:
+    for line in problems(EVERYTHING[:start] + inserted + EVERYTHING[start + length :]):
+        assert line
 
 
 def test_paths_are_written_like_code() -> None:

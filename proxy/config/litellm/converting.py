@@ -1,0 +1,109 @@
+"""From the text of LiteLLM's file to the text of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from proxy.config.document import read_document
+from proxy.config.fields import PositiveCount
+from proxy.config.litellm.models import models_of
+from proxy.config.litellm.routing import Settings, aliases_of, fallbacks_of, routing_of, set_strategies, timeout_of
+from proxy.config.litellm.source import Losses, Section, is_reference
+from proxy.config.litellm.writing import written
+from proxy.config.names import Names
+from proxy.config.problems import ConfigErrors, Problem
+from proxy.config.schema import DeploymentConfig, ModelConfig, RoutingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """`text` is a file for this gateway; `losses` are what it does not carry over, with lines of the other file."""
+
+    text: str
+    losses: tuple[Problem, ...]
+
+
+def convert(text: str, name: str) -> Conversion:
+    """LiteLLM's configuration as one of ours; `name` is what messages call its file.
+
+    Raises:
+        ConfigErrors: it is not YAML, or nothing in it can be carried over.
+    """
+    document = read_document(text)
+    if document.problems:
+        raise ConfigErrors(name, document.problems)
+    losses = Losses()
+    config = _converted(Section.of(document.data, (), losses), losses)
+    told = sorted(
+        (replace(loss, line=document.line_of(loss.path)) for loss in dict.fromkeys(losses.told)),
+        key=lambda loss: loss.line or 0,
+    )
+    if not config["models"]:
+        nothing = Problem(("model_list",), "no model of it could be carried over", document.line_of(("model_list",)))
+        raise ConfigErrors(name, [nothing, *told])
+    return Conversion(written(_in_order(config), _comments(name, told)), tuple(told))
+
+
+def _converted(root: Section, losses: Losses) -> dict[str, Any]:
+    models = models_of(root, losses)
+    settings = Settings(root.section("router_settings"), root.section("litellm_settings"))
+    routing = routing_of(settings)
+    set_strategies(settings, models.by_name, routing.get("strategy", "weighted"))
+    for provider in models.providers.by_name.values():
+        _complete(provider, settings)
+    config: dict[str, Any] = {"providers": models.providers.by_name, "models": models.by_name}
+    aliases = aliases_of(settings, Names.of(config))
+    if aliases:
+        config["aliases"] = aliases
+    if fallbacks := fallbacks_of(settings, Names.of(config)):
+        config["fallbacks"] = fallbacks
+    longest = _longest_timeout(config)
+    if longest > RoutingConfig().request_timeout_seconds:
+        routing["request_timeout_seconds"] = longest
+    if routing:
+        config["routing"] = routing
+    for variable in (environment := root.section("environment_variables")).data:
+        environment.lose(variable, "set it in the environment")
+    settings.lose_rest(root.section("general_settings"), root)
+    return config
+
+
+def _complete(provider: dict[str, Any], settings: Settings) -> None:
+    """What holds for all providers there is written to each here."""
+    seconds = timeout_of(settings)
+    if seconds is not None:
+        provider["timeouts"] = {"first_byte_seconds": seconds}
+    places = settings.router.fitting("default_max_parallel_requests", PositiveCount)
+    if places is not None:
+        provider["max_concurrency"] = places
+
+
+def _longest_timeout(config: dict[str, Any]) -> Any:
+    """What the limit on whole requests must leave room for; 0 if no call has a limit that is written here."""
+    providers = config["providers"].values()
+    deployments = (deployment for model in config["models"].values() for deployment in model["deployments"])
+    given = (one.get("timeouts", {}).get("first_byte_seconds", 0) for one in (*providers, *deployments))
+    return max((seconds for seconds in given if not is_reference(seconds)), default=0)
+
+
+def _in_order(config: dict[str, Any]) -> dict[str, Any]:
+    """With the keys of models in the order of the documentation."""
+    for model in config["models"].values():
+        model["deployments"] = [_sorted(deployment, DeploymentConfig) for deployment in model["deployments"]]
+    return {**config, "models": {name: _sorted(model, ModelConfig) for name, model in config["models"].items()}}
+
+
+def _sorted(section: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    return {key: section[key] for key in kind.model_fields if key in section}
+
+
+def _comments(name: str, losses: list[Problem]) -> list[str]:
+    made = [
+        f"Made from {name} by `llmgateway import-litellm`. Check it with `llmgateway check-config`.",
+        "One limit on attempts (routing.max_attempts) counts for retries and fallbacks together.",
+        "Answers must begin within timeouts.first_byte_seconds (OPENROUTER_TIMEOUT_SECONDS, 30, where none is given).",
+    ]
+    return [*made, "Not carried over:", *(f"- {loss.text(name)}" for loss in losses)] if losses else made

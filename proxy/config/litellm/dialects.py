@@ -1,0 +1,83 @@
+"""LiteLLM's model prefixes: of which kind each provider is, where it is, and which variable has its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """`url` None: the kind has its own. A `url` that is a reference is the variable where LiteLLM looks for one."""
+
+    kind: str
+    url: str | None = None
+    key_variable: str | None = None
+
+
+def _compatible(url: str, key_variable: str | None) -> Dialect:
+    return Dialect("openai", url, key_variable)
+
+
+DIALECTS = {
+    "anthropic": Dialect("anthropic", None, "ANTHROPIC_API_KEY"),
+    "azure": _compatible("${AZURE_API_BASE}", "AZURE_API_KEY"),
+    "bedrock": Dialect("bedrock"),
+    "cerebras": _compatible("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
+    "codestral": _compatible("https://codestral.mistral.ai/v1", "CODESTRAL_API_KEY"),
+    "custom_openai": _compatible("${OPENAI_API_BASE}", "OPENAI_API_KEY"),
+    "dashscope": _compatible("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
+    "deepinfra": _compatible("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
+    "deepseek": _compatible("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+    "fireworks_ai": _compatible("https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY"),
+    "gemini": Dialect("google", None, "GEMINI_API_KEY"),
+    "github": _compatible("https://models.inference.ai.azure.com", "GITHUB_API_KEY"),
+    "groq": _compatible("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "hosted_vllm": _compatible("${HOSTED_VLLM_API_BASE}", None),
+    "litellm_proxy": _compatible("${LITELLM_PROXY_API_BASE}", "LITELLM_PROXY_API_KEY"),
+    "llamafile": _compatible("http://127.0.0.1:8080/v1", None),
+    "lm_studio": _compatible("${LM_STUDIO_API_BASE}", None),
+    "meta_llama": _compatible("https://api.llama.com/compat/v1", "LLAMA_API_KEY"),
+    "mistral": Dialect("mistral", None, "MISTRAL_API_KEY"),
+    "moonshot": _compatible("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY"),
+    "nvidia_nim": _compatible("https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"),
+    "ollama": Dialect("ollama"),
+    "ollama_chat": Dialect("ollama"),
+    "openai": _compatible("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "openai_like": _compatible("${OPENAI_LIKE_API_BASE}", "OPENAI_LIKE_API_KEY"),
+    "openrouter": Dialect("openrouter", None, "OPENROUTER_API_KEY"),
+    "perplexity": _compatible("https://api.perplexity.ai", "PERPLEXITYAI_API_KEY"),
+    "sambanova": _compatible("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
+    "together_ai": _compatible("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
+    "volcengine": _compatible("https://ark.cn-beijing.volces.com/api/v3", "VOLCENGINE_API_KEY"),
+    "xai": _compatible("https://api.x.ai/v1", "XAI_API_KEY"),
+}
+_BARE_NAMES = {"openai": ("gpt-", "chatgpt-", "o1", "o3", "o4", "*"), "anthropic": ("claude",)}
+_ROUTES_OF_BEDROCK = ("converse/", "converse_like/", "invoke/")
+
+
+def dialect_of(model: str, stated: str | None, *, has_url: bool) -> tuple[str, str] | None:
+    """The prefix that says which provider serves a model, and that provider's name for it; None if it is not known.
+
+    `stated` is what `custom_llm_provider` says. A server of one's own takes any name.
+    """
+    if stated is not None:
+        return (stated, _own_name(stated, model.removeprefix(f"{stated}/"))) if stated in DIALECTS else None
+    prefix, slash, rest = model.partition("/")
+    if slash and prefix in DIALECTS and rest:
+        return prefix, _own_name(prefix, rest)
+    for name, beginnings in _BARE_NAMES.items():
+        if not slash and model.startswith(beginnings):
+            return name, model
+    return ("openai", model) if has_url and prefix not in _UNSUPPORTED else None
+
+
+_UNSUPPORTED = {"vertex_ai", "sagemaker", "sagemaker_chat", "watsonx", "huggingface", "replicate", "cohere", "azure_ai"}
+
+
+def _own_name(prefix: str, model: str) -> str:
+    if prefix == "bedrock":
+        for route in _ROUTES_OF_BEDROCK:
+            model = model.removeprefix(route)
+    if prefix == "fireworks_ai" and "/" not in model and "*" not in model:
+        return f"accounts/fireworks/models/{model}"
+    return model

@@ -1,0 +1,160 @@
+"""model_list: entries of the same model_name become the deployments of one model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.config.fields import LABEL, MODEL_PATTERN, Count, PositiveCount, Seconds, Tags, Weight
+from proxy.config.litellm.dialects import dialect_of
+from proxy.config.litellm.prices import capabilities_of, prices_of
+from proxy.config.litellm.providers import Providers
+from proxy.config.litellm.source import Losses, Section, is_reference
+
+_CHAT = (None, "chat")
+# What has no effect here, or is always so.
+_NEEDLESS = ("drop_params", "use_in_pass_through", "merge_reasoning_content_in_choices", "base_model")
+_AWS = "the AWS client finds its credentials by itself: set {} in the environment"
+_INSTEAD = {
+    "aws_region_name": _AWS.format("AWS_REGION"),
+    "aws_access_key_id": _AWS.format("AWS_ACCESS_KEY_ID"),
+    "aws_secret_access_key": _AWS.format("AWS_SECRET_ACCESS_KEY"),
+    "aws_session_token": _AWS.format("AWS_SESSION_TOKEN"),
+    "aws_profile_name": _AWS.format("AWS_PROFILE"),
+    "api_version": "is not needed: this is Azure's surface without versions",
+    "max_retries": "retries are limited for a request: routing.max_attempts",
+    "num_retries": "retries are limited for a request: routing.max_attempts",
+    "cooldown_time": "is the same for all deployments: routing.circuit_breaker.cooldown_seconds",
+    **dict.fromkeys(
+        ("temperature", "top_p", "max_tokens", "seed", "stop", "extra_body"), "requests go to the model as they come"
+    ),
+}
+
+_LONGEST = 256  # leaves room for the provider's name
+
+
+@dataclass(slots=True)
+class Models:
+    """The models so far, by public name, each as our file has it."""
+
+    providers: Providers
+    by_name: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _reached: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, entry: Section) -> None:
+        """Adds an entry of model_list as a deployment; what cannot be carried over is told."""
+        name = entry.text("model_name")
+        params, info = entry.section("litellm_params"), entry.section("model_info")
+        model = params.text("model")
+        if reason := _trouble(name, model, info):
+            entry.losses.tell(entry.path, reason)
+            return
+        assert name is not None  # noqa: S101  # _trouble has seen to it
+        assert model is not None  # noqa: S101
+        has_url = "api_base" in params or "base_url" in params
+        found = dialect_of(model, params.text("custom_llm_provider"), has_url=has_url)
+        if found is None:
+            entry.losses.tell((*params.path, "model"), f"there is no provider here for '{model}'")
+            return
+        deployment = self._deployment(name, *found, params, info, entry)
+        self.by_name.setdefault(name, {"deployments": []})["deployments"].append(deployment)
+        for section in (params, info, entry):
+            section.lose_rest()
+
+    def _deployment(
+        self, public_name: str, prefix: str, model: str, params: Section, info: Section, entry: Section
+    ) -> dict[str, Any]:
+        if model == "*" and params.data["model"] == "*":
+            params.lose("model", "stands for all providers there, by the model's prefix; here for openai alone")
+        for key, reason in _INSTEAD.items():
+            params.lose(key, reason)
+        for key in _NEEDLESS:
+            params.take(key)
+            info.take(key)
+        info.take("mode")
+        deployment: dict[str, Any] = {"provider": self.providers.name_for(prefix, params)}
+        if model != public_name:
+            deployment["model"] = model
+        described = {
+            "weight": params.fitting("weight", Weight),
+            "order": params.fitting("order", Count),
+            "rpm": (params if "rpm" in params else entry).fitting("rpm", PositiveCount),
+            "tpm": (params if "tpm" in params else entry).fitting("tpm", PositiveCount),
+            "prices": prices_of(params, info),
+            "context_window_tokens": info.fitting("max_input_tokens", PositiveCount),
+            "capabilities": capabilities_of(info),
+            "tags": _tags(params),
+            "timeouts": _timeouts(params),
+            "max_concurrency": params.fitting("max_parallel_requests", PositiveCount),
+        }
+        deployment |= {key: value for key, value in described.items() if value is not None}
+        self._name(public_name, deployment, model, info.take("id"))
+        return deployment
+
+    def _name(self, public_name: str, deployment: dict[str, Any], model: str, stated: Any) -> None:
+        """Gives the deployment a name where the usual one is taken, by another one or in the same model."""
+        reached = {key: deployment.get(key) for key in ("provider", "timeouts", "max_concurrency")} | {"model": model}
+        usual = f"{deployment['provider']}/{model}"
+        wanted = str(stated) if stated and re.search(LABEL, str(stated)) and len(str(stated)) <= _LONGEST else usual
+        here = self.by_name.get(public_name, {"deployments": []})["deployments"]
+        taken = {other.get("name", f"{other['provider']}/{other.get('model', public_name)}") for other in here}
+        name, count = wanted, 1
+        while name in taken or self._reached.setdefault(name, reached) != reached:
+            count += 1
+            name = f"{wanted}#{count}"
+        if name != usual:
+            deployment["name"] = name
+
+
+def _trouble(name: str | None, model: str | None, info: Section) -> str | None:
+    """Why an entry cannot be carried over at all; None if it can."""
+    if not name or not model:
+        return "has no model_name, or no litellm_params.model"
+    if info.data.get("mode") not in _CHAT:
+        return f"is for {info.data['mode']}; this gateway serves chat completions only"
+    if name == "auto":
+        return "the name 'auto' is reserved: it lets the gateway choose"
+    for what in (name, model):
+        if re.search(MODEL_PATTERN, what) is None or len(what) > _LONGEST:
+            return f"'{what}' is no name for a model here: at most one '*', no braces"
+    if "*" in model and "*" not in name:
+        return "model has a '*', and model_name has none"
+    return None
+
+
+def _tags(params: Section) -> list[str] | None:
+    if is_reference(params.take("tags")):
+        params.lose("tags", "is no list")
+        return None
+    return params.fitting("tags", Tags) or None
+
+
+def _timeouts(params: Section) -> dict[str, Any] | None:
+    whole, stream = params.fitting("timeout", Seconds), params.fitting("stream_timeout", Seconds)
+    if whole is not None and stream not in (None, whole):
+        params.lose("stream_timeout", "one limit counts for streams and whole answers: timeouts.first_byte_seconds")
+    seconds = stream if whole is None else whole
+    return None if seconds is None else {"first_byte_seconds": seconds}
+
+
+def weigh_like_shuffling(deployments: list[dict[str, Any]]) -> None:
+    """LiteLLM's shuffling goes by `weight`, else `rpm`, else `tpm`, whichever the first deployment has."""
+    if all(deployment.get("weight") == 0 for deployment in deployments):
+        for deployment in deployments:
+            del deployment["weight"]
+    by = next((key for key in ("weight", "rpm", "tpm") if key in deployments[0]), None)
+    if by is None or len(deployments) == 1:
+        return
+    weights = [deployment.get(by, 0) for deployment in deployments]
+    if any(weights):
+        for deployment, weight in zip(deployments, weights, strict=True):
+            deployment["weight"] = weight
+
+
+def models_of(entries: Section, losses: Losses) -> Models:
+    """All models of a file."""
+    models = Models(Providers())
+    for path, entry in entries.items("model_list"):
+        models.add(Section.of(entry, path, losses))
+    return models

@@ -1,0 +1,109 @@
+"""Connections of LiteLLM's deployments, gathered into providers: equal ones are one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxy.config.fields import BASE_URL, HEADER_NAME, HEADER_VALUE, RESERVED_HEADERS, SECRET_HEADERS, is_header
+from proxy.config.litellm.dialects import DIALECTS
+from proxy.config.litellm.source import Section, is_reference
+
+# What people write where a key is asked for and none is needed.
+_NO_KEYS = {"", "none", "null", "empty", "dummy", "fake", "fake-key", "anything", "not-needed", "na", "n/a", "no-key"}
+
+
+@dataclass(slots=True)
+class Providers:
+    """The providers so far, by name, each as our file has it."""
+
+    by_name: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _variables: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def name_for(self, prefix: str, params: Section) -> str:
+        """The name of the provider that a deployment's parameters describe."""
+        dialect = DIALECTS[prefix]
+        provider: dict[str, Any] = {"kind": dialect.kind}
+        url = _url(prefix, params)
+        if url is None and dialect.url is not None:
+            url = _of_azure(dialect.url) if prefix == "azure" else dialect.url
+        if url:
+            provider["base_url"] = url
+        if key := self._key(prefix, params):
+            provider["api_key"] = key
+        if headers := _headers(params):
+            provider["headers"] = headers
+        return self._named(prefix, provider)
+
+    def _named(self, prefix: str, provider: dict[str, Any]) -> str:
+        name, count = prefix, 1
+        while self.by_name.setdefault(name, provider) != provider:
+            count += 1
+            name = f"{prefix}-{count}"
+        return name
+
+    def _key(self, prefix: str, params: Section) -> str | None:
+        usual = DIALECTS[prefix].key_variable
+        given = params.take("api_key")
+        if given is None:
+            return f"${{{usual}}}" if usual else None
+        if is_reference(given):
+            return str(given)
+        if not isinstance(given, str) or given.lower() in _NO_KEYS:
+            return None
+        variable = self._variable(usual or f"{re.sub(r'[^A-Z0-9]', '_', prefix.upper())}_API_KEY", given)
+        params.lose("api_key", f"is a secret in the file: put it into the environment variable {variable}")
+        return f"${{{variable}}}"
+
+    def _variable(self, usual: str, secret: str) -> str:
+        """The variable for a secret: the usual one for the first, numbered ones for others."""
+        known = self._variables.get((usual, secret))
+        if known is None:
+            count = 1 + sum(name == usual for name, _ in self._variables)
+            known = self._variables[usual, secret] = usual if count == 1 else f"{usual}_{count}"
+        return known
+
+
+def _url(prefix: str, params: Section) -> str | None:
+    key = "api_base" if "api_base" in params else "base_url"
+    url = params.text(key)
+    if not url:
+        return None
+    url = url.rstrip("/").removesuffix("/chat/completions")
+    if not is_reference(url) and re.search(BASE_URL, url) is None:
+        params.lose(key, "is no URL that could be carried over; the provider's usual one is used")
+        return None
+    return _of_azure(url) if prefix == "azure" else url
+
+
+def _of_azure(url: str) -> str:
+    """Azure's surface that is OpenAI's, which wants no api_version."""
+    return re.sub(r"(?<!/)/openai(/.*)?$", "", url) + "/openai/v1"
+
+
+def _headers(params: Section) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for section in (params.section("headers"), params.section("extra_headers")):
+        for name in section.data:
+            value = section.take(name)
+            if (reason := _trouble(name, value, headers)) is None:
+                headers[name] = value
+            else:
+                section.lose(name, reason)
+    organization = params.text("organization")
+    if organization and re.search(HEADER_VALUE, organization):
+        headers.setdefault("OpenAI-Organization", organization)
+    return headers
+
+
+def _trouble(name: str, value: Any, others: dict[str, str]) -> str | None:
+    if not isinstance(value, str) or not value or re.search(HEADER_VALUE, value) is None:
+        return "is no text for a header"
+    if re.search(HEADER_NAME, name) is None or name.lower() in {other.lower() for other in others}:
+        return "is no name for a header, or one given twice"
+    if is_header(name, RESERVED_HEADERS):
+        return "is a header that the gateway itself sets"
+    if is_header(name, SECRET_HEADERS) and not is_reference(value):
+        return "is a secret in the file: put it into the environment, and ${NAME} into the new file"
+    return None

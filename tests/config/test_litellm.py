@@ -1,0 +1,356 @@
+"""LiteLLM's configuration becomes one that loads, and what is lost is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from proxy.config.litellm.converting import Conversion, convert
+from proxy.config.loading import parse_config
+from proxy.config.problems import ConfigErrors
+from proxy.config.schema import DeploymentConfig, GatewayConfig
+
+FILE = """\
+model_list:
+  - model_name: gpt-4o
+    litellm_params:
+      model: azure/gpt-4o-eu
+      api_base: https://europe.openai.azure.com/
+      api_key: os.environ/AZURE_API_KEY_EU
+      api_version: "2024-02-01"
+      rpm: 6
+      tags: [eu]
+    model_info: {base_model: azure/gpt-4o}
+  - model_name: gpt-4o
+    litellm_params:
+      model: azure/gpt-4o-ca
+      api_base: os.environ/AZURE_API_BASE_CA
+      api_key: sk-plain-text
+      rpm: "12"
+      tpm: 1000
+      timeout: 900
+      stream_timeout: 60
+      max_parallel_requests: 5
+      input_cost_per_token: 0.0000025
+      output_cost_per_token: 1e-5
+  - model_name: claude
+    litellm_params:
+      model: claude-sonnet-4
+      extra_headers: {X-Team: a, Authorization: Bearer abc}
+    model_info:
+      id: my-claude
+      max_input_tokens: 200000
+      supports_vision: false
+      cache_read_input_token_cost: 0.0000003
+      team_id: x
+  - model_name: bedrock-claude
+    litellm_params: {model: bedrock/converse/anthropic.claude-v2, aws_region_name: us-east-1}
+  - model_name: local
+    litellm_params: {model: hosted_vllm/meta-llama/Llama-3, api_base: http://127.0.0.1:8000/v1, api_key: none}
+  - model_name: local
+    litellm_params: {model: hosted_vllm/meta-llama/Llama-3, api_base: http://127.0.0.1:8000/v1, order: 2}
+  - model_name: "openrouter/*"
+    litellm_params: {model: "openrouter/*"}
+  - model_name: vertex
+    litellm_params: {model: vertex_ai/gemini-pro}
+  - model_name: embed
+    litellm_params: {model: openai/text-embedding-3-small}
+    model_info: {mode: embedding}
+  - model_name: auto
+    litellm_params: {model: openai/gpt-4o}
+litellm_settings:
+  num_retries: 9
+  request_timeout: 10
+  drop_params: true
+  success_callback: [langfuse]
+  fallbacks: [{"gpt-4o": ["claude", vertex]}, {"gpt-4o-mini": [claude]}]
+  context_window_fallbacks: [{"claude": ["openrouter/big"]}]
+  default_fallbacks: [local]
+router_settings:
+  routing_strategy: usage-based-routing-v2
+  num_retries: 2
+  retry_after: 5
+  allowed_fails: 3
+  cooldown_time: 30
+  default_max_parallel_requests: 70
+  model_group_alias: {gpt-4: gpt-4o, secret: {model: gpt-4o, hidden: true}, lost: nothing}
+  routing_groups: [{group_name: g, models: [claude], routing_strategy: latency-based-routing}]
+  redis_host: os.environ/REDIS_HOST
+general_settings:
+  master_key: sk-1234
+  database_url: postgresql://x:secret@y/z
+environment_variables:
+  FOO: secretbar
+other: 1
+"""
+
+
+class _AnyVariable(Mapping[str, str]):
+    """An environment in which every variable is a URL, which may be a key, too; but for NUMBER."""
+
+    def __getitem__(self, name: str) -> str:
+        return "5" if name == "NUMBER" else "http://127.0.0.1"
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def loaded(conversion: Conversion) -> GatewayConfig:
+    return parse_config(conversion.text, "gateway.yaml", _AnyVariable()).config
+
+
+def converted(text: str) -> tuple[GatewayConfig, list[str]]:
+    conversion = convert(text, "config.yaml")
+    return loaded(conversion), [loss.text("config.yaml") for loss in conversion.losses]
+
+
+def one(**params: Any) -> DeploymentConfig:
+    """The deployment that these litellm_params become."""
+    entry = {"model_name": "m", "litellm_params": params}
+    return converted(json.dumps({"model_list": [entry]}))[0].models["m"].deployments[0]
+
+
+def test_entries_of_one_name_are_the_deployments_of_one_model() -> None:
+    config, _ = converted(FILE)
+    first, second = config.models["gpt-4o"].deployments
+    assert (first.provider, first.model, first.rpm, first.tags) == ("azure", "gpt-4o-eu", 6, ("eu",))
+    assert (second.provider, second.model, second.rpm, second.tpm) == ("azure-2", "gpt-4o-ca", 12, 1000)
+    assert (second.timeouts.first_byte_seconds, second.max_concurrency) == (900, 5)
+    assert first.timeouts.first_byte_seconds == 10  # litellm_settings.request_timeout
+    assert first.max_concurrency == 70
+    assert second.prices is not None
+    assert second.prices.input_usd_per_1m_tokens == Decimal("2.5")
+    assert second.prices.output_usd_per_1m_tokens == Decimal(10)
+
+
+def test_providers_are_gathered_and_their_keys_are_references() -> None:
+    conversion = convert(FILE, "config.yaml")
+    assert "base_url: https://europe.openai.azure.com/openai/v1\n    api_key: ${AZURE_API_KEY_EU}" in conversion.text
+    assert "base_url: ${AZURE_API_BASE_CA}/openai/v1\n    api_key: ${AZURE_API_KEY}" in conversion.text
+    assert "api_key: ${ANTHROPIC_API_KEY}" in conversion.text
+    providers = loaded(conversion).providers
+    assert set(providers) == {"azure", "azure-2", "anthropic", "bedrock", "hosted_vllm", "openrouter"}
+    assert (providers["azure"].kind, providers["anthropic"].kind) == ("openai", "anthropic")
+    assert providers["hosted_vllm"].api_key is None
+    assert {name: value.get_secret_value() for name, value in providers["anthropic"].headers.items()} == {"X-Team": "a"}
+
+
+def test_wildcards_names_and_orders() -> None:
+    config, _ = converted(FILE)
+    assert config.models["openrouter/*"].deployments[0].model == "*"
+    names = [deployment.name for deployment in config.models["local"].deployments]
+    assert names == ["hosted_vllm/meta-llama/Llama-3", "hosted_vllm/meta-llama/Llama-3#2"]
+    assert config.models["local"].strategy == "priority"
+    claude = config.models["claude"].deployments[0]
+    assert (claude.name, claude.model, claude.context_window_tokens) == ("my-claude", "claude-sonnet-4", 200000)
+    assert claude.capabilities == ("audio", "files", "tools", "json_schema")
+
+
+def test_routing_fallbacks_and_aliases() -> None:
+    config, _ = converted(FILE)
+    assert config.models["gpt-4o"].strategy == "usage"
+    assert config.models["claude"].strategy == "latency"
+    assert config.routing.max_attempts == 3  # router_settings before litellm_settings
+    assert config.routing.retry_base_seconds == 5
+    assert config.routing.request_timeout_seconds == 900  # room for the longest call
+    assert config.routing.circuit_breaker.failure_threshold == 4
+    assert config.routing.circuit_breaker.cooldown_seconds == 30
+    assert config.aliases == {"gpt-4": "gpt-4o", "secret": "gpt-4o"}
+    assert config.fallbacks.general == {"gpt-4o": ("claude",), "*": ("local",)}
+    assert config.fallbacks.context_window == {"claude": ("openrouter/big",)}
+
+
+def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -> None:
+    conversion = convert(FILE, "config.yaml")
+    told = [loss.text("config.yaml") for loss in conversion.losses]
+    for expected in (
+        "config.yaml:7: model_list[0].litellm_params.api_version: is not needed",
+        "config.yaml:15: model_list[1].litellm_params.api_key: is a secret in the file: put it into the environment",
+        "config.yaml:19: model_list[1].litellm_params.stream_timeout: one limit counts",
+        "config.yaml:26: model_list[2].litellm_params.extra_headers.Authorization: is a secret in the file",
+        "config.yaml:31: model_list[2].model_info.cache_read_input_token_cost: prices need both",
+        "config.yaml:32: model_list[2].model_info.team_id: has no counterpart here",
+        "config.yaml:34: model_list[3].litellm_params.aws_region_name: the AWS client finds",
+        "config.yaml:42: model_list[7].litellm_params.model: there is no provider here for 'vertex_ai/gemini-pro'",
+        "config.yaml:43: model_list[8]: is for embedding",
+        "config.yaml:46: model_list[9]: the name 'auto' is reserved",
+        "config.yaml:52: litellm_settings.success_callback: has no counterpart here",
+        "config.yaml:53: litellm_settings.fallbacks[0].gpt-4o[1]: is no model that could be carried over",
+        "config.yaml:53: litellm_settings.fallbacks[1].gpt-4o-mini: is no model that could be carried over",
+        "config.yaml:63: router_settings.model_group_alias.lost: leads to no model",
+        "config.yaml:63: router_settings.model_group_alias.secret.hidden: all names are listed",
+        "config.yaml:65: router_settings.redis_host: has no counterpart here",
+        "config.yaml:67: general_settings.master_key: set LLMGATEWAY_MASTER_KEY",
+        "config.yaml:68: general_settings.database_url: set DATABASE_URL",
+        "config.yaml:70: environment_variables.FOO: set it in the environment",
+        "config.yaml:71: other: has no counterpart here",
+    ):
+        assert [line for line in told if line.startswith(expected)], expected
+    assert len(told) == 20
+    assert all(f"# - {line}\n" in conversion.text for line in told)
+
+
+def test_no_secret_of_the_file_is_repeated() -> None:
+    conversion = convert(FILE, "config.yaml")
+    everything = conversion.text + str(conversion.losses)
+    for secret in ("sk-plain-text", "sk-1234", "abc", "secretbar", "x:secret"):
+        assert secret not in everything
+
+
+def test_shuffling_goes_by_weight_else_rpm_else_tpm() -> None:
+    def weights(*params: dict[str, Any]) -> list[float]:
+        entries = [
+            {"model_name": "m", "litellm_params": {"model": f"openai/{index}", **one}}
+            for index, one in enumerate(params)
+        ]
+        config, _ = converted(json.dumps({"model_list": entries}))
+        return [deployment.weight for deployment in config.models["m"].deployments]
+
+    assert weights({"weight": 3, "rpm": 9}, {"rpm": 5}) == [3, 0]
+    assert weights({"rpm": 9, "tpm": 1}, {"rpm": 5}) == [9, 5]
+    assert weights({"tpm": 7}, {"rpm": 5, "tpm": 2}) == [7, 2]
+    assert weights({}, {"rpm": 5}) == [1, 1]
+    assert weights({"weight": 0}, {"weight": 0}) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("params", "provider", "model", "url"),
+    [
+        ({"model": "gpt-4o"}, "openai", "gpt-4o", "https://api.openai.com/v1"),
+        ({"model": "openai/gpt-4o"}, "openai", "gpt-4o", "https://api.openai.com/v1"),
+        ({"model": "openai/x/y", "api_base": "http://h:1/v1/"}, "openai", "x/y", "http://h:1/v1"),
+        ({"model": "mine", "api_base": "http://h/v1"}, "openai", "mine", "http://h/v1"),
+        ({"model": "mine", "custom_llm_provider": "groq"}, "groq", "mine", "https://api.groq.com/openai/v1"),
+        ({"model": "azure/d", "api_base": "https://r.openai.azure.com/openai/v1"}, "azure", "d", None),
+        ({"model": "azure/d", "api_base": "https://openai-r.azure.com/openai/deployments/d"}, "azure", "d", None),
+        ({"model": "openrouter/openai/gpt-4o"}, "openrouter", "openai/gpt-4o", "https://openrouter.ai/api/v1"),
+        ({"model": "gemini/gemini-pro"}, "gemini", "gemini-pro", "https://generativelanguage.googleapis.com"),
+        ({"model": "ollama_chat/llama3", "api_base": "http://h:11434"}, "ollama_chat", "llama3", "http://h:11434"),
+        ({"model": "fireworks_ai/llama"}, "fireworks_ai", "accounts/fireworks/models/llama", None),
+        ({"model": "bedrock/invoke/amazon.nova"}, "bedrock", "amazon.nova", None),
+        ({"model": "together_ai/meta/x"}, "together_ai", "meta/x", "https://api.together.xyz/v1"),
+    ],
+)
+def test_prefixes_say_which_provider_it_is(params: dict[str, Any], provider: str, model: str, url: str | None) -> None:
+    deployment = one(**params)
+    assert (deployment.provider, deployment.model) == (provider, model)
+    text = json.dumps({"model_list": [{"model_name": "m", "litellm_params": params}]})
+    found = converted(text)[0].providers[provider].base_url
+    if provider == "azure":
+        assert re.fullmatch(r"https://(r\.openai|openai-r)\.azure\.com/openai/v1", found or "")
+    elif url is not None:
+        assert found == url
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model_list: []", "no model of it could be carried over"),
+        ("model_list: [{model_name: a, litellm_params: {model: vertex_ai/x}}]", "there is no provider here"),
+        ("model_list: {a: b}", "is no list"),
+        ("[]", "is no mapping"),
+        ("a: [", "not YAML"),
+        ("a: 1\na: 2", "is given twice"),
+    ],
+)
+def test_a_file_of_which_nothing_is_left_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigErrors, match=said):
+        convert(text, "config.yaml")
+
+
+_ODD: list[Any] = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        5,
+        1.5,
+        1e-6,
+        10**15,
+        "",
+        "x",
+        "5",
+        "${X}",
+        "a\nb",
+        "auto",
+        "*",
+        "none",
+        "http://h/v1",
+    ),
+    *(
+        "not a url",
+        "gpt-4o",
+        "no",
+        "1e3",
+        "0o17",
+        [],
+        ["a"],
+        ["gpt-4o", "x"],
+        {},
+        {"a": "b"},
+        [{"gpt-4o": ["x", "cl*"]}],
+    ),
+    *([{"*": "x"}], {"gpt-4": "x", "x": {"model": "gpt-4o"}}, [{}], {"X": "os.environ/Y"}),
+]
+_NAMES = st.sampled_from(["gpt-4o", "x", "claude*", "*", "a/*", "auto", "a*b*", "n o", "no", "1e3", "{x}", "modèle"])
+_PREFIXED = st.sampled_from(
+    ["openai/gpt-4o", "azure/x", "openai/*", "anthropic/*", "bedrock/a", "vertex_ai/x", "groq/1e3"]
+)
+_COUNTS = ["rpm", "tpm", "weight", "order", "timeout", "max_parallel_requests"]
+_COSTS = ["input_cost_per_token", "output_cost_per_token", "cache_read_input_token_cost"]
+_LIMITS = ["num_retries", "timeout", "allowed_fails", "cooldown_time", "retry_after", "request_timeout"]
+_NUMBERS = [*_COUNTS, *_COSTS, *_LIMITS, "stream_timeout", "max_input_tokens", "default_max_parallel_requests"]
+_CONNECTION = ["api_base", "base_url", "api_key", "extra_headers", "headers", "organization", "custom_llm_provider"]
+_PARAMS = [*_COUNTS, *_COSTS, *_CONNECTION, "stream_timeout", "tags", "temperature", "aws_region_name"]
+_INFO = ["id", "mode", "max_input_tokens", "supports_vision", "supports_function_calling", "input_cost_per_token"]
+_FALLBACKS = ["fallbacks", "context_window_fallbacks", "default_fallbacks", "model_group_alias", "routing_groups"]
+_ROUTER = [*_LIMITS, *_FALLBACKS, "routing_strategy", "redis_host", "default_max_parallel_requests", "master_key"]
+
+
+def _some(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of the keys with values that may be odd; the variable of a number holds a number."""
+    values = {
+        key: st.sampled_from([*_ODD, "os.environ/NUMBER" if key in _NUMBERS else "os.environ/URL"]) for key in keys
+    }
+    return st.fixed_dictionaries({}, optional=values)
+
+
+@st.composite
+def _files(draw: st.DrawFn) -> dict[str, Any]:
+    entries = [
+        {
+            "model_name": draw(_NAMES),
+            "litellm_params": {"model": draw(_PREFIXED | _NAMES), **draw(_some(_PARAMS))},
+            "model_info": draw(_some(_INFO)),
+        }
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+    sections = {name: draw(_some(_ROUTER)) for name in ("router_settings", "litellm_settings", "general_settings")}
+    return {"model_list": entries, **sections, "environment_variables": draw(_some(["A", "B"]))}
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_files())
+def test_whatever_comes_out_can_be_loaded(file: dict[str, Any]) -> None:
+    try:
+        conversion = convert(json.dumps(file, ensure_ascii=False), "config.yaml")
+    except ConfigErrors as problem:
+        assert "no model of it could be carried over" in str(problem)  # noqa: PT017
+    else:
+        assert loaded(conversion).models
