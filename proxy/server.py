@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 
@@ -68,7 +69,7 @@ def banner(gateway: RunningGateway, address: tuple[str, int], settings: Settings
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     url = f"http://{host}:{address[1]}"
     key = " -H 'Authorization: Bearer '\"$LLMGATEWAY_MASTER_KEY\"" if settings.llmgateway_master_key else ""
-    body = '{"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}'
+    body = json.dumps({"model": gateway.example_model, "messages": [{"role": "user", "content": "Hello"}]})
     hint = "\n  (no OPENROUTER_API_KEY: answers are made up)" if gateway.uses_demo else ""
     return (
         f"\nLLM Gateway is ready\n"

@@ -31,6 +31,11 @@ class Blueprint:
     max_attempts: int
     request_timeout_seconds: float
 
+    def example_model(self) -> str:
+        """A name to try the gateway with."""
+        named = (route.name for route in self.catalog.routes if not route.is_wildcard)
+        return next(named, self.policy.default_model)
+
     def summary(self) -> str:
         """For people: one provider's address, or how much there is."""
         if len(self.deployments) == 1:

@@ -64,6 +64,7 @@ class RunningGateway:
     stop_serving: Callable[[], None]
     reload: Callable[[], Coroutine[Any, Any, None]]
     uses_demo: bool
+    example_model: str
 
 
 @asynccontextmanager
@@ -154,7 +155,13 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         )
         upstream = "demo upstream (built in)" if uses_demo else blueprint.summary()
         yield RunningGateway(
-            app, upstream, arrival.description, monitor.stop_serving, configuration.reload_and_tell, uses_demo=uses_demo
+            app=app,
+            upstream=upstream,
+            database=arrival.description,
+            stop_serving=monitor.stop_serving,
+            reload=configuration.reload_and_tell,
+            uses_demo=uses_demo,
+            example_model=blueprint.example_model(),
         )
 
 
