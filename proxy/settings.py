@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-CONFIG_FILE = "gateway.yaml"
 OPENROUTER_URL = "https://openrouter.ai/api/v1/"
 _MAY_HOLD_SECRETS = ("KEY", "URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -122,13 +120,6 @@ class Settings(BaseSettings):
                 "or listen on 127.0.0.1 (LLMGATEWAY_HOST)"
             )
         return self
-
-    @property
-    def config_file(self) -> Path | None:
-        """The configuration file that was named, or the one that is there; None without one."""
-        if self.llmgateway_config is not None:
-            return Path(self.llmgateway_config)
-        return Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
 
     @property
     def uses_demo_upstream(self) -> bool:

@@ -35,8 +35,10 @@ def check_config(file: Path | None, shown: bool) -> None:
     is wrong; all that is wrong with the file is told at once.
     """
     settings = settings_or_fail()
+    from proxy.bootstrap.config_file import configuration_file  # noqa: PLC0415
+
     _show_settings(settings)
-    if (path := file or settings.config_file) is None:
+    if (path := file or configuration_file(settings)) is None:
         upstream = "the built-in demo upstream" if settings.uses_demo_upstream else settings.openrouter_base_url
         click.echo(f"\nUpstream: {upstream}")
     else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_STAR = "*"
+from proxy.domain.catalog import WILDCARD, NamePatterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Names:
     def of(cls, root: Mapping[str, Any]) -> Names:
         models = mapping(root.get("models")).keys()
         aliases = {name: target for name, target in mapping(root.get("aliases")).items() if isinstance(target, str)}
-        patterns = frozenset(name for name in models if _STAR in name)
+        patterns = frozenset(name for name in models if WILDCARD in name)
         return cls(frozenset(models - patterns), patterns, aliases)
 
     def all(self) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ class Names:
 
     def is_known_pattern(self, pattern: str) -> bool:
         """Whether there is a model of that name, or any that fits it if it has a `*`."""
-        if _STAR not in pattern:
+        if WILDCARD not in pattern:
             return self.is_model(pattern)
         return any(_fits(name, pattern) for name in self.all()) or any(
             _overlap(pattern, other) for other in self.patterns
@@ -61,12 +61,11 @@ class Names:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    before, _, after = pattern.partition(_STAR)
-    return len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after)
+    return NamePatterns([pattern]).match(name) is not None
 
 
 def _overlap(one: str, other: str) -> bool:
-    (before, _, after), (its_before, _, its_after) = one.partition(_STAR), other.partition(_STAR)
+    (before, _, after), (its_before, _, its_after) = one.partition(WILDCARD), other.partition(WILDCARD)
     return (before.startswith(its_before) or its_before.startswith(before)) and (
         after.endswith(its_after) or its_after.endswith(after)
     )
