@@ -8,11 +8,53 @@ from semantic_kernel.connectors.ai.chat_completion_client_base import ChatComple
 
 from proxy.domain.catalog import Deployment
 from proxy.domain.errors import TransientUpstreamError, UpstreamError, kind_of
-from proxy.domain.routing import StateSnapshot
 from proxy.infrastructure.deployments.places import Places
 from proxy.infrastructure.deployments.traffic import Traffic
 from proxy.infrastructure.resilience import Breaker
 from proxy.infrastructure.retry_budget import RetryBudget
+
+
+class LiveState:
+    """A deployment's state for one request's plan: DeploymentState, worked out only where planning asks."""
+
+    __slots__ = ("_live", "_model", "_stream")
+
+    def __init__(self, live: LiveDeployment, model: str, *, stream: bool) -> None:
+        self._live = live
+        self._model = model
+        self._stream = stream
+
+    @property
+    def in_flight(self) -> int:
+        return self._live.places.taken + self._live.places.waiting
+
+    @property
+    def queue_full(self) -> bool:
+        return self._live.places.is_full
+
+    @property
+    def latency_ewma_seconds(self) -> float | None:
+        return self._live.traffic.latency(stream=self._stream).ewma_seconds
+
+    @property
+    def breaker_open_seconds(self) -> float:
+        return self._live.breaker.refusing_seconds()
+
+    @property
+    def cooling_down_seconds(self) -> float:
+        return self._live.traffic.cool_downs.seconds_left(self._model)
+
+    @property
+    def requests_this_minute(self) -> int:
+        return self._live.traffic.minute.so_far()[0]
+
+    @property
+    def tokens_this_minute(self) -> int:
+        return self._live.traffic.minute.so_far()[1]
+
+    @property
+    def drained(self) -> bool:
+        return self._live.is_drained
 
 
 class LiveDeployment:
@@ -33,8 +75,8 @@ class LiveDeployment:
         self.service = service
         self.breaker = breaker
         self.is_drained = False
-        self._places = places
-        self._traffic = traffic
+        self.places = places
+        self.traffic = traffic
         self._budget = budget
         self._cools_down = cools_down
 
@@ -42,46 +84,36 @@ class LiveDeployment:
     def name(self) -> str:
         return self.deployment.name
 
-    def state(self, model: str, *, stream: bool) -> StateSnapshot:
-        requests, tokens = self._traffic.minute.so_far()
-        return StateSnapshot(
-            in_flight=self._places.taken + self._places.waiting,
-            queue_full=self._places.is_full,
-            latency_ewma_seconds=self._traffic.latency(stream=stream).ewma_seconds,
-            breaker_open_seconds=self.breaker.refusing_seconds(),
-            cooling_down_seconds=self._traffic.cool_downs.seconds_left(model),
-            requests_this_minute=requests,
-            tokens_this_minute=tokens,
-            drained=self.is_drained,
-        )
+    def state(self, model: str, *, stream: bool) -> LiveState:
+        return LiveState(self, model, stream=stream)
 
     @property
     def is_idle(self) -> bool:
-        return self._places.taken == 0 and self._places.waiting == 0
+        return self.places.taken == 0 and self.places.waiting == 0
 
     async def enter(self, most_seconds: float) -> None:
-        await self._places.take(most_seconds)
+        await self.places.take(most_seconds)
         self._budget.requests += 1
-        self._traffic.minute.count(requests=1)
+        self.traffic.minute.count(requests=1)
 
     def leave(self) -> None:
         self._budget.requests -= 1
-        self._places.leave()
+        self.places.leave()
 
     def answered(self, seconds: float, *, stream: bool) -> None:
-        self._traffic.latency(stream=stream).answered(seconds)
-        self._traffic.outcomes.answered()
+        self.traffic.latency(stream=stream).answered(seconds)
+        self.traffic.outcomes.answered()
 
     def failed(self, error: UpstreamError, seconds: float, model: str, *, stream: bool) -> None:
         if not isinstance(error, TransientUpstreamError):
             return  # about the request, not about the deployment
-        self._traffic.outcomes.failed(kind_of(error))
-        self._traffic.latency(stream=stream).failed(seconds)
+        self.traffic.outcomes.failed(kind_of(error))
+        self.traffic.latency(stream=stream).failed(seconds)
         if error.retry_after_seconds and self._cools_down:
-            self._traffic.cool_downs.begin(model, error.retry_after_seconds)
+            self.traffic.cool_downs.begin(model, error.retry_after_seconds)
 
     def used(self, tokens: int) -> None:
-        self._traffic.minute.count(tokens=tokens)
+        self.traffic.minute.count(tokens=tokens)
 
     def take_retry(self) -> bool:
         return self._budget.take()
@@ -91,22 +123,22 @@ class LiveDeployment:
 
     @property
     def seems_well(self) -> bool:
-        return not self._traffic.outcomes.last_failed
+        return not self.traffic.outcomes.last_failed
 
     def p95_seconds(self, *, stream: bool) -> float | None:
-        return self._traffic.latency(stream=stream).p95_seconds()
+        return self.traffic.latency(stream=stream).p95_seconds()
 
     def report(self) -> dict[str, Any]:
         """For the health report."""
-        outcomes, streams, whole = self._traffic.outcomes, self._traffic.streams, self._traffic.whole_answers
+        outcomes, streams, whole = self.traffic.outcomes, self.traffic.streams, self.traffic.whole_answers
         return {
             "provider": self.deployment.provider,
             "circuit_breaker": self.breaker.state,
             "consecutive_failures": self.breaker.failure_count,
             "retry_after_seconds": round(self.breaker.refusing_seconds(), 1) or None,
             "drained": self.is_drained,
-            "in_flight": self._places.taken,
-            "queued": self._places.waiting,
+            "in_flight": self.places.taken,
+            "queued": self.places.waiting,
             "success_rate": _rounded(outcomes.success_rate),
             "last_error": outcomes.last_error,
             "last_error_seconds_ago": _rounded(outcomes.last_error_seconds_ago()),
@@ -114,7 +146,7 @@ class LiveDeployment:
                 "streams": _rounded(streams.ewma_seconds),
                 "whole_answers": _rounded(whole.ewma_seconds),
             },
-            "cooling_down_seconds": {m: round(left, 1) for m, left in self._traffic.cool_downs.models().items()},
+            "cooling_down_seconds": {m: round(left, 1) for m, left in self.traffic.cool_downs.models().items()},
         }
 
 
