@@ -20,6 +20,7 @@ KINDS: Mapping[str, str] = {
     "openrouter": "openrouter:OpenRouterChatCompletion",
     # Any server that behaves as OpenAI's: DeepSeek, Fireworks, Gemini, Groq, llama.cpp, Ollama, Together, vLLM, …
     "openai": "openai_compatible:OpenAICompatibleChatCompletion",
+    "anthropic": "native.anthropic:anthropic [anthropic]",
     "azure": "openai_kinds:azure",
     "mistral-openai": "openai_kinds:mistral",
 }

@@ -62,7 +62,7 @@ class Wire:
         self, settings: WireSettings, session: ClientSession, resilience: Resilience, dialect: Dialect
     ) -> None:
         self.settings = settings
-        self.errors = UpstreamErrors(settings.provider, _secrets(settings))
+        self.errors = UpstreamErrors(settings.provider, secrets_of(settings))
         self._session = session
         self._resilience = resilience
         self._url = _completions_url(settings.base_url)
@@ -197,6 +197,6 @@ def _completions_url(base_url: str) -> URL:
     return base.joinpath("chat", "completions").with_query(base.query)
 
 
-def _secrets(settings: WireSettings) -> tuple[str, ...]:
+def secrets_of(settings: WireSettings) -> tuple[str, ...]:
     """The key, and the operator's headers that may hold others."""
     return (settings.api_key, *(value for name, value in settings.headers.items() if _SECRET_HEADER.search(name)))

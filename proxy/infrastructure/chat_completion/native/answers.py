@@ -1,0 +1,205 @@
+"""Semantic Kernel's contents as OpenAI would have answered.
+
+A connector's contents hold text, reasoning and function calls as items, and in their `metadata` what it knows of `id`,
+`model` and `usage` (a domain Usage; later ones replace earlier ones). Reasoning goes out as OpenRouter sends it:
+`reasoning` for reading, `reasoning_details` to be sent back.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from semantic_kernel.contents import (
+    ChatMessageContent,
+    FinishReason,
+    FunctionCallContent,
+    StreamingChatMessageContent,
+    TextContent,
+)
+from semantic_kernel.contents.reasoning_content import ReasoningContent
+
+from proxy.domain.chat import AnswerFacts, Usage
+from proxy.domain.values import estimate_tokens
+
+DONE = b"data: [DONE]\n\n"
+_REASONING_FORMAT = "anthropic-claude-v1"
+
+
+def completion(content: ChatMessageContent, model: str) -> bytes:
+    """The whole answer; `model` is its name where the provider tells none."""
+    texts = [item.text for item in content.items if isinstance(item, TextContent)]
+    calls = [item for item in content.items if isinstance(item, FunctionCallContent)]
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None, "refusal": None}
+    message |= _reasoning(item for item in content.items if isinstance(item, ReasoningContent))
+    if calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call) or "{}"}}
+            for call in calls
+        ]
+    usage = content.metadata.get("usage")
+    answer: dict[str, Any] = {
+        "id": content.metadata.get("id"),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": content.metadata.get("model") or model,
+        "choices": [
+            {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(content.finish_reason, calls)}
+        ],
+    }
+    if usage is not None:
+        answer["usage"] = _usage(usage)
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
+class ChunkWriter:
+    """Writes contents as chunks, and knows what the stream has said of itself: a FactSource."""
+
+    def __init__(self, model: str, *, include_usage: bool) -> None:
+        self._asked_model = model
+        self._include_usage = include_usage
+        self._created = int(time.time())
+        self._calls: dict[int | None, int] = {}  # by the index that the connector gives a call
+        self._without_arguments: set[int] = set()
+        self._characters = 0
+        self._has_begun = False
+        self.id: str | None = None
+        self.model: str | None = None
+        self.usage: Usage | None = None
+        self.finish_reason: FinishReason | None = None
+
+    def facts(self) -> AnswerFacts:
+        """Usage counts only once the provider has said why it ended: before that it is not the whole."""
+        finish = self.finish_reason
+        return AnswerFacts(
+            usage=self.usage if finish else None,
+            model=self.model,
+            generation_id=self.id,
+            finish_reason=finish.value if finish else None,
+        )
+
+    def estimated_output_tokens(self) -> int:
+        return estimate_tokens(self._characters)
+
+    def write(self, content: StreamingChatMessageContent) -> bytes:
+        """The events for a content; none if it says nothing to the client."""
+        metadata = content.metadata
+        self.id = metadata.get("id") or self.id
+        self.model = metadata.get("model") or self.model
+        self.usage = metadata.get("usage") or self.usage
+        self.finish_reason = content.finish_reason or self.finish_reason
+        return b"".join(self._delta(delta) for item in content.items for delta in self._deltas(item))
+
+    def opening(self) -> bytes:
+        """The first event, which says who speaks; nothing if it was written already."""
+        return b"" if self._has_begun else self._delta({"content": ""})
+
+    def closing(self) -> bytes:
+        """The last events: why it ended, usage if it was asked for, and `[DONE]`."""
+        empty = sorted(self._without_arguments)
+        data = b"".join(self._delta(_call_delta(index, {"arguments": "{}"})) for index in empty)
+        data += self.opening() + self._chunk([_choice({}, _finish(self.finish_reason, self._calls))])
+        if self._include_usage and self.usage is not None:
+            data += self._chunk([], usage=_usage(self.usage))
+        return data + DONE
+
+    def _deltas(self, item: Any) -> Iterable[dict[str, Any]]:
+        if isinstance(item, TextContent) and item.text:
+            self._characters += len(item.text)
+            yield {"content": item.text}
+        elif isinstance(item, ReasoningContent):
+            self._characters += len(item.text or "")
+            yield _reasoning([item])
+        elif isinstance(item, FunctionCallContent):
+            yield from self._call_deltas(item)
+
+    def _call_deltas(self, call: FunctionCallContent) -> Iterable[dict[str, Any]]:
+        """The first fragment of a call has its id and name."""
+        arguments = _arguments(call)
+        self._characters += len(arguments)
+        if call.index not in self._calls:
+            index = self._calls[call.index] = len(self._calls)
+            self._without_arguments.add(index)
+            named = {"id": call.id, "type": "function"}
+            yield _call_delta(index, {"name": call.name, "arguments": arguments}, named)
+        elif arguments:
+            yield _call_delta(self._calls[call.index], {"arguments": arguments})
+        if arguments:
+            self._without_arguments.discard(self._calls[call.index])
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        if not self._has_begun:
+            self._has_begun = True
+            delta = {"role": "assistant", **delta}
+        return self._chunk([_choice(delta, None)])
+
+    def _chunk(self, choices: list[dict[str, Any]], **members: Any) -> bytes:
+        chunk = {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self.model or self._asked_model,
+            "choices": choices,
+            **members,
+        }
+        if self._include_usage and choices:
+            chunk["usage"] = None
+        return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _choice(delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _call_delta(index: int, function: dict[str, Any], named: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"tool_calls": [{"index": index, **(named or {}), "function": function}]}
+
+
+def _arguments(call: FunctionCallContent) -> str:
+    if isinstance(call.arguments, str):
+        return call.arguments
+    return "" if call.arguments is None else json.dumps(call.arguments, ensure_ascii=False)
+
+
+def _finish(reason: FinishReason | None, calls: Any) -> str:
+    """Some providers end with a plain stop after tool calls too."""
+    if reason in (None, FinishReason.STOP):
+        return "tool_calls" if calls else "stop"
+    return reason.value if reason else "stop"
+
+
+def _reasoning(items: Iterable[ReasoningContent]) -> dict[str, Any]:
+    """The members of a message or a delta for its reasoning; none if there is none."""
+    items = list(items)
+    if not items:
+        return {}
+    text = "".join(item.text or "" for item in items)
+    return ({"reasoning": text} if text else {}) | {
+        "reasoning_details": [_reasoning_detail(item, index) for index, item in enumerate(items)]
+    }
+
+
+def _reasoning_detail(item: ReasoningContent, index: int) -> dict[str, Any]:
+    common = {"format": _REASONING_FORMAT, "index": item.metadata.get("index", index)}
+    if "data" in item.metadata:
+        return {"type": "reasoning.encrypted", "data": item.metadata["data"], **common}
+    detail = {"type": "reasoning.text", **({"text": item.text} if item.text else {}), **common}
+    signature = item.metadata.get("signature")
+    return {**detail, "signature": signature} if signature else detail
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    counted: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    prompt = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    completion_details = {"reasoning_tokens": usage.reasoning_tokens}
+    for name, details in (("prompt_tokens_details", prompt), ("completion_tokens_details", completion_details)):
+        known = {key: value for key, value in details.items() if value is not None}
+        if known:
+            counted[name] = known
+    return counted

@@ -1,0 +1,168 @@
+"""OpenAI's messages as Semantic Kernel's contents.
+
+What contents have no field for travels in their `metadata`: `path` (where a message stood in the request, for errors),
+`cache_control` of a part, the `signature` or `data` of reasoning.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from semantic_kernel.contents import (
+    AuthorRole,
+    ChatHistory,
+    ChatMessageContent,
+    FunctionCallContent,
+    FunctionResultContent,
+    ImageContent,
+    TextContent,
+)
+from semantic_kernel.contents.reasoning_content import ReasoningContent
+
+from proxy.infrastructure.chat_completion.native.members import Members, read_json
+
+_DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,64});base64,(.*)", re.IGNORECASE | re.DOTALL)
+_IDLE = {"refusal": "", "annotations": [], "tool_calls": []}
+_DETAILS = ("auto", "low", "high")
+
+
+def read_history(request: Members) -> ChatHistory:
+    """The history that a request's `messages` are. Raises InvalidRequest for what contents cannot hold."""
+    return ChatHistory(messages=[_message(message) for message in request.each("messages")])
+
+
+def _message(message: Members) -> ChatMessageContent:
+    role = message.take("role")
+    if role in ("system", "developer"):
+        items: list[Any] = _texts(message)
+    elif role == "user":
+        items = _parts(message)
+    elif role == "assistant":
+        items = [*_reasoning(message), *_texts(message), *_tool_calls(message)]
+    elif role == "tool":
+        items = [_tool_result(message)]
+    else:
+        message.refuse("role", "must be system, developer, user, assistant or tool.")
+    message.finish(idle=_IDLE)
+    return ChatMessageContent(role=AuthorRole(role), items=items, metadata={"path": message.path})
+
+
+def _parts(message: Members) -> list[Any]:
+    """Text, or an array of texts and images."""
+    content = message.take("content")
+    if isinstance(content, str):
+        return [TextContent(text=content)]
+    if not isinstance(content, list):
+        message.refuse("content", "must be a string or an array of parts.")
+    return [_part(Members(part, f"{message.at('content')}[{i}]", message.provider)) for i, part in enumerate(content)]
+
+
+def _texts(message: Members) -> list[Any]:
+    """The same where only text may be, or nothing at all."""
+    content = message.take("content")
+    if content is None or content == "":
+        return []
+    if isinstance(content, str):
+        return [TextContent(text=content)]
+    if not isinstance(content, list):
+        message.refuse("content", "must be a string or an array of parts.")
+    parts = [Members(part, f"{message.at('content')}[{i}]", message.provider) for i, part in enumerate(content)]
+    return [_text_part(part, part.take("type")) for part in parts]
+
+
+def _part(part: Members) -> TextContent | ImageContent:
+    kind = part.take("type")
+    return _image_part(part) if kind == "image_url" else _text_part(part, kind)
+
+
+def _text_part(part: Members, kind: Any) -> TextContent:
+    if kind != "text":
+        part.refuse("type", f"is one that cannot be carried to provider '{part.provider}' here.")
+    text = part.text("text")
+    if text is None:
+        part.refuse("text", "is required.")
+    metadata = _metadata(part)
+    part.finish()
+    return TextContent(text=text, metadata=metadata)
+
+
+def _image_part(part: Members) -> ImageContent:
+    image = part.inside("image_url")
+    if image is None:
+        part.refuse("image_url", "is required.")
+    url = image.required_text("url")
+    image.word("detail", _DETAILS)
+    image.finish()
+    metadata = _metadata(part)
+    part.finish()
+    if data := _DATA_URL.fullmatch(url):
+        _check_base64(image, data[2])
+        return ImageContent(data_uri=f"data:{data[1].lower()};base64,{data[2]}", metadata=metadata)
+    if not url.lower().startswith(("http://", "https://")):
+        image.refuse("url", "must be an http(s) URL, or a data URL of an image in base64.")
+    try:
+        return ImageContent(uri=url, metadata=metadata)
+    except ValueError:
+        image.refuse("url", "is not a valid URL.")
+
+
+def _check_base64(image: Members, data: str) -> None:
+    """Semantic Kernel takes what is no base64 for an empty image."""
+    try:
+        found = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        found = b""
+    if not found:
+        image.refuse("url", "holds no valid base64 data.")
+
+
+def _metadata(part: Members) -> dict[str, Any]:
+    control = part.object("cache_control")
+    return {"cache_control": control} if control else {}
+
+
+def _reasoning(message: Members) -> list[ReasoningContent]:
+    """Earlier reasoning in the form in which OpenRouter, and this gateway, hand it out."""
+    message.text("reasoning")  # the same in plain words
+    contents = []
+    for detail in message.each("reasoning_details"):
+        kind = detail.take("type")
+        detail.finish(ignored=("index", "format", "id", "text", "signature", "data"))
+        if kind == "reasoning.text" and (signature := detail.text("signature")):
+            contents.append(ReasoningContent(text=detail.text("text") or "", metadata={"signature": signature}))
+        elif kind == "reasoning.encrypted":
+            contents.append(ReasoningContent(metadata={"data": detail.required_text("data")}))
+        else:
+            detail.refuse(None, "must be of type reasoning.text with a signature, or reasoning.encrypted.")
+    return contents
+
+
+def _tool_calls(message: Members) -> list[FunctionCallContent]:
+    return [_tool_call(call) for call in message.each("tool_calls")]
+
+
+def _tool_call(call: Members) -> FunctionCallContent:
+    call_id, kind, function = call.required_text("id"), call.take("type"), call.inside("function")
+    if kind not in (None, "function") or function is None:
+        call.refuse("type", "must be function.")
+    name, text = function.required_text("name"), function.text("arguments")
+    function.finish()
+    call.finish(ignored=("index",))
+    try:
+        arguments = read_json(text or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        function.refuse("arguments", "must be the text of a JSON object.")
+    return FunctionCallContent(id=call_id, name=name, arguments=arguments)
+
+
+def _tool_result(message: Members) -> FunctionResultContent:
+    call_id, name = message.required_text("tool_call_id"), message.text("name")
+    texts = _texts(message)
+    metadata: dict[str, Any] = next((text.metadata for text in reversed(texts) if text.metadata), {})
+    result = "".join(text.text for text in texts)
+    return FunctionResultContent(id=call_id, name=name or "", result=result, metadata=metadata)

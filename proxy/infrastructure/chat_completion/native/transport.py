@@ -1,0 +1,140 @@
+"""The HTTP of providers' SDKs, sent over the gateway's own session.
+
+So time-outs, connection limits, proxies (none) and hanging up are the same for all providers, and nothing is sent but
+what is meant to be: of an SDK's headers only the named ones pass. Errors are made here, from the bytes that came; they
+go up through the SDK and Semantic Kernel, and `service` finds them again under their wrappings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import httpx
+from aiohttp import ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
+from yarl import URL
+
+from proxy.application.upstream import UpstreamCall
+from proxy.domain.errors import UpstreamError
+from proxy.infrastructure.chat_completion.headers import CallHeaders
+from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
+from proxy.infrastructure.chat_completion.wire import WireSettings
+
+_OK, _FIRST_NOT_OK = 200, 300
+_REFUSALS = range(400, 500)
+_ERROR_BODY_BYTES = 256 * 1024
+_OF_THE_HOP = {"content-encoding", "content-length", "transfer-encoding", "connection"}
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of a call, and the response that it got."""
+
+    call: UpstreamCall
+    response: ClientResponse | None = None
+    responded: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+ATTEMPT: ContextVar[Attempt] = ContextVar("attempt")  # the one that whatever an SDK sends now belongs to
+
+
+class SessionTransport(httpx.AsyncBaseTransport):
+    """What an SDK's httpx client sends goes through here. Closing it closes nothing: the session is its owner's."""
+
+    def __init__(
+        self,
+        settings: WireSettings,
+        session: ClientSession,
+        headers: CallHeaders,
+        errors: UpstreamErrors,
+        sdk_headers: Collection[str] = (),
+    ) -> None:
+        self._settings = settings
+        self._session = session
+        self._headers = headers
+        self._errors = errors
+        self._sdk_headers = sdk_headers
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises UpstreamError for anything but a 2xx answer."""
+        attempt = ATTEMPT.get()
+        call = attempt.call
+        body = await request.aread()
+        call.attempts += 1
+        call.generation_id = None
+        attempt.response = response = await self._send(request, body, call)
+        if not _OK <= response.status < _FIRST_NOT_OK:
+            error = await self._error(response)
+            call.refusals += response.status in _REFUSALS
+            raise error
+        attempt.responded.set()
+        return httpx.Response(
+            response.status,
+            headers=[(name, value) for name, value in response.headers.items() if name.lower() not in _OF_THE_HOP],
+            stream=_Body(response, self._settings, self._errors),
+        )
+
+    async def _send(self, request: httpx.Request, body: bytes, call: UpstreamCall) -> ClientResponse:
+        headers = dict(self._headers.of_call(call.headers))
+        for name in self._sdk_headers:
+            if name not in self._headers.standing and name in request.headers:
+                headers[name] = request.headers[name]
+        limit = self._settings.first_byte_timeout_seconds
+        url = URL(str(request.url), encoded=True)
+        try:
+            async with asyncio.timeout(limit):
+                return await self._session.request(
+                    request.method, url, data=body, headers=headers, allow_redirects=False
+                )
+        except ConnectionTimeoutError as problem:
+            raise self._errors.unreachable(problem) from problem
+        except TimeoutError as problem:
+            raise self._errors.timeout("did not begin to answer", limit) from problem
+        except (ClientError, OSError) as problem:
+            raise self._errors.unreachable(problem) from problem
+
+    async def _error(self, response: ClientResponse) -> UpstreamError:
+        body = b""
+        try:
+            async with asyncio.timeout(self._settings.first_byte_timeout_seconds):
+                while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
+                    body += data
+        except (TimeoutError, ClientError, OSError) as problem:
+            raise self._errors.unreachable(problem) from problem
+        finally:
+            response.close()
+        return self._errors.from_response(
+            response.status, response.headers, body, self._headers.handed_back(response.headers)
+        )
+
+
+class _Body(httpx.AsyncByteStream):
+    """The bytes of an answer as they come."""
+
+    def __init__(self, response: ClientResponse, settings: WireSettings, errors: UpstreamErrors) -> None:
+        self._response = response
+        self._settings = settings
+        self._errors = errors
+        self._deadline = time.monotonic() + settings.stream_total_timeout_seconds
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self._read():
+            yield data
+
+    async def _read(self) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise self._errors.timeout("did not finish", self._settings.stream_total_timeout_seconds)
+        limit = self._settings.idle_timeout_seconds
+        try:
+            async with asyncio.timeout(limit):
+                return await self._response.content.readany()
+        except TimeoutError as problem:
+            raise self._errors.timeout("sent nothing", limit) from problem
+        except (ClientError, OSError) as problem:
+            raise self._errors.unreachable(problem) from problem
+
+    async def aclose(self) -> None:
+        self._response.close()

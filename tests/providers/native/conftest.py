@@ -1,0 +1,16 @@
+"""Fixtures: services of the native kinds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.providers.anthropic_upstream import ANTHROPIC
+from tests.providers.conftest import Connect, Provider, connect_kind
+
+__all__ = ["connect_kind"]
+
+
+@pytest.fixture
+async def anthropic(connect_kind: Connect) -> Provider:
+    """Over an upstream that answers `Hi there!`."""
+    return await connect_kind(ANTHROPIC)
