@@ -10,6 +10,7 @@ from proxy.config.names import Names, mapping, mappings
 from proxy.config.problems import Path, Problem, did_you_mean, path_text
 from proxy.config.references import Expanded, as_written
 
+_ADDRESSES = {"openai": "https://api.openai.com/v1", "azure": "https://example.openai.azure.com/openai/v1"}
 _FALLBACKS = ("general", "context_window", "content_policy")
 
 
@@ -28,8 +29,9 @@ def check(data: Any) -> list[Problem]:
 def _providers(providers: Mapping[str, Any]) -> Iterator[Problem]:
     for name, provider in mappings(providers):
         path: Path = ("providers", name)
-        if provider.get("kind", "openai") == "openai" and provider.get("base_url") is None:
-            yield Problem((*path, "base_url"), "is required for the kind openai, like https://api.openai.com/v1")
+        kind = provider.get("kind", "openai")
+        if kind in _ADDRESSES and provider.get("base_url") is None:
+            yield Problem((*path, "base_url"), f"is required for the kind {kind}, like {_ADDRESSES[kind]}")
         headers = mapping(provider.get("headers"))
         for header, value in headers.items():
             where = (*path, "headers", header)

@@ -17,6 +17,7 @@ _TIMEOUTS = {
     "idle_seconds": "stream_idle_timeout_seconds",
     "stream_total_seconds": "stream_total_timeout_seconds",
 }
+_USAGE_ON_REQUEST = ("openai", "azure")
 _ROUTING = {
     "retry_base_seconds": "retry_base_seconds",
     "retry_after_cap_seconds": "retry_after_cap_seconds",
@@ -93,7 +94,7 @@ def _provider(filling: _Filling, provider: dict[str, Any], path: Path) -> None:
         if provider.get("base_url", "") is None:
             del provider["base_url"]
         filling.by_default(provider, path, "base_url", BASE_URLS[kind])
-    if kind == "openai":
+    if kind in _USAGE_ON_REQUEST:
         filling.by_default(provider, path, "usage_in_streams", "on_request")
     timeouts = provider.setdefault("timeouts", {})
     if isinstance(timeouts, dict):

@@ -35,7 +35,7 @@ from proxy.config.fields import (
     each_once,
 )
 
-ProviderKind = Literal["openrouter", "openai", "anthropic", "google", "bedrock", "mistral", "ollama"]
+ProviderKind = Literal["openrouter", "openai", "azure", "mistral-openai", "anthropic"]
 StrategyName = Literal["weighted", "priority", "least-busy", "latency", "cost", "usage"]
 CapabilityName = Literal["vision", "audio", "files", "tools", "json_schema"]
 UsageInStreams = Literal["always", "on_request", "never"]
@@ -43,11 +43,8 @@ UsageInStreams = Literal["always", "on_request", "never"]
 BASE_URLS: dict[str, str] = {
     "openrouter": "https://openrouter.ai/api/v1",
     "anthropic": "https://api.anthropic.com",
-    "google": "https://generativelanguage.googleapis.com",
-    "mistral": "https://api.mistral.ai",
-    "ollama": "http://127.0.0.1:11434",
+    "mistral-openai": "https://api.mistral.ai/v1",
 }
-
 
 P95 = "p95"
 
@@ -77,7 +74,7 @@ class RetryBudgetConfig(_Section):
 
 
 _HAS_URL: JsonValue = {"required": ["base_url"], "properties": {"base_url": {"type": "string"}}}
-_HAS_OWN_URL: JsonValue = {"required": ["kind"], "properties": {"kind": {"not": {"const": "openai"}}}}
+_HAS_OWN_URL: JsonValue = {"required": ["kind"], "properties": {"kind": {"enum": [*BASE_URLS]}}}
 
 
 class ProviderConfig(_Section):
@@ -87,12 +84,12 @@ class ProviderConfig(_Section):
 
     kind: Annotated[ProviderKind, Choice] = Field(
         default="openai",
-        description="the dialect it speaks: `openai` is any OpenAI-compatible server; "
-        "anthropic, google, bedrock, mistral and ollama are native ones",
+        description="what it speaks: `openai` is any OpenAI-compatible server, `azure` and `mistral-openai` are those of "
+        "Azure (its v1 surface) and Mistral; `anthropic` is a dialect of its own (pip install 'llmgateway[anthropic]')",
     )
     base_url: BaseUrl | None = Field(
         default=None,
-        description="what paths like /chat/completions are added to; required for `openai`, else the kind's own",
+        description="what paths like /chat/completions are added to; required for `openai` and `azure`, else the kind's own",
     )
     api_key: ApiKey | None = Field(
         default=None,
@@ -114,7 +111,7 @@ class ProviderConfig(_Section):
     usage_in_streams: Annotated[UsageInStreams, Choice] = Field(
         default="always",
         description="whether streams tell their usage; `on_request`: when asked by stream_options.include_usage. "
-        "default: on_request for `openai`, else always",
+        "default: on_request for `openai` and `azure`, else always",
     )
     retry_budget: RetryBudgetConfig = Field(
         default_factory=RetryBudgetConfig, description="limits retries while the provider fails"

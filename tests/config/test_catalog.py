@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 
 from proxy.bootstrap.blueprint import blueprint_of_file
 from proxy.config.names import Names
-from proxy.config.schema import CapabilityName, FallbacksConfig, StrategyName
+from proxy.config.schema import CapabilityName, FallbacksConfig, ProviderKind, StrategyName
 from proxy.domain.catalog import Capability, FallbackKind, Strategy
+from proxy.infrastructure.chat_completion.registry import KINDS
 from proxy.settings import Settings
 from tests.config.documents import EVERYTHING, as_yaml, load, valid_documents
 
@@ -23,6 +24,7 @@ def test_the_words_are_those_of_routing() -> None:
     assert list(get_args(StrategyName)) == list(Strategy)
     assert list(get_args(CapabilityName)) == list(Capability)
     assert list(FallbacksConfig.model_fields) == list(FallbackKind)
+    assert set(get_args(ProviderKind)) == set(KINDS)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -142,8 +142,8 @@ def test_providers_are_gathered_and_their_keys_are_references() -> None:
     assert "base_url: ${AZURE_API_BASE_CA}/openai/v1\n    api_key: ${AZURE_API_KEY}" in conversion.text
     assert "api_key: ${ANTHROPIC_API_KEY}" in conversion.text
     providers = loaded(conversion).providers
-    assert set(providers) == {"azure", "azure-2", "anthropic", "bedrock", "hosted_vllm", "openrouter"}
-    assert (providers["azure"].kind, providers["anthropic"].kind) == ("openai", "anthropic")
+    assert set(providers) == {"azure", "azure-2", "anthropic", "hosted_vllm", "openrouter"}
+    assert (providers["azure"].kind, providers["anthropic"].kind) == ("azure", "anthropic")
     assert providers["hosted_vllm"].api_key is None
     assert {name: value.get_secret_value() for name, value in providers["anthropic"].headers.items()} == {"X-Team": "a"}
 
@@ -183,7 +183,7 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         "config.yaml:26: model_list[2].litellm_params.extra_headers.Authorization: is a secret in the file",
         "config.yaml:31: model_list[2].model_info.cache_read_input_token_cost: prices need both",
         "config.yaml:32: model_list[2].model_info.team_id: has no counterpart here",
-        "config.yaml:34: model_list[3].litellm_params.aws_region_name: the AWS client finds",
+        "config.yaml:34: model_list[3].litellm_params.model: there is no provider here for 'bedrock/",
         "config.yaml:42: model_list[7].litellm_params.model: there is no provider here for 'vertex_ai/gemini-pro'",
         "config.yaml:43: model_list[8]: is for embedding",
         "config.yaml:46: model_list[9]: the name 'auto' is reserved",
@@ -237,10 +237,10 @@ def test_shuffling_goes_by_weight_else_rpm_else_tpm() -> None:
         ({"model": "azure/d", "api_base": "https://r.openai.azure.com/openai/v1"}, "azure", "d", None),
         ({"model": "azure/d", "api_base": "https://openai-r.azure.com/openai/deployments/d"}, "azure", "d", None),
         ({"model": "openrouter/openai/gpt-4o"}, "openrouter", "openai/gpt-4o", "https://openrouter.ai/api/v1"),
-        ({"model": "gemini/gemini-pro"}, "gemini", "gemini-pro", "https://generativelanguage.googleapis.com"),
-        ({"model": "ollama_chat/llama3", "api_base": "http://h:11434"}, "ollama_chat", "llama3", "http://h:11434"),
+        ({"model": "gemini/x"}, "gemini", "x", "https://generativelanguage.googleapis.com/v1beta/openai"),
+        ({"model": "ollama_chat/llama3", "api_base": "http://h:11434"}, "ollama_chat", "llama3", "http://h:11434/v1"),
         ({"model": "fireworks_ai/llama"}, "fireworks_ai", "accounts/fireworks/models/llama", None),
-        ({"model": "bedrock/invoke/amazon.nova"}, "bedrock", "amazon.nova", None),
+        ({"model": "mistral/large"}, "mistral", "large", "https://api.mistral.ai/v1"),
         ({"model": "together_ai/meta/x"}, "together_ai", "meta/x", "https://api.together.xyz/v1"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.config.loading import load_config
 from proxy.config.problems import ConfigErrors
-from proxy.config.schema import CircuitBreakerConfig, RoutingConfig, TimeoutsConfig
+from proxy.config.schema import BASE_URLS, CircuitBreakerConfig, RoutingConfig, TimeoutsConfig
 from proxy.settings import Settings
 from tests.config.documents import EVERYTHING, SMALL, load
 
@@ -71,15 +71,13 @@ def test_what_is_left_out_is_filled_in() -> None:
     assert (local.max_concurrency, local.max_queue, local.queue_timeout_seconds) == (None, 100, 10)
 
 
-def test_each_kind_has_its_own_url_but_openai() -> None:
+def test_each_kind_has_its_own_url_but_openai_and_azure() -> None:
     text = SMALL.replace("{base_url: http://127.0.0.1:8000/v1}", "{kind: KIND}")
-    urls = {
-        kind: load(text.replace("KIND", kind)).config.providers["local"].base_url
-        for kind in ("openrouter", "anthropic", "google", "mistral", "ollama", "bedrock")
-    }
-    assert urls.pop("bedrock") is None
+    urls = {kind: load(text.replace("KIND", kind)).config.providers["local"].base_url for kind in BASE_URLS}
     assert all(url is not None and url.startswith("http") for url in urls.values())
-    assert load(text.replace("KIND", "ollama, base_url: null")).config.providers["local"].base_url == urls["ollama"]
+    assert (
+        load(text.replace("KIND", "anthropic, base_url: null")).config.providers["local"].base_url == urls["anthropic"]
+    )
 
 
 def test_a_deployment_overrides_its_provider_value_by_value() -> None:

@@ -54,8 +54,8 @@ routing:
 
 # ruff: noqa: E501
 TOLD = """\
-gateway.yaml:3: providers.openrouter.kind: must be 'openrouter', 'openai', 'anthropic', 'google', 'bedrock', 'mistral' \
-or 'ollama', not 'openroter'; did you mean 'openrouter'?
+gateway.yaml:3: providers.openrouter.kind: must be 'openrouter', 'openai', 'azure', 'mistral-openai' or 'anthropic', \
+not 'openroter'; did you mean 'openrouter'?
 gateway.yaml:4: providers.openrouter.api_key: a secret must be a reference to the environment and nothing else, like \
 ${OPENROUTER_API_KEY}
 gateway.yaml:6: providers.openrouter.headers.Authorization: holds a secret, which must come from the environment: ${NAME}

@@ -20,8 +20,7 @@ def _compatible(url: str, key_variable: str | None) -> Dialect:
 
 DIALECTS = {
     "anthropic": Dialect("anthropic", None, "ANTHROPIC_API_KEY"),
-    "azure": _compatible("${AZURE_API_BASE}", "AZURE_API_KEY"),
-    "bedrock": Dialect("bedrock"),
+    "azure": Dialect("azure", "${AZURE_API_BASE}", "AZURE_API_KEY"),
     "cerebras": _compatible("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
     "codestral": _compatible("https://codestral.mistral.ai/v1", "CODESTRAL_API_KEY"),
     "custom_openai": _compatible("${OPENAI_API_BASE}", "OPENAI_API_KEY"),
@@ -29,7 +28,7 @@ DIALECTS = {
     "deepinfra": _compatible("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
     "deepseek": _compatible("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
     "fireworks_ai": _compatible("https://api.fireworks.ai/inference/v1", "FIREWORKS_AI_API_KEY"),
-    "gemini": Dialect("google", None, "GEMINI_API_KEY"),
+    "gemini": _compatible("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
     "github": _compatible("https://models.inference.ai.azure.com", "GITHUB_API_KEY"),
     "groq": _compatible("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     "hosted_vllm": _compatible("${HOSTED_VLLM_API_BASE}", None),
@@ -37,11 +36,11 @@ DIALECTS = {
     "llamafile": _compatible("http://127.0.0.1:8080/v1", None),
     "lm_studio": _compatible("${LM_STUDIO_API_BASE}", None),
     "meta_llama": _compatible("https://api.llama.com/compat/v1", "LLAMA_API_KEY"),
-    "mistral": Dialect("mistral", None, "MISTRAL_API_KEY"),
+    "mistral": Dialect("mistral-openai", None, "MISTRAL_API_KEY"),
     "moonshot": _compatible("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY"),
     "nvidia_nim": _compatible("https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY"),
-    "ollama": Dialect("ollama"),
-    "ollama_chat": Dialect("ollama"),
+    "ollama": _compatible("http://127.0.0.1:11434/v1", None),
+    "ollama_chat": _compatible("http://127.0.0.1:11434/v1", None),
     "openai": _compatible("https://api.openai.com/v1", "OPENAI_API_KEY"),
     "openai_like": _compatible("${OPENAI_LIKE_API_BASE}", "OPENAI_LIKE_API_KEY"),
     "openrouter": Dialect("openrouter", None, "OPENROUTER_API_KEY"),
@@ -52,7 +51,6 @@ DIALECTS = {
     "xai": _compatible("https://api.x.ai/v1", "XAI_API_KEY"),
 }
 _BARE_NAMES = {"openai": ("gpt-", "chatgpt-", "o1", "o3", "o4", "*"), "anthropic": ("claude",)}
-_ROUTES_OF_BEDROCK = ("converse/", "converse_like/", "invoke/")
 
 
 def dialect_of(model: str, stated: str | None, *, has_url: bool) -> tuple[str, str] | None:
@@ -71,13 +69,20 @@ def dialect_of(model: str, stated: str | None, *, has_url: bool) -> tuple[str, s
     return ("openai", model) if has_url and prefix not in _UNSUPPORTED else None
 
 
-_UNSUPPORTED = {"vertex_ai", "sagemaker", "sagemaker_chat", "watsonx", "huggingface", "replicate", "cohere", "azure_ai"}
+_UNSUPPORTED = {
+    "bedrock",
+    "vertex_ai",
+    "sagemaker",
+    "sagemaker_chat",
+    "watsonx",
+    "huggingface",
+    "replicate",
+    "cohere",
+    "azure_ai",
+}
 
 
 def _own_name(prefix: str, model: str) -> str:
-    if prefix == "bedrock":
-        for route in _ROUTES_OF_BEDROCK:
-            model = model.removeprefix(route)
     if prefix == "fireworks_ai" and "/" not in model and "*" not in model:
         return f"accounts/fireworks/models/{model}"
     return model

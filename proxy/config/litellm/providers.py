@@ -74,6 +74,8 @@ def _url(prefix: str, params: Section) -> str | None:
     if not is_reference(url) and re.search(BASE_URL, url) is None:
         params.lose(key, "is no URL that could be carried over; the provider's usual one is used")
         return None
+    if prefix in ("ollama", "ollama_chat"):
+        return url.removesuffix("/v1") + "/v1"
     return _of_azure(url) if prefix == "azure" else url
 
 
