@@ -84,12 +84,13 @@ class ProviderConfig(_Section):
 
     kind: Annotated[ProviderKind, Choice] = Field(
         default="openai",
-        description="what it speaks: `openai` is any OpenAI-compatible server, `azure` and `mistral-openai` are those of "
-        "Azure (its v1 surface) and Mistral; `anthropic` is a dialect of its own (pip install 'llmgateway[anthropic]')",
+        description="what it speaks: `openai` is any OpenAI-compatible server, `azure` (its v1 surface) and "
+        "`mistral-openai` are those of Azure and Mistral; `anthropic` and `google` are dialects of their own "
+        "(pip install 'llmgateway[anthropic,google]')",
     )
     base_url: BaseUrl | None = Field(
         default=None,
-        description="what paths like /chat/completions are added to; required for `openai` and `azure`, else the kind's own",
+        description="what paths like /chat/completions are added to; required for `openai` and `azure`",
     )
     api_key: ApiKey | None = Field(
         default=None,
