@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from proxy.infrastructure.http import client_session
 from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy
 from tests.harness import FakeTime, Upstream
 from tests.providers.all_kinds import KINDS
-from tests.providers.kinds import API_KEY, Kind
+from tests.providers.kinds import API_KEY, Asked, Kind
 
 MODEL = "asked-model"
 HELLO: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100}
@@ -88,6 +88,14 @@ class Provider:
         call = UpstreamCall(body=raw, model=request["model"], deadline=_FAR, headers=named)
         chat = ChatRequest(raw, request["model"], bool(request.get("stream")), messages)
         return call, LazyHistory.reading(messages), RawSettings.carrying(call, chat)
+
+    def asked(self) -> Asked:
+        """What the upstream was asked first since it was told how to answer."""
+        bodies, model_of_path = self.upstream.bodies, self.kind.model_of_path
+        asked = self.kind.asked(bodies[0])
+        return (
+            asked if model_of_path is None else replace(asked, model=model_of_path(self.upstream.paths[-len(bodies)]))
+        )
 
     async def complete(self, body: Any = None, **headers: str) -> tuple[bytes, dict[str, Any]]:
         """The bytes of the answer, and its metadata."""

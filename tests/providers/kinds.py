@@ -52,6 +52,7 @@ class Kind:
     refused: Answering | None
     takes_stream_options: bool = True
     registered: str | None = None
+    model_of_path: Callable[[str], str] | None = None  # for APIs that name the model there, not in the body
 
     @property
     def in_registry(self) -> str:

@@ -50,7 +50,7 @@ async def test_an_answer_comes_back_with_its_usage(provider: Provider) -> None:
 
 async def test_the_upstream_is_asked_what_the_client_asked(provider: Provider) -> None:
     await provider.complete({**HELLO, "messages": [{"role": "user", "content": "Dobrý den 😀"}]})
-    asked = provider.kind.asked(provider.upstream.bodies[0])
+    asked = provider.asked()
     assert asked.model == MODEL
     assert asked.texts == ("Dobrý den 😀",)
 
@@ -94,7 +94,7 @@ async def test_a_client_that_asks_for_usage_in_a_stream_sees_it(provider: Provid
 async def test_tools_are_offered_and_called(provider: Provider) -> None:
     provider.upstream.answer(provider.kind.calls_tool())
     body, _ = await provider.complete({**HELLO, "tools": TOOLS})
-    assert provider.kind.asked(provider.upstream.bodies[0]).tools == ("get_weather",)
+    assert provider.asked().tools == ("get_weather",)
     choice = json.loads(body)["choices"][0]
     (call,) = choice["message"]["tool_calls"]
     assert choice["finish_reason"] == "tool_calls"
@@ -112,7 +112,7 @@ async def test_a_tools_result_goes_back(provider: Provider) -> None:
         {"role": "tool", "tool_call_id": call_id, "content": "rain"},
     ]
     await provider.complete({**HELLO, "messages": messages, "tools": TOOLS})
-    assert provider.kind.asked(provider.upstream.bodies[0]).tool_results == ((call_id, "rain"),)
+    assert provider.asked().tool_results == ((call_id, "rain"),)
 
 
 async def test_fragments_of_a_tool_call_add_up(provider: Provider) -> None:
@@ -136,7 +136,7 @@ async def test_any_semantic_kernel_program_can_use_it(provider: Provider) -> Non
     provider.upstream.answer(provider.kind.streams(["Hel", "lo"]))
     answer = provider.service.get_streaming_chat_message_contents(history, settings)
     assert "".join([content.content async for (content, *_) in answer]) == "Hello"
-    assert provider.kind.asked(provider.upstream.bodies[0]).model == MODEL
+    assert provider.asked().model == MODEL
 
 
 # Errors

@@ -22,6 +22,7 @@ KINDS: Mapping[str, str] = {
     "openai": "openai_compatible:OpenAICompatibleChatCompletion",
     "anthropic": "native.anthropic:anthropic [anthropic]",
     "azure": "openai_kinds:azure",
+    "google": "native.google:google [google]",
     "mistral-openai": "openai_kinds:mistral",
 }
 

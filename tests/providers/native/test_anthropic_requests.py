@@ -368,3 +368,10 @@ async def test_nothing_is_sent_but_what_is_meant_to_be(connect_kind: Connect, mo
         "user-agent": "llmgateway",
         "x-api-key": API_KEY,
     }
+
+
+async def test_another_providers_signature_cannot_be_carried(anthropic: Provider) -> None:
+    signed = {"google": {"thought_signature": "c2ln"}}
+    call = {"id": "a", "function": {"name": "f", "arguments": "{}"}, "extra_content": signed}
+    error = await refused(anthropic, messages=[{"role": "assistant", "tool_calls": [call]}])
+    assert error.param == "messages[0].tool_calls[0].extra_content"

@@ -28,6 +28,10 @@ DONE = b"data: [DONE]\n\n"
 _REASONING_FORMAT = "anthropic-claude-v1"
 
 
+class UnusableAnswer(Exception):
+    """What came is no answer that a client could use; the text says why."""
+
+
 def completion(content: ChatMessageContent, model: str) -> bytes:
     """The whole answer; `model` is its name where the provider tells none."""
     texts = [item.text for item in content.items if isinstance(item, TextContent)]
@@ -36,8 +40,7 @@ def completion(content: ChatMessageContent, model: str) -> bytes:
     message |= _reasoning(item for item in content.items if isinstance(item, ReasoningContent))
     if calls:
         message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call) or "{}"}}
-            for call in calls
+            _named(call) | {"function": {"name": call.name, "arguments": _arguments(call) or "{}"}} for call in calls
         ]
     usage = content.metadata.get("usage")
     answer: dict[str, Any] = {
@@ -122,8 +125,7 @@ class ChunkWriter:
         if call.index not in self._calls:
             index = self._calls[call.index] = len(self._calls)
             self._without_arguments.add(index)
-            named = {"id": call.id, "type": "function"}
-            yield _call_delta(index, {"name": call.name, "arguments": arguments}, named)
+            yield _call_delta(index, {"name": call.name, "arguments": arguments}, _named(call))
         elif arguments:
             yield _call_delta(self._calls[call.index], {"arguments": arguments})
         if arguments:
@@ -155,6 +157,13 @@ def _choice(delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
 
 def _call_delta(index: int, function: dict[str, Any], named: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"tool_calls": [{"index": index, **(named or {}), "function": function}]}
+
+
+def _named(call: FunctionCallContent) -> dict[str, Any]:
+    """What the first fragment of a call has beside its function; a thought's signature where Google itself puts it."""
+    signature = call.metadata.get("thought_signature")
+    extra = {"extra_content": {"google": {"thought_signature": signature}}} if signature else {}
+    return {"id": call.id, "type": "function", **extra}
 
 
 def _arguments(call: FunctionCallContent) -> str:

@@ -75,7 +75,10 @@ class AnthropicDialect:
     """A NativeDialect."""
 
     def __init__(self, connector: AnthropicConnector) -> None:
-        self.connector = connector
+        self._connector = connector
+
+    def connector(self, _model: str) -> AnthropicConnector:
+        return self._connector
 
     def settings(self, request: Members, model: str) -> AnthropicSettings:
         tools = read_tools(request)

@@ -38,7 +38,7 @@ from semantic_kernel.contents.reasoning_content import ReasoningContent
 from semantic_kernel.contents.streaming_reasoning_content import StreamingReasoningContent
 
 from proxy.domain.chat import Usage
-from proxy.domain.errors import InvalidRequest
+from proxy.infrastructure.chat_completion.native.messages import INSTRUCTIONS, refuse, refuse_late_instructions
 
 _FINISH_REASONS = {
     "end_turn": FinishReason.STOP,
@@ -49,7 +49,6 @@ _FINISH_REASONS = {
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
-_INSTRUCTIONS = (AuthorRole.SYSTEM, AuthorRole.DEVELOPER)
 
 
 class AnthropicSettings(AnthropicChatPromptExecutionSettings):
@@ -85,13 +84,12 @@ class AnthropicConnector(AnthropicChatCompletion):
         content_key: str = "content",
         stream: bool = False,  # noqa: ARG002, FBT002
     ) -> tuple[list[dict[str, Any]], Any]:
+        refuse_late_instructions(chat_history)
         system: list[dict[str, Any]] = []
         messages: list[dict[str, Any]] = []
         for message in chat_history.messages:
             blocks = [_block(item) for item in message.items]
-            if message.role in _INSTRUCTIONS:
-                if messages:
-                    _refuse_late_instructions(message)
+            if message.role in INSTRUCTIONS:
                 system += blocks
                 continue
             role = "assistant" if message.role == AuthorRole.ASSISTANT else "user"
@@ -172,6 +170,8 @@ def _block(item: Any) -> dict[str, Any]:
     if isinstance(item, ImageContent):
         return {"type": "image", "source": _image_source(item), **control}
     if isinstance(item, FunctionCallContent):
+        if "thought_signature" in item.metadata:
+            refuse(item, "extra_content", "is another provider's, and cannot be carried to this one. Leave it out.")
         return {"type": "tool_use", "id": item.id, "name": item.name, "input": item.arguments}
     if isinstance(item, FunctionResultContent):
         return {"type": "tool_result", "tool_use_id": item.id, "content": item.result, **control}
@@ -186,15 +186,6 @@ def _image_source(image: ImageContent) -> dict[str, Any]:
     if image.uri is not None:
         return {"type": "url", "url": str(image.uri)}
     return {"type": "base64", "media_type": image.mime_type, "data": image.data_string}
-
-
-def _refuse_late_instructions(message: ChatMessageContent) -> None:
-    path = f"{message.metadata.get('path', 'messages')}.role"
-    raise InvalidRequest(
-        f"'{path}' is {message.role.value} after other messages: this provider has one system prompt, at the "
-        "beginning. Put it first, or make it a user message.",
-        param=path,
-    )
 
 
 def _item(block: Any, index: int) -> Any:

@@ -1,7 +1,8 @@
 """OpenAI's messages as Semantic Kernel's contents.
 
-What contents have no field for travels in their `metadata`: `path` (where a message stood in the request, for errors),
-`cache_control` of a part, the `signature` or `data` of reasoning.
+What contents have no field for travels in their `metadata`: `path` (where a message or an item stood in the request,
+for errors), `cache_control` of a part, the `signature` or `data` of reasoning, the `thought_signature` of a call (in
+Google's place for it, `extra_content.google`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 from semantic_kernel.contents import (
     AuthorRole,
@@ -20,11 +21,14 @@ from semantic_kernel.contents import (
     ImageContent,
     TextContent,
 )
+from semantic_kernel.contents.kernel_content import KernelContent
 from semantic_kernel.contents.reasoning_content import ReasoningContent
 
+from proxy.domain.errors import InvalidRequest
 from proxy.infrastructure.chat_completion.native.members import Members, read_json
 
 _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,64});base64,(.*)", re.IGNORECASE | re.DOTALL)
+INSTRUCTIONS = (AuthorRole.SYSTEM, AuthorRole.DEVELOPER)
 _IDLE = {"refusal": "", "annotations": [], "tool_calls": []}
 _DETAILS = ("auto", "low", "high")
 
@@ -32,6 +36,26 @@ _DETAILS = ("auto", "low", "high")
 def read_history(request: Members) -> ChatHistory:
     """The history that a request's `messages` are. Raises InvalidRequest for what contents cannot hold."""
     return ChatHistory(messages=[_message(message) for message in request.each("messages")])
+
+
+def refuse_late_instructions(history: ChatHistory) -> None:
+    """For APIs with one system prompt, at the beginning: moving later ones there would change what they say.
+
+    Raises:
+        InvalidRequest: a system or developer message comes after others
+    """
+    begun = False
+    for message in history.messages:
+        if message.role not in INSTRUCTIONS:
+            begun = True
+        elif begun:
+            refuse(message, "role", "comes after others, but this provider has one system prompt, at the beginning.")
+
+
+def refuse(content: KernelContent, name: str | None, why: str) -> NoReturn:
+    """Raises InvalidRequest about what a content was read from."""
+    path = content.metadata.get("path", "messages") + (f".{name}" if name else "")
+    raise InvalidRequest(f"'{path}' {why}", param=path)
 
 
 def _message(message: Members) -> ChatMessageContent:
@@ -121,7 +145,7 @@ def _check_base64(image: Members, data: str) -> None:
 
 def _metadata(part: Members) -> dict[str, Any]:
     control = part.object("cache_control")
-    return {"cache_control": control} if control else {}
+    return {"path": part.path} | ({"cache_control": control} if control else {})
 
 
 def _reasoning(message: Members) -> list[ReasoningContent]:
@@ -132,9 +156,11 @@ def _reasoning(message: Members) -> list[ReasoningContent]:
         kind = detail.take("type")
         detail.finish(ignored=("index", "format", "id", "text", "signature", "data"))
         if kind == "reasoning.text" and (signature := detail.text("signature")):
-            contents.append(ReasoningContent(text=detail.text("text") or "", metadata={"signature": signature}))
+            signed = {"path": detail.path, "signature": signature}
+            contents.append(ReasoningContent(text=detail.text("text") or "", metadata=signed))
         elif kind == "reasoning.encrypted":
-            contents.append(ReasoningContent(metadata={"data": detail.required_text("data")}))
+            hidden = {"path": detail.path, "data": detail.required_text("data")}
+            contents.append(ReasoningContent(metadata=hidden))
         else:
             detail.refuse(None, "must be of type reasoning.text with a signature, or reasoning.encrypted.")
     return contents
@@ -150,6 +176,7 @@ def _tool_call(call: Members) -> FunctionCallContent:
         call.refuse("type", "must be function.")
     name, text = function.required_text("name"), function.text("arguments")
     function.finish()
+    metadata = {"path": call.path} | _thought_signature(call)
     call.finish(ignored=("index",))
     try:
         arguments = read_json(text or "{}")
@@ -157,12 +184,26 @@ def _tool_call(call: Members) -> FunctionCallContent:
         arguments = None
     if not isinstance(arguments, dict):
         function.refuse("arguments", "must be the text of a JSON object.")
-    return FunctionCallContent(id=call_id, name=name, arguments=arguments)
+    return FunctionCallContent(id=call_id, name=name, arguments=arguments, metadata=metadata)
+
+
+def _thought_signature(call: Members) -> dict[str, Any]:
+    extra = call.inside("extra_content")
+    if extra is None:
+        return {}
+    google = extra.inside("google")
+    extra.finish()
+    if google is None:
+        return {}
+    signature = google.text("thought_signature")
+    google.finish()
+    return {"thought_signature": signature} if signature else {}
 
 
 def _tool_result(message: Members) -> FunctionResultContent:
     call_id, name = message.required_text("tool_call_id"), message.text("name")
     texts = _texts(message)
-    metadata: dict[str, Any] = next((text.metadata for text in reversed(texts) if text.metadata), {})
+    controls = [text.metadata["cache_control"] for text in texts if "cache_control" in text.metadata]
+    metadata = {"path": message.path} | ({"cache_control": controls[-1]} if controls else {})
     result = "".join(text.text for text in texts)
     return FunctionResultContent(id=call_id, name=name or "", result=result, metadata=metadata)

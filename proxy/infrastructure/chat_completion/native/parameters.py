@@ -118,13 +118,16 @@ def read_max_tokens(request: Members) -> int | None:
     return old if new is None else new
 
 
-def read_stop(request: Members) -> list[str] | None:
+def read_stop(request: Members, most: int | None = None) -> list[str] | None:
+    """The texts that end an answer; some providers take no more than `most`."""
     stop = request.take("stop")
     if stop is None or stop == []:
         return None
     stops = [stop] if isinstance(stop, str) else stop
     if not isinstance(stops, list) or not all(isinstance(text, str) and text for text in stops):
         request.refuse("stop", "must be a string or an array of strings, none of them empty.")
+    if most is not None and len(stops) > most:
+        request.refuse("stop", f"can have no more than {most} strings for provider '{request.provider}'.")
     return stops
 
 

@@ -23,7 +23,7 @@ from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import GatewayError, InvalidRequest, UpstreamError
 from proxy.infrastructure.chat_completion.contents import chunk_contents, history_messages, message_contents
 from proxy.infrastructure.chat_completion.headers import CallHeaders
-from proxy.infrastructure.chat_completion.native.answers import ChunkWriter, completion
+from proxy.infrastructure.chat_completion.native.answers import ChunkWriter, UnusableAnswer, completion
 from proxy.infrastructure.chat_completion.native.members import Members, read_request
 from proxy.infrastructure.chat_completion.native.messages import read_history
 from proxy.infrastructure.chat_completion.native.stream import NativeStream, Truncated
@@ -41,9 +41,8 @@ _OURS = ("model", "messages", "stream")  # each has its own way into a payload
 class NativeDialect(Protocol):
     """What differs between providers."""
 
-    @property
-    def connector(self) -> ChatCompletionClientBase:
-        """Semantic Kernel's, whose contents say what `answers` reads."""
+    def connector(self, model: str) -> ChatCompletionClientBase:
+        """Semantic Kernel's, asking for that model, with contents that say what `answers` reads."""
         ...
 
     def settings(self, request: Members, model: str) -> PromptExecutionSettings:
@@ -115,11 +114,11 @@ class NativeChatCompletion(ChatCompletionClientBase):
         return [ChatMessageContent(role=AuthorRole.ASSISTANT, items=[], inner_content=body, metadata=metadata)]
 
     async def _fetch(self, call: UpstreamCall) -> tuple[bytes, ClientResponse]:
-        prompt = self._prompt(call)
+        prompt, connector = self._prompt(call), self._parts.dialect.connector(call.model)
         bodies: list[bytes] = []
 
         async def ask(_attempt: Attempt) -> None:
-            contents = await self._parts.dialect.connector.get_chat_message_contents(prompt.history, prompt.settings)
+            contents = await connector.get_chat_message_contents(prompt.history, prompt.settings)
             bodies.append(completion(contents[0], call.model))
 
         response = await self._run(call, ask)
@@ -172,7 +171,7 @@ class NativeChatCompletion(ChatCompletionClientBase):
         return streams[-1]
 
     def _stream(self, call: UpstreamCall, prompt: _Prompt, attempt: Attempt) -> NativeStream:
-        connector = self._parts.dialect.connector
+        connector = self._parts.dialect.connector(call.model)
         return NativeStream(
             connector.get_streaming_chat_message_contents(prompt.history, prompt.settings),
             ChunkWriter(call.model, include_usage=prompt.include_usage),
@@ -229,17 +228,19 @@ class NativeChatCompletion(ChatCompletionClientBase):
         for cause in _causes(problem):
             if isinstance(cause, GatewayError):
                 return cause
+            if isinstance(cause, UnusableAnswer):
+                return parts.errors.invalid(str(cause), b"")
             told = parts.dialect.told_error(cause)
             if told is not None and response is not None:
                 back = parts.headers.handed_back(response.headers)
                 return parts.errors.from_error_member(told, b"", response.headers, back)
-        innermost = type(_causes(problem)[-1]).__name__
+        reason = type(problem.__cause__ or problem).__name__
         if response is None:
-            _logger.error("request not understood", extra={"provider": parts.settings.provider, "reason": innermost})
+            _logger.error("request not understood", extra={"provider": parts.settings.provider, "reason": reason})
             return InvalidRequest(
-                f"The request cannot be put into the words of provider '{parts.settings.provider}' ({innermost})."
+                f"The request cannot be put into the words of provider '{parts.settings.provider}' ({reason})."
             )
-        return parts.errors.invalid(f"it cannot be read ({innermost})", b"")
+        return parts.errors.invalid(f"it cannot be read ({reason})", b"")
 
     def _now(self) -> float:
         return self._parts.resilience.timing.clock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -51,12 +51,15 @@ class SessionTransport(httpx.AsyncBaseTransport):
         headers: CallHeaders,
         errors: UpstreamErrors,
         sdk_headers: Collection[str] = (),
+        change: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]] | None = None,
     ) -> None:
+        """`change` is made to the bytes of answers before the SDK reads them."""
         self._settings = settings
         self._session = session
         self._headers = headers
         self._errors = errors
         self._sdk_headers = sdk_headers
+        self._change = change
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises UpstreamError for anything but a 2xx answer."""
@@ -74,7 +77,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             response.status,
             headers=[(name, value) for name, value in response.headers.items() if name.lower() not in _OF_THE_HOP],
-            stream=_Body(response, self._settings, self._errors),
+            stream=_Body(response, self._settings, self._errors, self._change),
         )
 
     async def _send(self, request: httpx.Request, body: bytes, call: UpstreamCall) -> ClientResponse:
@@ -114,13 +117,23 @@ class SessionTransport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """The bytes of an answer as they come."""
 
-    def __init__(self, response: ClientResponse, settings: WireSettings, errors: UpstreamErrors) -> None:
+    def __init__(
+        self,
+        response: ClientResponse,
+        settings: WireSettings,
+        errors: UpstreamErrors,
+        change: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]] | None,
+    ) -> None:
         self._response = response
+        self._change = change
         self._settings = settings
         self._errors = errors
         self._deadline = time.monotonic() + settings.stream_total_timeout_seconds
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._reads() if self._change is None else self._change(self._reads())
+
+    async def _reads(self) -> AsyncIterator[bytes]:
         while data := await self._read():
             yield data
 
