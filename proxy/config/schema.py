@@ -35,7 +35,7 @@ from proxy.config.fields import (
     each_once,
 )
 
-ProviderKind = Literal["openrouter", "openai", "azure", "mistral-openai", "anthropic"]
+ProviderKind = Literal["openrouter", "openai", "azure", "mistral-openai", "anthropic", "google"]
 StrategyName = Literal["weighted", "priority", "least-busy", "latency", "cost", "usage"]
 CapabilityName = Literal["vision", "audio", "files", "tools", "json_schema"]
 UsageInStreams = Literal["always", "on_request", "never"]
@@ -44,6 +44,7 @@ BASE_URLS: dict[str, str] = {
     "openrouter": "https://openrouter.ai/api/v1",
     "anthropic": "https://api.anthropic.com",
     "mistral-openai": "https://api.mistral.ai/v1",
+    "google": "https://generativelanguage.googleapis.com",
 }
 
 P95 = "p95"

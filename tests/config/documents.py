@@ -126,7 +126,7 @@ _PRICES = st.fixed_dictionaries(
 _PROVIDER_SECTION = st.fixed_dictionaries(
     {"base_url": st.sampled_from(["http://127.0.0.1/v1", "https://a.example/x/y", "https://[::1]:80"])},
     optional={
-        "kind": st.sampled_from(["openrouter", "openai", "azure", "mistral-openai", "anthropic"]),
+        "kind": st.sampled_from(["openrouter", "openai", "azure", "mistral-openai", "anthropic", "google"]),
         "api_key": st.none() | st.just("${KEY}"),
         "headers": st.dictionaries(st.sampled_from(["X-Title", "x-a", "X-B"]), _TEXT | st.just("Bearer ${KEY}")),
         "timeouts": _TIMEOUTS,

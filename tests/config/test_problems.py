@@ -54,7 +54,7 @@ routing:
 
 # ruff: noqa: E501
 TOLD = """\
-gateway.yaml:3: providers.openrouter.kind: must be 'openrouter', 'openai', 'azure', 'mistral-openai' or 'anthropic', \
+gateway.yaml:3: providers.openrouter.kind: must be 'openrouter', 'openai', 'azure', 'mistral-openai', 'anthropic' or 'google', \
 not 'openroter'; did you mean 'openrouter'?
 gateway.yaml:4: providers.openrouter.api_key: a secret must be a reference to the environment and nothing else, like \
 ${OPENROUTER_API_KEY}
