@@ -103,8 +103,8 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(directory: Path, upstream: str, database_url: str) -> AsyncIterator[Gateway]:
-    """A gateway on a port of its own, with its data below `directory`; killed at the end."""
+async def gateway(directory: Path, upstream: str, database_url: str, **more: str) -> AsyncIterator[Gateway]:
+    """A gateway on a port of its own, with its data below `directory`; killed at the end. `more` settings win."""
     settings = {
         "OPENROUTER_BASE_URL": upstream,
         "OPENROUTER_API_KEY": "sk-or-crash",
@@ -113,6 +113,7 @@ async def gateway(directory: Path, upstream: str, database_url: str) -> AsyncIte
         "LLMGATEWAY_PORT": "0",
         "LLMGATEWAY_LOG_LEVEL": "WARNING",
         "RETRY_MAX_RETRIES": "0",
+        **more,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "proxy", "serve", env={**os.environ, **settings}, stderr=asyncio.subprocess.PIPE
