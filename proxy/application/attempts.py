@@ -115,7 +115,8 @@ class Walk(Generic[_T]):
             GatewayError: the failure of the only one, or one that no other candidate would mend.
         """
         while (attempt := self._next()) is not None:
-            hedge_seconds = self._limits.hedge_seconds(attempt.candidate) if self._waiting else None
+            is_hedged = bool(self._waiting) and not self._waiting[0].must_rest
+            hedge_seconds = self._limits.hedge_seconds(attempt.candidate) if is_hedged else None
             try:
                 if hedge_seconds is None:
                     return await self._take_turn(attempt)
@@ -151,7 +152,9 @@ class Walk(Generic[_T]):
     async def _take_turn(self, attempt: Attempt) -> _T:
         began = self._clock()
         try:
-            await attempt.deployment.enter(self._limits.deadline - began)
+            if attempt.candidate.must_rest:
+                await attempt.deployment.rest(attempt.candidate.model, self._limits.deadline - began)
+            await attempt.deployment.enter(self._limits.deadline - self._clock())
             attempt.queued_seconds = self._clock() - began
             return await self._perform_in_place(attempt)
         except BaseException as error:
@@ -209,7 +212,7 @@ class Walk(Generic[_T]):
         if not self._waiting:
             return left
         following = self._waiting[0]
-        is_same_model = following.public_model == candidate.public_model
+        is_same_model = following.public_model == candidate.public_model and not following.must_rest
         if is_same_model and following.deployment.name != candidate.deployment.name:
             return 1
         return max(1, left - len(self._waiting))

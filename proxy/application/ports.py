@@ -105,6 +105,10 @@ class LiveDeployment(Protocol):
         """What planning reads."""
         ...
 
+    async def rest(self, model: str, most_seconds: float) -> None:
+        """Wait until the model has cooled down here. Raises DeploymentBusy when that takes too long."""
+        ...
+
     async def enter(self, most_seconds: float) -> None:
         """Take a place for a call, to be given back by `leave`. Raises DeploymentBusy."""
         ...

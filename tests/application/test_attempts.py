@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -39,11 +39,17 @@ class FakeDeployment:
     seems_well: bool = True
     retries_left: int = A_LOT
     is_busy: bool = False
+    is_cooling_for_long: bool = False
     inside: int = 0
     events: list[str] = field(default_factory=list)
 
     def state(self, model: str, *, stream: bool) -> StateSnapshot:
         return StateSnapshot()
+
+    async def rest(self, model: str, most_seconds: float) -> None:
+        if self.is_cooling_for_long:
+            raise DeploymentBusy(self.name, "it is cooling down, 60 s left", 60)
+        self.events.append(f"rested {model}")
 
     async def enter(self, most_seconds: float) -> None:
         if self.is_busy:
@@ -321,3 +327,39 @@ async def test_an_error_that_is_told_is_not_also_logged(caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING, logger="proxy.application.attempts"), pytest.raises(TransientUpstreamError):
         await Scene({"a-model": unavailable()}).first([candidate("a")])
     assert caplog.records == []
+
+
+# Deployments that are cooling down.
+
+
+def resting(name: str) -> Candidate:
+    return replace(candidate(name), must_rest=True)
+
+
+async def test_who_has_to_rest_is_waited_for_before_the_call() -> None:
+    scene = Scene({"a-model": unavailable()})
+    assert await scene.first([candidate("a"), resting("b")]) == "answer of b-model"
+    assert scene.deployments["b"].events == ["rested b-model", "answered"]
+    assert scene.deployments["a"].events == ["failed a-model no_answer"]
+
+
+async def test_nobody_is_waited_for_while_somebody_else_answers() -> None:
+    scene = Scene()
+    assert await scene.first([candidate("a"), resting("b")]) == "answer of a-model"
+    assert "b" not in scene.deployments
+
+
+async def test_retries_come_before_waiting_for_another() -> None:
+    """The other way round with a deployment that may be asked at once."""
+    scene = Scene({"a-model": unavailable()})
+    await scene.first([candidate("a"), resting("b")])
+    assert scene.asked == [("a-model", 3), ("b-model", 3)]
+
+
+async def test_a_rest_that_would_take_too_long_is_a_busy_deployment() -> None:
+    scene = Scene()
+    scene.deployments["a"] = FakeDeployment("a", is_cooling_for_long=True)
+    with pytest.raises(DeploymentBusy):
+        await scene.first([resting("a")])
+    assert (scene.asked, scene.deployments["a"].inside) == ([], 0)
+    assert await scene.first([resting("a"), resting("b")]) == "answer of b-model"

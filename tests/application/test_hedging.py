@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -125,4 +126,12 @@ async def test_a_hedge_takes_from_the_retry_budget() -> None:
     race = Race({"a": 0.05, "b": FAST})
     race.scene.deployments["b"] = FakeDeployment("b", retries_left=0)
     assert await race.run() == "a"
+    assert race.begun == ["a"]
+
+
+async def test_a_deployment_that_rests_is_no_rival() -> None:
+    race = Race({"a": 0.05, "b": FAST})
+    candidates = [candidate("a"), replace(candidate("b"), must_rest=True)]
+    walk = race.scene.walk(candidates, hedge_seconds=0.01, perform=race.perform)
+    assert await walk.first_answer() == "a"
     assert race.begun == ["a"]

@@ -174,6 +174,35 @@ def test_one_deployment_that_cools_down_is_no_open_breaker() -> None:
     assert error.retry_after_seconds == 4
 
 
+def test_who_cools_down_for_a_short_while_comes_after_everybody_else() -> None:
+    """The one that is back first before the other."""
+    soon, later = (StateSnapshot(cooling_down_seconds=left, may_be_waited_for=True) for left in (1, 2))
+    away = StateSnapshot(cooling_down_seconds=60)
+    deployments = [deployment(name) for name in "abcd"]
+    found = planned(*deployments, a=later, b=soon, d=away)
+    assert [(each.deployment.name, each.must_rest) for each in found.candidates] == [
+        ("c", False),
+        ("b", True),
+        ("a", True),
+    ]
+    assert found.candidates[1].reason == "cooling down, 1 s left, waited for if nobody else answers"
+    assert [each.name for each in found.dropped] == ["d"]
+
+
+def test_who_can_be_waited_for_is_tried_when_nobody_else_is_there() -> None:
+    found = planned(deployment("a"), a=StateSnapshot(cooling_down_seconds=1, may_be_waited_for=True))
+    assert [each.must_rest for each in found.candidates] == [True]
+
+
+def test_nobody_is_waited_for_who_could_not_serve_the_request() -> None:
+    resting = StateSnapshot(cooling_down_seconds=1, may_be_waited_for=True)
+    opened = StateSnapshot(breaker_open_seconds=9, cooling_down_seconds=1, may_be_waited_for=True)
+    blind = deployment("blind", capabilities=BLIND)
+    error = refused(blind, deployment("a"), shape=asking(messages=IMAGE), a=opened, blind=resting)
+    assert isinstance(error, NoDeploymentAvailable)
+    assert error.reasons == (("blind", "no vision"), ("a", "breaker open, 9 s left"))
+
+
 def test_waiting_helps_as_long_as_one_of_them_could_serve_the_request() -> None:
     blind = deployment("blind", capabilities=BLIND)
     opened = StateSnapshot(breaker_open_seconds=9)

@@ -262,6 +262,15 @@ def test_the_short_form_stays_short(length: int, is_cut: bool) -> None:
     assert text.endswith("...") is is_cut
 
 
+def test_a_fallback_is_asked_before_a_deployment_is_waited_for() -> None:
+    catalog = Catalog(
+        [route("a"), route("b", name="n"), route("c", name="long")],
+        fallbacks={GENERAL: {"m": ("n",)}, FallbackKind.CONTEXT_WINDOW: {"m": ("long",)}},
+    )
+    found = plan(asking(), around(catalog, {"a": StateSnapshot(cooling_down_seconds=1, may_be_waited_for=True)}))
+    assert [(each.deployment.name, each.is_fallback) for each in found.candidates] == [("b", True), ("a", False)]
+
+
 def test_the_long_form_is_json_with_everything() -> None:
     catalog = Catalog(
         [route(deployment("a", provider="p", model="up"), strategy=Strategy.COST), route("b", name="n")],

@@ -15,13 +15,15 @@ _LONGEST_SHORT_FORM = 1000
 class Candidate:
     """One deployment to try, and why it stands at this place of the plan.
 
-    `public_model` is the catalog's name of the model; that of a fallback is not the one that was asked for.
+    `public_model` is the catalog's name of the model; that of a fallback is not the one that was asked for. One that
+    `must_rest` is asked when its cool-down is over.
     """
 
     deployment: Deployment
     public_model: str
     reason: str
     is_fallback: bool = False
+    must_rest: bool = False
 
     @property
     def model(self) -> str:

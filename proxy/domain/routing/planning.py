@@ -36,7 +36,8 @@ def plan(shape: RequestShape, around: Surroundings) -> Plan:
     """The deployments to try for a request, best first.
 
     Those of the model asked for come first. Other models follow only where they were asked for (`auto`, the request's
-    `models`) or where the catalog has a fallback chain.
+    `models`) or where the catalog has a fallback chain. Whoever is cooling down for a short while only comes last of
+    all: it is waited for when nobody else has answered.
 
     Raises:
         ModelNotFound: the catalog does not have the model.
@@ -100,6 +101,7 @@ class _Planning:
         self.candidates: list[Candidate] = []
         self.dropped: list[Dropped] = []
         self.seen: set[tuple[str, str]] = set()
+        self._resting: list[tuple[float, Candidate]] = []
         self._shape = shape
         self._around = around
 
@@ -136,6 +138,11 @@ class _Planning:
         objection = objection_to(deployment, state, self._shape)
         if objection is None and step.is_listed:
             objection = self._asked_anyway(deployment)
+        if objection is not None and objection.cause is Cause.COOLING_DOWN and state.may_be_waited_for:
+            reason = _joined(step.reason, f"{objection.reason}, waited for if nobody else answers")
+            candidate = Candidate(deployment, route.name, reason, step.is_fallback, must_rest=True)
+            self._resting.append((state.cooling_down_seconds, candidate))
+            return None
         if objection is not None:
             self.dropped.append(Dropped(deployment, route.name, objection))
             return None
@@ -152,10 +159,14 @@ class _Planning:
 
     def is_too_long(self) -> bool:
         """Whether every deployment so far has too small a context window."""
-        return not self.candidates and all(each.objection.cause is Cause.CONTEXT_WINDOW for each in self.dropped)
+        if self.candidates or self._resting:
+            return False
+        return all(each.objection.cause is Cause.CONTEXT_WINDOW for each in self.dropped)
 
     def finished(self) -> Plan:
         """The plan. Raises what it has to say if there is nothing to try."""
-        if self.route is None or not self.candidates:
+        resting = [candidate for _, candidate in sorted(self._resting, key=lambda each: each[0])]
+        candidates = (*self.candidates, *resting)
+        if self.route is None or not candidates:
             raise refusal(self._shape, self.dropped)
-        return Plan(self._shape.model, self.route, tuple(self.candidates), tuple(self.dropped))
+        return Plan(self._shape.model, self.route, candidates, tuple(self.dropped))

@@ -38,6 +38,11 @@ class DeploymentState(Protocol):
         ...
 
     @property
+    def may_be_waited_for(self) -> bool:
+        """Whether that is short enough for a request to wait for, if nobody else can be asked."""
+        ...
+
+    @property
     def requests_this_minute(self) -> int: ...
 
     @property
@@ -58,6 +63,7 @@ class StateSnapshot:
     latency_ewma_seconds: float | None = None
     breaker_open_seconds: float = 0.0
     cooling_down_seconds: float = 0.0
+    may_be_waited_for: bool = False
     requests_this_minute: int = 0
     tokens_this_minute: int = 0
     drained: bool = False

@@ -12,6 +12,7 @@ from proxy.infrastructure.chat_completion.registry import ServiceFactory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.live import LiveDeployment
 from proxy.infrastructure.deployments.places import Places
+from proxy.infrastructure.deployments.rests import Rests
 from proxy.infrastructure.deployments.traffic import Traffic
 from proxy.infrastructure.endpoint import ProviderEndpoint, endpoint_of
 from proxy.infrastructure.http import client_session
@@ -149,6 +150,7 @@ class Fleet:
             Traffic(self._timing.clock),
             budget,
             cools_down=spec.cools_down,
+            rests=Rests(spec.retries.retry_after_cap_seconds, spec.max_queue, self._timing),
         )
         return _Kept(spec, live, closing)
 

@@ -9,6 +9,7 @@ from semantic_kernel.connectors.ai.chat_completion_client_base import ChatComple
 from proxy.domain.catalog import Deployment
 from proxy.domain.errors import TransientUpstreamError, UpstreamError, kind_of
 from proxy.infrastructure.deployments.places import Places
+from proxy.infrastructure.deployments.rests import Rests
 from proxy.infrastructure.deployments.traffic import Traffic
 from proxy.infrastructure.resilience import Breaker
 from proxy.infrastructure.retry_budget import RetryBudget
@@ -45,6 +46,10 @@ class LiveState:
         return self._live.traffic.cool_downs.seconds_left(self._model)
 
     @property
+    def may_be_waited_for(self) -> bool:
+        return self._live.rests.admit(self.cooling_down_seconds)
+
+    @property
     def requests_this_minute(self) -> int:
         return self._live.traffic.minute.so_far()[0]
 
@@ -70,6 +75,7 @@ class LiveDeployment:
         budget: RetryBudget,
         *,
         cools_down: bool = True,
+        rests: Rests | None = None,
     ) -> None:
         self.deployment = deployment
         self.service = service
@@ -79,6 +85,7 @@ class LiveDeployment:
         self.traffic = traffic
         self._budget = budget
         self._cools_down = cools_down
+        self.rests = rests or Rests()
 
     @property
     def name(self) -> str:
@@ -90,6 +97,9 @@ class LiveDeployment:
     @property
     def is_idle(self) -> bool:
         return self.places.taken == 0 and self.places.waiting == 0
+
+    async def rest(self, model: str, most_seconds: float) -> None:
+        await self.rests.until_over(self.name, lambda: self.traffic.cool_downs.seconds_left(model), most_seconds)
 
     async def enter(self, most_seconds: float) -> None:
         await self.places.take(most_seconds)
@@ -138,7 +148,7 @@ class LiveDeployment:
             "retry_after_seconds": round(self.breaker.refusing_seconds(), 1) or None,
             "drained": self.is_drained,
             "in_flight": self.places.taken,
-            "queued": self.places.waiting,
+            "queued": self.places.waiting + self.rests.waiting,
             "success_rate": _rounded(outcomes.success_rate),
             "last_error": outcomes.last_error,
             "last_error_seconds_ago": _rounded(outcomes.last_error_seconds_ago()),
