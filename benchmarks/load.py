@@ -107,11 +107,13 @@ def urls(*upstreams: BadUpstream) -> dict[str, str]:
     return {upstream.name: upstream.url for upstream in upstreams}
 
 
-def write_config(path: Path, providers: Mapping[str, str], **sections: Any) -> None:
-    """A configuration file with these providers; the section `providers` says more of them. JSON is YAML, too."""
-    more = sections.pop("providers", {})
+def write_config(
+    path: Path, where: Mapping[str, str], *, providers: Mapping[str, Any] | None = None, **sections: Any
+) -> None:
+    """A configuration file with a provider for each name and URL; `providers` says more of them. JSON is YAML, too."""
+    more = providers or {}
     described = {
-        name: {"base_url": url, "usage_in_streams": "always", **more.get(name, {})} for name, url in providers.items()
+        name: {"base_url": url, "usage_in_streams": "always", **more.get(name, {})} for name, url in where.items()
     }
     path.write_text(json.dumps({"providers": described, **sections}, indent=1))
 
