@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxy.application.exchange import Exchange
+from proxy.application.tracing import short_trace
 from proxy.application.upstream import Answer
 
 _HEADER_CHARACTERS = 256
@@ -16,6 +17,7 @@ def answer_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:
         "x-gateway-model": header_text(answer.model),
         "x-gateway-attempts": str(exchange.attempts),
         "x-gateway-overhead-ms": f"{exchange.overhead_ms():.2f}",
+        "x-gateway-trace": short_trace(exchange),
     }
     cost = exchange.cost()
     if cost is not None:

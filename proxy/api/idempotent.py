@@ -193,6 +193,7 @@ class _Delivery:
             **headers,
             "x-gateway-attempts": "0",
             "x-gateway-cost-usd": "0",
+            "x-gateway-trace": "none",
             "x-gateway-overhead-ms": f"{self._exchange.overhead_ms():.2f}",
             REPLAYED_HEADER: "true",
         }

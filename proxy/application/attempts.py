@@ -132,7 +132,11 @@ class Walk(Generic[_T]):
         failures = [attempt.error for attempt in self.attempts if isinstance(attempt.error, GatewayError)]
         if len(failures) == 1:
             raise failures[0]
-        raise AllProvidersFailed([attempt.candidate.model for attempt in self.attempts], failures)
+        raise AllProvidersFailed(
+            [attempt.candidate.model for attempt in self.attempts],
+            failures,
+            [attempt.deployment.name for attempt in self.attempts],
+        )
 
     def _next(self, *, is_hedge: bool = False) -> Attempt | None:
         """The next candidate's attempt, if calls are left for it, and retries of its provider."""

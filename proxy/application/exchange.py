@@ -72,6 +72,7 @@ class Exchange:
         self._error_type: str | None = None
         self._first_byte_ms: int | None = None
         self.plan: Plan | None = None
+        self.reasons: Sequence[tuple[str, str]] = ()  # why no plan could be made, by deployment
         self.walked: Sequence[Attempt] = ()
         self.booked: RequestLog | None = None
         self.blamed: set[str] = set()  # deployments whose breakers count this request as a failure already
@@ -148,6 +149,7 @@ class Exchange:
             status = RequestStatus.STREAM_BROKEN
         else:
             self._http_status = http_status
+        self.reasons = getattr(error, "reasons", ())
         self._end(status, kind_of(error))
 
     def replayed(self, error_type: str | None, *, is_broken: bool = False) -> None:

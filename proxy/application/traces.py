@@ -25,6 +25,9 @@ class TraceMode(StrEnum):
 class TraceStore(Protocol):
     """Takes traces in passing, and stores them later."""
 
+    @property
+    def is_on(self) -> bool: ...
+
     def offer(self, row: RequestLog, trace: RequestTrace) -> None:
         """Hand over a request's trace when it has been booked; returns at once and never raises."""
         ...
@@ -36,6 +39,8 @@ class TraceStore(Protocol):
 
 class NoTraces:
     """The TraceStore that stores none."""
+
+    is_on = False
 
     def offer(self, row: RequestLog, trace: RequestTrace) -> None:
         pass

@@ -270,12 +270,16 @@ class StreamBroken(UpstreamError):
 
 
 class AllProvidersFailed(GatewayError):
-    """Every candidate was tried. `attempted` names them in order, `failures` says why each failed."""
+    """Every candidate was tried. `attempted` has their models in order, `deployments` where each was tried, and
+    `failures` why it failed."""
 
-    def __init__(self, attempted: Sequence[str], failures: Sequence[GatewayError] = ()) -> None:
+    def __init__(
+        self, attempted: Sequence[str], failures: Sequence[GatewayError] = (), deployments: Sequence[str] = ()
+    ) -> None:
         super().__init__(f"All providers failed: {', '.join(attempted)}")
         self.attempted = tuple(attempted)
         self.failures = tuple(failures)
+        self.deployments = tuple(deployments)
 
 
 def kind_of(error: GatewayError) -> str:

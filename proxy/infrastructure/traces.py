@@ -60,6 +60,8 @@ class TraceRows:
 class BackgroundTraces:
     """TraceStore over a BackgroundWriter."""
 
+    is_on = True
+
     def __init__(self, writer: TraceWriter, mode: TraceMode, bounds: Bounds = BOUNDS) -> None:
         self.queue = BackgroundWriter("traces", _held_bytes, _prepared, writer.write, bounds)
         self._mode = mode

@@ -13,6 +13,7 @@ from proxy.api.openai.errors import error_response, status_of
 from proxy.api.streaming import relay
 from proxy.application.exchange import Exchange
 from proxy.application.payloads import Capture
+from proxy.application.tracing import offer_trace
 from proxy.domain.errors import GatewayError
 
 _OK = 200
@@ -35,15 +36,18 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
 async def _serve_and_book(
     request: web.Request, gateway: Gateway, exchange: Exchange, capture: Capture | None
 ) -> web.StreamResponse:
-    with exchange:
-        request[EXCHANGE] = exchange
-        try:
-            return await _serve(request, gateway, exchange, capture)
-        except GatewayError as error:
-            exchange.failed(error, status_of(error))
-            if capture is not None:
-                _note(capture, error_response(error))
-            raise
+    try:
+        with exchange:
+            request[EXCHANGE] = exchange
+            try:
+                return await _serve(request, gateway, exchange, capture)
+            except GatewayError as error:
+                exchange.failed(error, status_of(error))
+                if capture is not None:
+                    _note(capture, error_response(error))
+                raise
+    finally:
+        offer_trace(gateway.traces, exchange)
 
 
 async def _serve(

@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import EXCHANGE, REQUEST_ID
 from proxy.api.openai.errors import error_object, error_response, error_type, json_error
+from proxy.application.tracing import short_trace
 from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound
 
 _logger = logging.getLogger(__name__)
@@ -29,7 +30,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         body = {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
         response = json_error(500, body)
     if EXCHANGE in request:
-        response.headers["x-gateway-attempts"] = str(request[EXCHANGE].attempts)
+        exchange = request[EXCHANGE]
+        response.headers["x-gateway-attempts"] = str(exchange.attempts)
+        if exchange.walked:
+            response.headers["x-gateway-trace"] = short_trace(exchange)
     if not request.content.is_eof() and request.can_read_body:
         response.force_close()  # an unread body must not be taken for the next request
     return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from aiohttp import web
@@ -111,8 +112,7 @@ def error_object(error: GatewayError) -> dict[str, Any]:
     elif isinstance(error, InvalidConfiguration):
         members["problems"] = list(error.problems)
     elif isinstance(error, AllProvidersFailed):
-        attempts = zip(error.attempted, error.failures, strict=False)
-        members["metadata"] = {"attempts": [{"model": m, "error": str(failure)} for m, failure in attempts]}
+        members["metadata"] = {"attempts": _attempts(error)}
     elif isinstance(error, UpstreamError) and error.status == _UNAUTHORIZED:
         members |= {
             "message": f"{error.provider} rejected the gateway's own API key. Your key is fine; tell the operator.",
@@ -121,6 +121,20 @@ def error_object(error: GatewayError) -> dict[str, Any]:
     elif isinstance(error, UpstreamError):
         members |= _sound(error.details) | {"message": str(error)}
     return {"error": members}
+
+
+def _attempts(error: AllProvidersFailed) -> list[dict[str, Any]]:
+    attempts = zip_longest(error.attempted, error.deployments[: len(error.attempted)], error.failures)
+    return [
+        {
+            "model": model,
+            "deployment": deployment,
+            "status": failure.status if isinstance(failure, UpstreamError) else None,
+            "error": str(failure),
+        }
+        for model, deployment, failure in attempts
+        if failure is not None
+    ]
 
 
 def _sound(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _ANSWER_HEADERS = (
     "x-gateway-attempts",
     "x-gateway-cost-usd",
     "x-gateway-overhead-ms",
+    "x-gateway-trace",
 )
 
 
@@ -290,6 +291,7 @@ def _headers() -> Document:
         "x-gateway-attempts": header("integer", "Upstream calls that were made, retries and fallbacks included."),
         "x-gateway-cost-usd": header("string", "The cost as a decimal, where it is known before the answer is sent."),
         "x-gateway-overhead-ms": header("number", "Time spent in the gateway itself."),
+        "x-gateway-trace": header("string", "Each attempt: deployment, outcome, calls if several, seconds."),
         "idempotent-replayed": header(
             "string", "`true` where the answer is that of an earlier request with the same Idempotency-Key."
         ),

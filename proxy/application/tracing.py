@@ -1,0 +1,78 @@
+"""From what an exchange knows to the trace of its request."""
+
+from __future__ import annotations
+
+from proxy.application.attempts import Attempt
+from proxy.application.exchange import Exchange
+from proxy.application.traces import TraceStore
+from proxy.domain.errors import GatewayError, UpstreamError, kind_of
+from proxy.domain.routing import Dropped, Plan
+from proxy.domain.trace import RequestTrace, TracedAttempt, TracedCandidate, TracedDrop
+from proxy.domain.values import CostAmount
+
+_OK = 200
+_CANCELLED = "cancelled"
+_NOT_PLANNED = "refused"
+
+
+def offer_trace(traces: TraceStore, exchange: Exchange) -> None:
+    """Hands over the trace of a request that has been booked; of one that was never planned there is none."""
+    if exchange.booked is not None and traces.is_on and (exchange.plan is not None or exchange.reasons):
+        traces.offer(exchange.booked, trace_of(exchange))
+
+
+def trace_of(exchange: Exchange) -> RequestTrace:
+    """Whom the plan had, who was left out, and what became of each attempt."""
+    plan, attempts = exchange.plan, tuple(_attempt(each, exchange) for each in exchange.walked)
+    if plan is None:
+        drops = tuple(TracedDrop(name, "", _NOT_PLANNED, reason) for name, reason in exchange.reasons)
+        return RequestTrace(dropped=drops, attempts=attempts)
+    return RequestTrace(
+        strategy=str(plan.route.strategy),
+        candidates=_candidates(plan),
+        dropped=tuple(_drop(each) for each in plan.dropped),
+        attempts=attempts,
+    )
+
+
+def short_trace(exchange: Exchange) -> str:
+    """What became of the attempts so far, in a few printable words."""
+    return RequestTrace(attempts=tuple(_attempt(each, exchange) for each in exchange.walked)).short()
+
+
+def _candidates(plan: Plan) -> tuple[TracedCandidate, ...]:
+    return tuple(
+        TracedCandidate(each.deployment.name, each.model, each.reason, each.is_fallback) for each in plan.candidates
+    )
+
+
+def _drop(dropped: Dropped) -> TracedDrop:
+    model = dropped.deployment.model if dropped.deployment else dropped.public_model
+    return TracedDrop(dropped.name, model, str(dropped.objection.cause), dropped.reason)
+
+
+def _attempt(attempt: Attempt, exchange: Exchange) -> TracedAttempt:
+    error = attempt.error
+    return TracedAttempt(
+        deployment=attempt.deployment.name,
+        model=attempt.candidate.model,
+        status=error.status if isinstance(error, UpstreamError) else _OK if error is None else None,
+        error=_word(error),
+        calls=attempt.calls,
+        queued_seconds=attempt.queued_seconds,
+        seconds=attempt.seconds,
+        cost=_cost(attempt, exchange),
+        is_hedge=attempt.is_hedge,
+    )
+
+
+def _word(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    return kind_of(error) if isinstance(error, GatewayError) else _CANCELLED
+
+
+def _cost(attempt: Attempt, exchange: Exchange) -> CostAmount | None:
+    """That of the answer, as booked; failed attempts have none that is known."""
+    answered = attempt.error is None and exchange.booked is not None
+    return exchange.booked.cost() if answered and exchange.booked is not None else None
