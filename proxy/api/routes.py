@@ -12,6 +12,7 @@ from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import health, live, ready
 from proxy.api.handlers.models import get_model, list_models
 from proxy.api.handlers.requests import get_request
+from proxy.api.handlers.route import plan_route
 from proxy.api.handlers.usage import get_usage
 from proxy.api.middlewares import MIDDLEWARES
 from proxy.api.middlewares.request_id import send_request_id
@@ -20,6 +21,7 @@ from proxy.api.middlewares.request_id import send_request_id
 def add_routes(app: web.Application) -> None:
     app.router.add_post("/v1/chat/completions", create_chat_completion, expect_handler=expect_continue)
     app.router.add_post("/chat/completions", create_chat_completion, expect_handler=expect_continue)
+    app.router.add_post("/v1/route", plan_route, expect_handler=expect_continue)
     app.router.add_get("/v1/models", list_models)
     app.router.add_get("/models", list_models)
     app.router.add_get("/v1/models/{model_id:.+}", get_model)

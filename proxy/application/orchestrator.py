@@ -22,10 +22,11 @@ from proxy.application.upstream import IS_LAST, Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import UpstreamError
 from proxy.domain.json_bytes import replace_member, without_member
-from proxy.domain.routing import Candidate, Plan, RequestShape, Surroundings, failure_kind, plan, plan_after
+from proxy.domain.routing import Candidate, RequestShape, Surroundings, failure_kind, plan, plan_after
 
 _Chunks = AsyncGenerator[list[StreamingChatMessageContent], Any]
 _Answer = TypeVar("_Answer")
+TAGS_HEADER = "x-gateway-tags"
 
 
 class AnswerStream:
@@ -98,10 +99,16 @@ class KernelOrchestrator:
         """The answer of the first candidate that begins one; errors before that are raised as in `complete`."""
         return await _Run(self, exchange, request, headers).stream()
 
-    def plan(self, request: ChatRequest) -> Plan:
-        """What would be tried for a request now, without trying it. Raises as planning does."""
+    def dry_run(self, request: ChatRequest, headers: Mapping[str, str]) -> Mapping[str, Any]:
+        """What would be tried for a request now, as JSON has it, without asking anybody. Raises as planning does."""
         runtime = self.runtime.current()
-        return plan(RequestShape(request), self.surroundings(runtime, stream=request.stream))
+        planned = plan(_shape(request, headers), self.surroundings(runtime, stream=request.stream))
+        return {
+            **planned.explain(),
+            "max_attempts": runtime.max_attempts,
+            "request_timeout_seconds": runtime.request_timeout_seconds,
+            "deployments": {name: runtime.deployments[name].report() for name in planned.deployment_names()},
+        }
 
     def surroundings(self, runtime: Runtime, *, stream: bool) -> Surroundings:
         """What plans depend on at this moment."""
@@ -126,7 +133,7 @@ class _Run:
         self._headers = headers
         self._runtime = orchestrator.runtime.current()
         self._deadline = orchestrator.clock() + self._runtime.request_timeout_seconds
-        self._shape = RequestShape(request)
+        self._shape = _shape(request, headers)
         self._surroundings = orchestrator.surroundings(self._runtime, stream=request.stream)
         self._plan = plan(self._shape, self._surroundings)
         exchange.planned(self._plan)
@@ -239,3 +246,11 @@ class _Run:
             provider=candidate.deployment.provider,
             attempts=attempt.calls,
         )
+
+
+def _shape(request: ChatRequest, headers: Mapping[str, str]) -> RequestShape:
+    """With the tags that a deployment must have, if the client names any: `x-gateway-tags: eu, cheap`."""
+    named = headers.get(TAGS_HEADER)
+    if not named:
+        return RequestShape(request)
+    return RequestShape(request, frozenset(tag for each in named.split(",") if (tag := each.strip())))

@@ -137,6 +137,10 @@ class LiveDeployment(Protocol):
         """95th percentile of the times to first byte; None while there are too few."""
         ...
 
+    def report(self) -> Mapping[str, Any]:
+        """For people and programs."""
+        ...
+
 
 class ModelCatalog(Protocol):
     """The models that the gateway serves, in OpenAI's shape with the upstream's extra members kept."""

@@ -31,7 +31,6 @@ from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watchi
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.idempotency import memory_store
 from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
-from proxy.infrastructure.model_catalog import UpstreamModelCatalog
 from proxy.infrastructure.payloads.redaction import load_redaction
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
@@ -48,6 +47,7 @@ from proxy.infrastructure.price_book import price_book
 from proxy.infrastructure.price_sync import PriceSync, syncing
 from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Timing
+from proxy.infrastructure.served_models import ServedModels
 from proxy.infrastructure.traces import trace_store
 from proxy.settings import Settings
 
@@ -138,9 +138,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 orchestrator=KernelOrchestrator(
                     runtime=runtimes, ledger=ledger, accounting=Accounting(prices, unpriced), clock=timing.clock
                 ),
-                models=UpstreamModelCatalog(
-                    session, endpoint_of(blueprint.deployments[0].wire), prices, settings.models_cache_seconds
-                ),
+                models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
                 health=monitor,
                 configuration=configuration,
                 usage=LedgerUsageReports(database),

@@ -16,6 +16,7 @@ from proxy.cli.models import models
 from proxy.cli.payload import payload
 from proxy.cli.prices import prices
 from proxy.cli.reconcile import reconcile
+from proxy.cli.route import route
 from proxy.cli.serve import serve
 from proxy.cli.usage import usage
 
@@ -41,6 +42,7 @@ for command in (
     prices,
     health,
     usage,
+    route,
     explain,
     reconcile,
     payload,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -15,8 +16,18 @@ _WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # an ad
 
 def ask(settings: Settings, url: str | None, path: str) -> tuple[int, Any]:
     """Status and JSON body of a GET. Raises ClickException when nothing answers, or not as a gateway would."""
-    base = (url or _own_url(settings)).rstrip("/").removesuffix("/v1")
-    return asyncio.run(_get(base + path, settings))
+    return asyncio.run(_call("GET", _base(settings, url) + path, settings))
+
+
+def send(
+    settings: Settings, url: str | None, path: str, body: bytes, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
+    """Status and JSON body of a POST of JSON. Raises as `ask` does."""
+    return asyncio.run(_call("POST", _base(settings, url) + path, settings, body, headers))
+
+
+def _base(settings: Settings, url: str | None) -> str:
+    return (url or _own_url(settings)).rstrip("/").removesuffix("/v1")
 
 
 def _own_url(settings: Settings) -> str:
@@ -24,14 +35,21 @@ def _own_url(settings: Settings) -> str:
     return f"http://{host}:{settings.llmgateway_port}"
 
 
-async def _get(url: str, settings: Settings) -> tuple[int, Any]:
+async def _call(
+    method: str, url: str, settings: Settings, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
     import aiohttp  # noqa: PLC0415
 
     key = settings.llmgateway_master_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    sent = {**(headers or {}), "Content-Type": "application/json"}
+    if key:
+        sent["Authorization"] = f"Bearer {key.get_secret_value()}"
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, headers=headers) as response:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.request(method, url, headers=sent, data=body) as response,
+        ):
             return response.status, await response.json()
     except (aiohttp.ClientError, OSError, ValueError) as problem:
         raise click.ClickException(

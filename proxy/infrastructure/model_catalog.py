@@ -22,7 +22,7 @@ _RETRY_SECONDS = 30.0
 _OK = 200
 
 _Model = dict[str, Any]
-_AUTO_MODEL: _Model = {
+AUTO_MODEL: Mapping[str, Any] = {
     "id": AUTO,
     "object": "model",
     "created": 0,
@@ -61,8 +61,7 @@ class UpstreamModelCatalog:
             async with self._asking:
                 if time.monotonic() >= self._fresh_until:
                     await self._refresh()
-        served = self._models or {price.model.value: _from_price(price) for price in self._prices.current().values()}
-        return {AUTO: _AUTO_MODEL, **served}
+        return self._models or {price.model.value: _from_price(price) for price in self._prices.current().values()}
 
     async def _refresh(self) -> None:
         try:

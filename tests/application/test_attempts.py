@@ -77,6 +77,9 @@ class FakeDeployment:
     def p95_seconds(self, *, stream: bool) -> float | None:
         return None
 
+    def report(self) -> dict[str, object]:
+        return {}
+
 
 def candidate(name: str, *, public_model: str = "m", provider: str | None = None) -> Candidate:
     """`name` is the deployment's, which has a provider of its own."""

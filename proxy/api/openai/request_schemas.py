@@ -34,7 +34,30 @@ def request_schemas() -> dict[str, Schema]:
             },
             "Why the request went where it went.",
         ),
+        "Route": _route(),
     }
+
+
+def _route() -> Schema:
+    place = {"deployment": _text(null=True), "provider": _text(null=True), "model": _text(null=True)}
+    reasoned = {**place, "public_model": _text(), "reason": _text()}
+    return _closed(
+        {
+            "object": {"const": "route"},
+            "requested": _text(),
+            "model": _text(description="The public name that it led to."),
+            "strategy": _text(),
+            "candidates": _list_of(_closed({**reasoned, "is_fallback": {"type": "boolean"}}), "Best first."),
+            "dropped": _list_of(
+                _closed({**reasoned, "cause": _text(), "retry_after_seconds": {"type": ["number", "null"]}}),
+                "Deployments that would be left out.",
+            ),
+            "max_attempts": _count("Upstream calls that the request may make."),
+            "request_timeout_seconds": {"type": "number"},
+            "deployments": {"type": "object", "additionalProperties": {"type": "object"}},
+        },
+        "A plan, and the state of its deployments at this moment.",
+    )
 
 
 def _row() -> dict[str, Schema]:

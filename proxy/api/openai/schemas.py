@@ -51,6 +51,7 @@ def openapi_document() -> Document:
         "/models/{model_id}": {"get": _get_model()},
     }
     gateway = {
+        "/v1/route": {"post": _plan_route()},
         "/v1/usage": {"get": _get_usage()},
         "/v1/requests/{request_id}": {"get": _get_request()},
         "/admin/config/reload": {"post": _reload_config()},
@@ -63,6 +64,7 @@ def openapi_document() -> Document:
         "tags": [
             {"name": "chat"},
             {"name": "models"},
+            {"name": "routing", "description": "What would happen, and why; nobody is asked."},
             {"name": "usage"},
             {"name": "requests"},
             {"name": "admin"},
@@ -98,7 +100,9 @@ def _create_chat_completion() -> Document:
         "summary": "Create a chat completion",
         "description": "Answers with JSON, or with server-sent events if `stream` is true, whatever `Accept` says. "
         "A stream that breaks ends with an event that holds an error object, and without `[DONE]`.",
-        "parameters": [_ref("parameters", name) for name in ("RequestId", "IdempotencyKey", "Referer", "Title")],
+        "parameters": [
+            _ref("parameters", name) for name in ("RequestId", "IdempotencyKey", "Tags", "Referer", "Title")
+        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -151,6 +155,23 @@ def _get_model() -> Document:
         "summary": "Get a model",
         "parameters": [_ref("parameters", "ModelId"), _ref("parameters", "RequestId")],
         "responses": {"200": _answer("The model.", "Model"), **_error_refs([401, 404])},
+    }
+
+
+def _plan_route() -> Document:
+    return {
+        "tags": ["routing"],
+        "operationId": "planRoute",
+        "summary": "Tell what a chat completion would do now",
+        "parameters": [_ref("parameters", "RequestId"), _ref("parameters", "Tags")],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref("schemas", "ChatCompletionRequest"), "examples": REQUESTS}},
+        },
+        "responses": {
+            "200": _answer("Whom it would ask, in which order, and why not others.", "Route"),
+            **_error_refs([400, 401, 404, 413, 415, 417, 503]),
+        },
     }
 
 
@@ -251,6 +272,7 @@ def _parameters() -> Document:
             "that may pass (402, 408, 409, 425, 429, 5xx), streams that broke, and requests that were given up free "
             "the key.",
         ),
+        "Tags": header("x-gateway-tags", "Only deployments with all of these tags, separated by commas. Not sent on."),
         "Referer": header("HTTP-Referer", "Your application's address, for OpenRouter's rankings. Sent on."),
         "Title": header("X-Title", "Your application's name, for OpenRouter's rankings. Sent on."),
         "BookedRequestId": {

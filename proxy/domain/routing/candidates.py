@@ -60,6 +60,11 @@ class Plan:
     candidates: tuple[Candidate, ...]
     dropped: tuple[Dropped, ...] = ()
 
+    def deployment_names(self) -> list[str]:
+        """Of the candidates, then of those that were dropped, each once."""
+        everybody = [each.deployment for each in self.candidates] + [each.deployment for each in self.dropped]
+        return list(dict.fromkeys(each.name for each in everybody if each is not None))
+
     def short(self) -> str:
         """One line for a header: `weighted: a > b > fallback c; dropped: d (no vision)`."""
         names = [("fallback " if each.is_fallback else "") + each.deployment.name for each in self.candidates]
