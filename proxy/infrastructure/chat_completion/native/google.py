@@ -62,16 +62,12 @@ _CUT_CHARACTER = re.compile(rb"(?:\xe2\x80?|\xc2)\Z")
 class GoogleDialect:
     """A NativeDialect."""
 
-    def __init__(self, client: Client, service_id: str) -> None:
-        self._client = client
-        self._service_id = service_id
-        self._connectors: dict[str, GoogleConnector] = {}
+    def __init__(self, connector: GoogleConnector) -> None:
+        self._connector = connector
 
     def connector(self, model: str) -> GoogleConnector:
-        """One for each model: theirs has its model for life."""
-        if model not in self._connectors:
-            self._connectors[model] = GoogleConnector(self._client, ai_model_id=model, service_id=self._service_id)
-        return self._connectors[model]
+        """A copy: a connector has its model for life."""
+        return self._connector.model_copy(update={"ai_model_id": model})
 
     def settings(self, request: Members, model: str) -> GoogleSettings:
         tools = read_tools(request)
@@ -180,5 +176,6 @@ def google(
             httpx_async_client=httpx.AsyncClient(transport=transport, trust_env=False),
         ),
     )
-    parts = NativeParts(GoogleDialect(client, service_id), settings, headers, errors, resilience)
+    connector = GoogleConnector(client, ai_model_id=ai_model_id, service_id=service_id)
+    parts = NativeParts(GoogleDialect(connector), settings, headers, errors, resilience)
     return NativeChatCompletion(parts, service_id=service_id, ai_model_id=ai_model_id)

@@ -1,0 +1,154 @@
+"""A gateway over providers with dialects of their own, asked by OpenAI's client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from aiohttp.test_utils import TestServer
+from openai import AsyncOpenAI
+
+from proxy.domain.request_log import CostSource, UsageSource
+from tests.harness import FakeTime, TestGateway, cut, gateway_over, says, stall
+from tests.providers import anthropic_upstream
+from tests.providers.anthropic_upstream import ANTHROPIC
+from tests.providers.conftest import AnyPathUpstream
+from tests.providers.google_upstream import GOOGLE
+
+FILE = """
+providers:
+  claude: {{kind: anthropic, base_url: "{claude}", api_key: "${{CLAUDE_KEY}}"}}
+  gemini: {{kind: google, base_url: "{gemini}", api_key: "${{GEMINI_KEY}}"}}
+models:
+  smart:
+    strategy: priority
+    deployments:
+      - provider: claude
+        model: claude-opus-5
+        order: 1
+        prices: {{input_usd_per_1m_tokens: 10, output_usd_per_1m_tokens: 100, cached_input_usd_per_1m_tokens: 1}}
+      - {{provider: gemini, model: gemini-3-pro, order: 2}}
+  "claude/*":
+    deployments: [{{provider: claude, model: "*"}}]
+"""
+CACHED_USAGE = {"input_tokens": 100, "cache_read_input_tokens": 1000, "output_tokens": 10}
+TOOLS: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+
+
+class Native:
+    """The gateway, its two upstreams, and a client for it."""
+
+    def __init__(self, gateway: TestGateway, claude: AnyPathUpstream, gemini: AnyPathUpstream) -> None:
+        self.gateway = gateway
+        self.claude = claude
+        self.gemini = gemini
+        self.openai = AsyncOpenAI(base_url=str(gateway.url / "v1"), api_key="unused", max_retries=0)
+
+
+@pytest.fixture
+async def native(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Native]:
+    monkeypatch.setenv("CLAUDE_KEY", "claude-key")
+    monkeypatch.setenv("GEMINI_KEY", "gemini-key")
+    async with AsyncExitStack() as stack:
+        upstreams = AnyPathUpstream([ANTHROPIC.answers("Hi!")]), AnyPathUpstream([GOOGLE.answers("Hi!")])
+        urls = []
+        for upstream in upstreams:
+            server = TestServer(upstream.app())
+            await server.start_server(access_log=None)
+            stack.push_async_callback(server.close)
+            urls.append(str(server.make_url("/")))
+        path = tmp_path / "gateway.yaml"
+        path.write_text(FILE.format(claude=urls[0], gemini=urls[1]))
+        gateway = await stack.enter_async_context(
+            gateway_over("http://127.0.0.1:9/", sqlite_url, FakeTime().timing(), llmgateway_config=str(path))
+        )
+        native = Native(gateway, *upstreams)
+        stack.push_async_callback(native.openai.close)
+        yield native
+
+
+async def test_a_streamed_tool_call_is_read_by_openais_client_and_booked(native: Native) -> None:
+    native.claude.answer(
+        anthropic_upstream.streaming(
+            anthropic_upstream.start(CACHED_USAGE),
+            *anthropic_upstream.text_block(0, ["Look", "ing."]),
+            *anthropic_upstream.tool_block(1, "a", "get_weather", ['{"city"', ': "Brno"}']),
+            *anthropic_upstream.end("tool_use", output_tokens=10),
+        )
+    )
+    async with native.openai.chat.completions.stream(
+        model="smart", messages=HELLO, tools=TOOLS, stream_options={"include_usage": True}
+    ) as stream:
+        completion = await stream.get_final_completion()
+    message = completion.choices[0].message
+    assert message.content == "Looking."
+    assert message.tool_calls is not None
+    assert message.tool_calls[0].function.arguments == '{"city": "Brno"}'
+    assert completion.usage is not None
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (1100, 10)
+    row = await native.gateway.row()
+    assert (row.model.value, row.provider_name, row.usage_source) == ("claude-opus-5", "claude", UsageSource.REPORTED)
+    assert (row.input_tokens.value, row.cached_tokens, row.output_tokens.value) == (1100, 1000, 10)
+    assert row.estimated_cost is not None
+    assert (row.estimated_cost.usd, row.cost_source) == (Decimal("0.003"), CostSource.COMPUTED)
+
+
+async def test_an_overloaded_provider_gives_way_to_the_other(native: Native) -> None:
+    native.claude.answer(says(anthropic_upstream.error(529, "Overloaded"), status=529))
+    for answering, asking in ((GOOGLE.answers("Hi!"), _complete), (GOOGLE.streams(["Hi", "!"]), _stream)):
+        native.gemini.answer(answering)
+        assert await asking(native, "smart") == "Hi!"
+        assert native.gemini.calls == 1
+    assert {row.provider_name for row in await native.gateway.rows(2)} == {"gemini"}
+
+
+async def test_what_a_dialect_cannot_carry_is_refused_by_name(native: Native) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await _complete(native, "claude/claude-haiku-5", seed=7)
+    assert caught.value.param == "seed"
+    assert "provider 'claude'" in caught.value.message
+    assert native.claude.calls == 0
+    deployments = (await native.gateway.get("/health"))[1]["deployments"]
+    assert {deployment["circuit_breaker"] for deployment in deployments.values()} == {"closed"}
+
+
+async def test_a_wildcard_asks_for_the_model_that_was_named(native: Native) -> None:
+    for model in ("claude-haiku-5", "claude-sonnet-5"):
+        await _complete(native, f"claude/{model}")
+    assert [json.loads(body)["model"] for body in native.claude.bodies] == ["claude-haiku-5", "claude-sonnet-5"]
+
+
+async def test_a_cut_stream_tells_the_client_and_is_booked(native: Native) -> None:
+    native.claude.answer(ANTHROPIC.breaks_off(["Hello, wo", "rld!"], cut))
+    with pytest.raises(openai.APIError):
+        await _stream(native, "smart")
+    row = await native.gateway.row()
+    assert (row.provider_name, row.usage_source, row.generation_id) == ("claude", UsageSource.ESTIMATED, "msg_1")
+    assert row.output_tokens.value == 3
+
+
+async def test_a_client_that_hangs_up_ends_the_upstreams_call(native: Native) -> None:
+    native.claude.answer(ANTHROPIC.breaks_off(["Hello"], stall))
+    stream = await native.openai.chat.completions.create(model="smart", messages=HELLO, stream=True)
+    await anext(stream)
+    await stream.close()
+    row = await native.gateway.row()
+    assert row.usage_source == UsageSource.ESTIMATED
+    assert native.claude.cancelled == 1
+
+
+async def _complete(native: Native, model: str, **members: Any) -> str:
+    completion = await native.openai.chat.completions.create(model=model, messages=HELLO, **members)
+    return completion.choices[0].message.content or ""
+
+
+async def _stream(native: Native, model: str) -> str:
+    stream = await native.openai.chat.completions.create(model=model, messages=HELLO, stream=True)
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
