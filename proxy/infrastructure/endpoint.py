@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.infrastructure.chat_completion.wire import WireSettings
 
@@ -16,6 +16,27 @@ class ProviderEndpoint:
     headers: Mapping[str, str]
 
 
-def endpoint_of(wire: WireSettings) -> ProviderEndpoint:
-    key = {"Authorization": f"Bearer {wire.api_key}"} if wire.api_key else {}
-    return ProviderEndpoint(wire.base_url, {**key, **wire.headers})
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """How a kind differs: what its base URL ends in, and where the key goes."""
+
+    version: str = ""
+    key_header: str | None = None  # None: as bearer token
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_OPENAI = _Access()
+_OTHERS = {
+    "anthropic": _Access("/v1", "x-api-key", {"anthropic-version": "2023-06-01"}),
+    "azure": _Access(key_header="api-key"),
+    "google": _Access("/v1beta", "x-goog-api-key"),
+}
+
+
+def endpoint_of(wire: WireSettings, kind: str = "openai") -> ProviderEndpoint:
+    """`kind` is the provider's, as the registry knows it."""
+    access, base_url = _OTHERS.get(kind, _OPENAI), wire.base_url.rstrip("/")
+    if not base_url.endswith(access.version):
+        base_url += access.version
+    key = {access.key_header or "Authorization": wire.api_key if access.key_header else f"Bearer {wire.api_key}"}
+    return ProviderEndpoint(base_url, {**(key if wire.api_key else {}), **access.headers, **wire.headers})

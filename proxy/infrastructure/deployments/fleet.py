@@ -100,7 +100,9 @@ class Fleet:
 
     def endpoints(self) -> dict[str, ProviderEndpoint]:
         """Where each provider is."""
-        return {kept.spec.deployment.provider: endpoint_of(kept.spec.wire) for kept in self._kept.values()}
+        return {
+            kept.spec.deployment.provider: endpoint_of(kept.spec.wire, kept.spec.kind) for kept in self._kept.values()
+        }
 
     def deployments(self) -> dict[str, LiveDeployment]:
         return {name: kept.live for name, kept in self._kept.items()}
