@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -40,6 +41,7 @@ async def serve(settings: Settings) -> None:
             shutdown_timeout=settings.shutdown_grace_seconds / 2,  # aiohttp waits twice
         )
         await runner.setup()
+        _keep_for_good()
         try:
             site = web.TCPSite(runner, settings.llmgateway_host, settings.llmgateway_port, backlog=_BACKLOG)
             await site.start()
@@ -49,6 +51,12 @@ async def serve(settings: Settings) -> None:
             gateway.stop_serving()
         finally:
             await runner.cleanup()
+
+
+def _keep_for_good() -> None:
+    """What exists by now is here to stay: going through all of it for garbage holds every request up for 0.2 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def _reload_on_signal(gateway: RunningGateway) -> None:
