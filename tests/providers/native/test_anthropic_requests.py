@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -303,6 +304,7 @@ async def test_what_asks_for_nothing_is_no_reason_to_refuse(anthropic: Provider,
             },
             "messages[0].reasoning_details[0]",
         ),
+        ({"messages": [{"role": "assistant", "content": "a", "reasoning": "Hm."}]}, "messages[0].reasoning"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].tool_call_id"),
     ],
 )
@@ -339,6 +341,13 @@ async def test_deep_schemas_pass(anthropic: Provider) -> None:
         schema = {"type": "object", "properties": {"inner": schema}}
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
     assert (await sent(anthropic, tools=[tool]))["tools"][0]["input_schema"] == schema
+
+
+async def test_a_large_image_passes(anthropic: Provider) -> None:
+    data = base64.b64encode(bytes(3 * 1024 * 1024)).decode()
+    image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}
+    body = await sent(anthropic, messages=user(image))
+    assert body["messages"][0]["content"][0]["source"]["data"] == data
 
 
 async def test_a_refusal_is_no_sign_of_bad_health(anthropic: Provider) -> None:

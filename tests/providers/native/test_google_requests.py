@@ -197,6 +197,10 @@ async def test_a_format_for_the_answer(google: Provider, wanted: Any, expected: 
     [
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
+        ({"model": "gemini-3-pro:countTokens#"}, "model"),
+        ({"model": "models/../files/a"}, "model"),
+        ({"model": "gemini-3-pro?key=other"}, "model"),
+        ({"model": "tunedModels/a:transferOwnership%23"}, "model"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"cache_control": {"type": "ephemeral"}}, "cache_control"),
         ({"temperature": 2.5}, "temperature"),

@@ -53,6 +53,7 @@ _MOST_STOPS = 5
 _DIALECT = Dialect(api_key_header="x-goog-api-key", handed_back=())
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
+_MODEL = re.compile(r"(?:(?:models|tunedModels)/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 _BUDGETED = re.compile(r"gemini-2")  # models that think by a budget of tokens; later ones by a level
 _LINE_END_ESCAPES = {b"\xe2\x80\xa8": rb"\u2028", b"\xe2\x80\xa9": rb"\u2029", b"\xc2\x85": rb"\u0085"}
 _LINE_ENDS = re.compile(b"|".join(_LINE_END_ESCAPES))
@@ -70,6 +71,8 @@ class GoogleDialect:
         return self._connector.model_copy(update={"ai_model_id": model})
 
     def settings(self, request: Members, model: str) -> GoogleSettings:
+        if not _MODEL.fullmatch(model):  # it becomes part of a path, with the operator's key
+            request.refuse("model", "is no name of a Gemini model.")
         tools = read_tools(request)
         settings = GoogleSettings(
             max_output_tokens=read_max_tokens(request),

@@ -150,7 +150,7 @@ def _metadata(part: Members) -> dict[str, Any]:
 
 def _reasoning(message: Members) -> list[ReasoningContent]:
     """Earlier reasoning in the form in which OpenRouter, and this gateway, hand it out."""
-    message.text("reasoning")  # the same in plain words
+    words = message.text("reasoning")  # the same in plain words
     contents = []
     for detail in message.each("reasoning_details"):
         kind = detail.take("type")
@@ -163,6 +163,8 @@ def _reasoning(message: Members) -> list[ReasoningContent]:
             contents.append(ReasoningContent(metadata=hidden))
         else:
             detail.refuse(None, "must be of type reasoning.text with a signature, or reasoning.encrypted.")
+    if words and not contents:
+        message.refuse("reasoning", "cannot be carried without its signed form in 'reasoning_details'. Leave it out.")
     return contents
 
 

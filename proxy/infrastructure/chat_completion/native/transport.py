@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from io import BytesIO
 
 import httpx
 from aiohttp import ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
@@ -25,6 +26,7 @@ from proxy.infrastructure.chat_completion.wire import WireSettings
 
 _OK, _FIRST_NOT_OK = 200, 300
 _REFUSALS = range(400, 500)
+_LARGE_BODY_BYTES = 1024 * 1024
 _ERROR_BODY_BYTES = 256 * 1024
 _OF_THE_HOP = {"content-encoding", "content-length", "transfer-encoding", "connection"}
 
@@ -86,11 +88,13 @@ class SessionTransport(httpx.AsyncBaseTransport):
             if name not in self._headers.standing and name in request.headers:
                 headers[name] = request.headers[name]
         limit = self._settings.first_byte_timeout_seconds
+        # aiohttp writes bytes in one go, and a file in pieces with back-pressure.
+        data = body if len(body) < _LARGE_BODY_BYTES else BytesIO(body)
         url = URL(str(request.url), encoded=True)
         try:
             async with asyncio.timeout(limit):
                 return await self._session.request(
-                    request.method, url, data=body, headers=headers, allow_redirects=False
+                    request.method, url, data=data, headers=headers, allow_redirects=False
                 )
         except ConnectionTimeoutError as problem:
             raise self._errors.unreachable(problem) from problem
