@@ -71,6 +71,8 @@ async def nothing_to_close(_answer: object) -> None:
 class Walk(Generic[_T]):
     """A request's way through its plan; `attempts` tells of it, in order, as far as it has come.
 
+    `winner` is the attempt whose answer is the walk's, None as long as there is none.
+
     `perform` makes an attempt's call. Whoever is given a stream also has its place at the deployment, and leaves it
     when the stream is closed; other answers' places are left here. `discard` closes an answer that came too late.
 
@@ -91,6 +93,7 @@ class Walk(Generic[_T]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.attempts: list[Attempt] = []
+        self.winner: Attempt | None = None
         self._waiting = deque(candidates)
         self._deployment_of = deployment_of
         self._perform = perform
@@ -119,7 +122,9 @@ class Walk(Generic[_T]):
             hedge_seconds = self._limits.hedge_seconds(attempt.candidate) if is_hedged else None
             try:
                 if hedge_seconds is None:
-                    return await self._take_turn(attempt)
+                    answer = await self._take_turn(attempt)
+                    self.winner = attempt
+                    return answer
                 return await self._race(attempt, hedge_seconds)
             except _PASSED_ON as error:
                 others = self._others(attempt.candidate, error)
@@ -195,8 +200,9 @@ class Walk(Generic[_T]):
                 done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
                 task = min(done, key=lambda one: one.exception() is not None)  # a winner, if there is one
                 if task.exception() is None or len(done) == len(racing):
-                    del racing[task]
-                    return task.result()
+                    attempt, answer = racing.pop(task), task.result()
+                    self.winner = attempt
+                    return answer
                 for loser in done:
                     del racing[loser]
         finally:

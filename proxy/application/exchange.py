@@ -67,6 +67,7 @@ class Exchange:
         self._turns: list[Turn] = []
         self._answering: Turn | None = None
         self._hedges: list[_Hedge] = []
+        self._lost: list[tuple[UpstreamCall, RequestLog]] = []
         self._status: RequestStatus | None = None
         self._http_status: int | None = None
         self._error_type: str | None = None
@@ -192,6 +193,12 @@ class Exchange:
         usage = self.facts().usage
         return self._accounting.cost(self._final, usage) if self._final and usage else None
 
+    def cost_of(self, call: UpstreamCall | None) -> CostAmount | None:
+        """What one of the calls cost, as booked; None when it is not known, or not booked (yet)."""
+        if self.booked is not None and self._final is not None and self._final.call is call:
+            return self.booked.cost()
+        return next((row.cost() for lost, row in self._lost if lost is call), None)
+
     @property
     def _final(self) -> Turn | None:
         """The turn whose answer the client gets, or that failed last."""
@@ -208,7 +215,9 @@ class Exchange:
                 if self._final is not None and attempt.call is self._final.call:
                     attempt.deployment.used(self.booked.total_tokens())
             for hedge in self._hedges:
-                self._ledger.settle(self._row_of_loser(hedge))
+                row = self._row_of_loser(hedge)
+                self._lost.append((hedge.loser(self._final).call, row))
+                self._ledger.settle(row)
 
     async def durable(self) -> None:
         """Return when what is booked is as safe as the operator has asked for."""

@@ -182,6 +182,8 @@ class _Run:
             return await walk.first_answer()
         finally:
             self._runtime.uses.count -= 1
+            if walk.winner is not None and walk.winner.call is not None:
+                self._exchange.answered_by(walk.winner.call)
 
     def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:
         after = self._plan.route.hedge_after
@@ -236,8 +238,6 @@ class _Run:
 
     def _answer(self, attempt: Attempt, body: bytes | None, metadata: Mapping[str, Any]) -> Answer:
         candidate = attempt.candidate
-        if attempt.call is not None:
-            self._exchange.answered_by(attempt.call)
         return Answer(
             body=body or b"",
             content_type=metadata["content_type"],

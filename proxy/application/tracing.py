@@ -8,7 +8,6 @@ from proxy.application.traces import TraceStore
 from proxy.domain.errors import GatewayError, UpstreamError, kind_of
 from proxy.domain.routing import Dropped, Plan
 from proxy.domain.trace import RequestTrace, TracedAttempt, TracedCandidate, TracedDrop
-from proxy.domain.values import CostAmount
 
 _OK = 200
 _CANCELLED = "cancelled"
@@ -61,7 +60,7 @@ def _attempt(attempt: Attempt, exchange: Exchange) -> TracedAttempt:
         calls=attempt.calls,
         queued_seconds=attempt.queued_seconds,
         seconds=attempt.seconds,
-        cost=_cost(attempt, exchange),
+        cost=exchange.cost_of(attempt.call),
         is_hedge=attempt.is_hedge,
     )
 
@@ -70,9 +69,3 @@ def _word(error: BaseException | None) -> str | None:
     if error is None:
         return None
     return kind_of(error) if isinstance(error, GatewayError) else _CANCELLED
-
-
-def _cost(attempt: Attempt, exchange: Exchange) -> CostAmount | None:
-    """That of the answer, as booked; failed attempts have none that is known."""
-    answered = attempt.error is None and exchange.booked is not None
-    return exchange.booked.cost() if answered and exchange.booked is not None else None
