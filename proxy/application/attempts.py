@@ -18,6 +18,7 @@ from proxy.domain.errors import (
     DeadlineExceeded,
     DeploymentBusy,
     GatewayError,
+    InvalidRequest,
     InvalidUpstreamAnswer,
     TransientUpstreamError,
     UpstreamError,
@@ -28,7 +29,7 @@ from proxy.domain.routing import Candidate
 _T = TypeVar("_T")
 _NOT_FOUND = 404
 _ABOUT_THE_PROVIDER = (401, 402, 403)  # its key, its credit, its rules: not those of another one
-_PASSED_ON = (UpstreamError, CircuitOpen, DeploymentBusy, DeadlineExceeded)
+_PASSED_ON = (UpstreamError, CircuitOpen, DeploymentBusy, DeadlineExceeded, InvalidRequest)
 _logger = logging.getLogger(__name__)
 
 
@@ -231,6 +232,8 @@ class Walk(Generic[_T]):
         """Whom to ask after this failure; None when it would be in vain."""
         if isinstance(error, DeadlineExceeded):
             return deque()
+        if isinstance(error, InvalidRequest):  # what one dialect cannot carry, that of another deployment may
+            return self._elsewhere(candidate, candidate.public_model)
         if not isinstance(error, UpstreamError):
             return self._waiting
         if special := self._after(candidate, error):
@@ -238,6 +241,10 @@ class Walk(Generic[_T]):
         if isinstance(error, TransientUpstreamError) or error.status == _NOT_FOUND:
             return self._waiting
         if error.status in _ABOUT_THE_PROVIDER or isinstance(error, InvalidUpstreamAnswer):
-            elsewhere = deque(c for c in self._waiting if c.deployment.provider != candidate.deployment.provider)
-            return elsewhere or None
+            return self._elsewhere(candidate)
         return None
+
+    def _elsewhere(self, candidate: Candidate, public_model: str | None = None) -> deque[Candidate] | None:
+        """Those of other providers, and of that model only if one is named; None if there are none."""
+        others = (c for c in self._waiting if c.deployment.provider != candidate.deployment.provider)
+        return deque(c for c in others if public_model in (None, c.public_model)) or None

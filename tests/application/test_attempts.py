@@ -193,7 +193,16 @@ async def test_another_provider_has_another_key_and_other_rules(error: Exception
     assert scene.models() == ["a-model", "b-model"]
 
 
-@pytest.mark.parametrize("error", FINAL, ids=repr)
+async def test_what_one_provider_s_dialect_cannot_carry_another_deployment_of_the_model_may() -> None:
+    cannot = InvalidRequest("'seed' cannot be carried", param="seed")
+    scene = Scene({"a-model": cannot})
+    assert await scene.first([candidate("a"), candidate("b")]) == "answer of b-model"
+    with pytest.raises(InvalidRequest):
+        await scene.first([candidate("a"), candidate("b", public_model="a fallback")])
+    assert scene.models() == ["a-model", "b-model", "a-model"]
+
+
+@pytest.mark.parametrize("error", [e for e in FINAL if not isinstance(e, InvalidRequest)], ids=repr)
 async def test_a_request_that_is_wrong_is_wrong_everywhere(error: Exception) -> None:
     scene = Scene({"a-model": error})
     with pytest.raises(type(error)):
