@@ -230,12 +230,13 @@ class Walk(Generic[_T]):
 
     def _others(self, candidate: Candidate, error: GatewayError) -> deque[Candidate] | None:
         """Whom to ask after this failure; None when it would be in vain."""
-        if isinstance(error, DeadlineExceeded):
-            return deque()
+        if isinstance(error, UpstreamError):
+            return self._others_than_failed(candidate, error)
         if isinstance(error, InvalidRequest):  # what one dialect cannot carry, that of another deployment may
             return self._elsewhere(candidate, candidate.public_model)
-        if not isinstance(error, UpstreamError):
-            return self._waiting
+        return deque() if isinstance(error, DeadlineExceeded) else self._waiting
+
+    def _others_than_failed(self, candidate: Candidate, error: UpstreamError) -> deque[Candidate] | None:
         if special := self._after(candidate, error):
             return deque(special)
         if isinstance(error, TransientUpstreamError) or error.status == _NOT_FOUND:
