@@ -255,3 +255,14 @@ async def reload(gateway: TestGateway) -> tuple[int, Any]:
 async def breakers(gateway: TestGateway) -> dict[str, str]:
     deployments = (await gateway.get("/health"))[1]["deployments"]
     return {name: deployment["circuit_breaker"] for name, deployment in deployments.items()}
+
+
+async def test_when_all_are_rate_limited_the_client_is_told_so_and_for_how_long(
+    start: Start, upstream: Upstream, second: Upstream
+) -> None:
+    gateway = await start(model_file(upstream, second, fallbacks="general: {}"), retry_after_cap_seconds=0)
+    upstream.answer(fails(429, headers={"Retry-After": "40"}))
+    second.answer(fails(429, headers={"Retry-After": "20"}))
+    status, headers, body = await gateway.chat({**HELLO, "model": "fast"})
+    assert (status, headers["retry-after"]) == (429, "20")
+    assert (body["error"]["type"], body["error"]["code"]) == ("rate_limit_error", "all_providers_failed")

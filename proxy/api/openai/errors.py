@@ -90,8 +90,11 @@ _DEFAULT_RETRY_AFTER_SECONDS = 1
 
 def status_of(error: GatewayError) -> int:
     """The HTTP status that tells a client of this error."""
-    if isinstance(error, AllProvidersFailed) and _nobody_was_asked(error):
-        return _UNAVAILABLE
+    if isinstance(error, AllProvidersFailed):
+        if _nobody_was_asked(error):
+            return _UNAVAILABLE
+        if error.failures and all(_is_rate_limit(failure) for failure in error.failures):
+            return _RATE_LIMITED
     status, _ = _row(error)
     if status is not None or not isinstance(error, UpstreamError):
         return status or _FIRST_SERVER_ERROR
@@ -175,12 +178,20 @@ def error_headers(error: GatewayError) -> dict[str, str]:
         if error.retries_exhausted:
             headers["x-should-retry"] = "false"
     elif isinstance(error, AllProvidersFailed):
-        waits = [failure.retry_after_seconds for failure in error.failures if isinstance(failure, NotServing)]
-        if waits and _nobody_was_asked(error):
+        waits = [wait for failure in error.failures if (wait := _wait_of(failure)) is not None]
+        if waits and status_of(error) != _BAD_GATEWAY:
             headers["Retry-After"] = _seconds(min(waits))
         else:
             headers["x-should-retry"] = "false"
     return headers
+
+
+def _is_rate_limit(failure: GatewayError) -> bool:
+    return isinstance(failure, UpstreamError) and failure.status == _RATE_LIMITED
+
+
+def _wait_of(failure: GatewayError) -> float | None:
+    return failure.retry_after_seconds if isinstance(failure, NotServing | UpstreamError) else None
 
 
 def _nobody_was_asked(error: AllProvidersFailed) -> bool:
