@@ -26,7 +26,7 @@ class TraceStore(Protocol):
     """Takes traces in passing, and stores them later."""
 
     @property
-    def is_on(self) -> bool: ...
+    def mode(self) -> TraceMode: ...
 
     def offer(self, row: RequestLog, trace: RequestTrace) -> None:
         """Hand over a request's trace when it has been booked; returns at once and never raises."""
@@ -40,13 +40,13 @@ class TraceStore(Protocol):
 class NoTraces:
     """The TraceStore that stores none."""
 
-    is_on = False
+    mode = TraceMode.OFF
 
     def offer(self, row: RequestLog, trace: RequestTrace) -> None:
         pass
 
     def state(self) -> Mapping[str, Any]:
-        return {"mode": TraceMode.OFF.value}
+        return {"mode": self.mode.value}
 
 
 class RequestArchive(Protocol):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from proxy.application.attempts import Attempt
 from proxy.application.exchange import Exchange
-from proxy.application.traces import TraceStore
+from proxy.application.traces import TraceMode, TraceStore
 from proxy.domain.errors import GatewayError, UpstreamError, kind_of
+from proxy.domain.request_log import RequestLog
 from proxy.domain.routing import Dropped, Plan
-from proxy.domain.trace import RequestTrace, TracedAttempt, TracedCandidate, TracedDrop
+from proxy.domain.trace import RequestTrace, TracedAttempt, TracedCandidate, TracedDrop, is_notable
 
 _OK = 200
 _CANCELLED = "cancelled"
@@ -15,9 +16,22 @@ _NOT_PLANNED = "refused"
 
 
 def offer_trace(traces: TraceStore, exchange: Exchange) -> None:
-    """Hands over the trace of a request that has been booked; of one that was never planned there is none."""
-    if exchange.booked is not None and traces.is_on and (exchange.plan is not None or exchange.reasons):
-        traces.offer(exchange.booked, trace_of(exchange))
+    """Hands over the trace of a request that has been booked; of one that was never planned there is none.
+
+    It is made only if it is to be kept: most requests are plain successes, whose traces nobody will read.
+    """
+    row = exchange.booked
+    if row is None or traces.mode is TraceMode.OFF or (exchange.plan is None and not exchange.reasons):
+        return
+    if traces.mode is TraceMode.ALL or _is_notable(row, exchange):
+        traces.offer(row, trace_of(exchange))
+
+
+def _is_notable(row: RequestLog, exchange: Exchange) -> bool:
+    plan, walked = exchange.plan, len(exchange.walked)
+    if plan is None:
+        return is_notable(row, 0, len(exchange.reasons), walked)
+    return is_notable(row, len(plan.candidates), len(plan.dropped), walked)
 
 
 def trace_of(exchange: Exchange) -> RequestTrace:

@@ -78,6 +78,11 @@ class TracedAttempt:
         return f"{hedge}{_plain(self.deployment)}:{_plain(self.outcome)}{calls}@{_seconds(self.seconds)}s"
 
 
+def is_notable(row: RequestLog, candidates: int, dropped: int, attempts: int) -> bool:
+    """Whether there was a choice, more than one call, or no success; told from how many of each there are."""
+    return row.status not in _FINE or row.attempts > 1 or attempts > 1 or candidates > 1 or dropped > 0
+
+
 @dataclass(frozen=True, slots=True)
 class RequestTrace:
     """One request's way. Candidates are in the order of the plan, attempts in the order in which they began.
@@ -93,13 +98,7 @@ class RequestTrace:
 
     def is_notable(self, row: RequestLog) -> bool:
         """Whether there was a choice, more than one call, or no success."""
-        return (
-            row.status not in _FINE
-            or row.attempts > 1
-            or len(self.attempts) > 1
-            or len(self.candidates) > 1
-            or bool(self.dropped)
-        )
+        return is_notable(row, len(self.candidates), len(self.dropped), len(self.attempts))
 
     def short(self) -> str:
         """The attempts in less than 256 printable ASCII characters; of many the last ones, after `...`."""
@@ -246,5 +245,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names may hold anything; a header may not."""
+    """Names may hold anything; a header may not. Nearly all are plain already, and looking at them is cheap."""
+    if len(text) <= _NAME_LENGTH and text.isascii() and text.isprintable() and " " not in text:
+        return text
     return "".join(character if "!" <= character <= "~" else "?" for character in text[:_NAME_LENGTH])

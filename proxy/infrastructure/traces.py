@@ -60,18 +60,16 @@ class TraceRows:
 class BackgroundTraces:
     """TraceStore over a BackgroundWriter."""
 
-    is_on = True
-
     def __init__(self, writer: TraceWriter, mode: TraceMode, bounds: Bounds = BOUNDS) -> None:
         self.queue = BackgroundWriter("traces", _held_bytes, _prepared, writer.write, bounds)
-        self._mode = mode
+        self.mode = mode
 
     def offer(self, row: RequestLog, trace: RequestTrace) -> None:
-        if self._mode is TraceMode.ALL or trace.is_notable(row):
+        if self.mode is TraceMode.ALL or trace.is_notable(row):
             self.queue.offer((row, trace))
 
     def state(self) -> Mapping[str, Any]:
-        return {"mode": self._mode.value, **self.queue.state()}
+        return {"mode": self.mode.value, **self.queue.state()}
 
 
 def _held_bytes(item: _Item) -> int:
