@@ -8,8 +8,8 @@ from aiohttp import web
 
 from proxy.api.answer_headers import answer_headers
 from proxy.api.openai.errors import error_event
+from proxy.application.answer_stream import AnswerStream
 from proxy.application.exchange import Exchange
-from proxy.application.orchestrator import AnswerStream
 from proxy.application.payloads import Capture
 from proxy.application.upstream import Answer
 from proxy.domain.errors import StreamBroken

@@ -5,72 +5,27 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
-from semantic_kernel.contents import StreamingChatMessageContent
 
+from proxy.application.answer_stream import AnswerStream
 from proxy.application.attempts import Attempt, Walk, WalkLimits, nothing_to_close
 from proxy.application.booking import Accounting
 from proxy.application.exchange import Exchange
 from proxy.application.ports import Ledger, LiveDeployment
 from proxy.application.raw_call import LazyHistory, RawSettings
 from proxy.application.runtime import Runtime, RuntimeSource
-from proxy.application.upstream import IS_LAST, Answer, UpstreamCall
+from proxy.application.upstream import Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import UpstreamError
 from proxy.domain.json_bytes import replace_member, without_member
 from proxy.domain.routing import Candidate, RequestShape, Surroundings, failure_kind, plan, plan_after
 
-_Chunks = AsyncGenerator[list[StreamingChatMessageContent], Any]
 _Answer = TypeVar("_Answer")
 TAGS_HEADER = "x-gateway-tags"
-
-
-class AnswerStream:
-    """An answer that has begun. Iteration gives its bytes, from the first; `answer` describes it. Close it in any case.
-
-    The request is booked before the last bytes are given out, so that whoever has them has been accounted for.
-    """
-
-    def __init__(
-        self,
-        answer: Answer,
-        opening: StreamingChatMessageContent,
-        chunks: _Chunks,
-        attempt: Attempt,
-        exchange: Exchange,
-    ) -> None:
-        self.answer = answer
-        self._opening: StreamingChatMessageContent | None = opening
-        self._chunks = chunks
-        self._attempt: Attempt | None = attempt
-        self._exchange = exchange
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        content, self._opening = self._opening, None
-        if content is None:
-            content = (await anext(self._chunks))[0]
-        if content.metadata.get(IS_LAST):
-            self._exchange.settle()
-            await self._exchange.durable()
-        chunk: bytes = content.inner_content or b""
-        return chunk
-
-    async def aclose(self) -> None:
-        """Ends the upstream call, if it still runs, and leaves its place at the deployment."""
-        attempt, self._attempt = self._attempt, None
-        if attempt is None:
-            return
-        attempt.deployment.leave()
-        if attempt.call is not None:
-            attempt.call.hang_up()
-        await self._chunks.aclose()
 
 
 @dataclass(frozen=True, slots=True)
