@@ -1,4 +1,4 @@
-"""The models that the gateway serves: the upstream's list, cached; the price table while there is none."""
+"""An upstream's models: its own list, cached; the price table while there is none."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ class UpstreamModelCatalog:
     """ModelCatalog over an upstream's `GET models`.
 
     The list is asked for when it is first wanted and again when `ttl_seconds` have passed. An upstream that fails is
-    left alone for half a minute, and the last list is served meanwhile.
+    left alone for half a minute, and the last list is served meanwhile; before the first one that of the prices, if
+    there are any of this upstream.
     """
 
     def __init__(
-        self, session: ClientSession, endpoint: ProviderEndpoint, prices: PriceBook, ttl_seconds: float
+        self, session: ClientSession, endpoint: ProviderEndpoint, prices: PriceBook | None, ttl_seconds: float
     ) -> None:
         self._session = session
         self._endpoint = endpoint
@@ -61,13 +62,14 @@ class UpstreamModelCatalog:
             async with self._asking:
                 if time.monotonic() >= self._fresh_until:
                     await self._refresh()
-        return self._models or {price.model.value: _from_price(price) for price in self._prices.current().values()}
+        prices = self._prices.current().values() if self._prices else ()
+        return self._models or {price.model.value: _from_price(price) for price in prices}
 
     async def _refresh(self) -> None:
         try:
             self._models = await self._fetch()
             self._fresh_until = time.monotonic() + self._ttl_seconds
-        except (ClientError, OSError, ValueError) as problem:
+        except (ClientError, OSError, ValueError, RecursionError) as problem:
             self._fresh_until = time.monotonic() + _RETRY_SECONDS
             _logger.warning("model list not refreshed", extra={"reason": type(problem).__name__})
 

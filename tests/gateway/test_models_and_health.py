@@ -156,6 +156,7 @@ NO_LIST = {
     "null": b'{"data": null}',
     "a text": b'{"data": "x"}',
     "an array": b"[]",
+    "a deep array": b"[" * 200_000,
     "texts for models": b'{"data": ["a", null, 5]}',
 }
 
