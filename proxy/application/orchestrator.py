@@ -204,8 +204,11 @@ class _Run:
 
 
 def _shape(request: ChatRequest, headers: Mapping[str, str]) -> RequestShape:
-    """With the tags that a deployment must have, if the client names any: `x-gateway-tags: eu, cheap`."""
-    named = headers.get(TAGS_HEADER)
-    if not named:
+    """With the tags that a deployment must have, if the client names any: `x-gateway-tags: eu, cheap`.
+
+    The header may come several times; looking a name up would give the first one only.
+    """
+    if TAGS_HEADER not in headers:
         return RequestShape(request)
-    return RequestShape(request, frozenset(tag for each in named.split(",") if (tag := each.strip())))
+    lines = (value for name, value in headers.items() if name.lower() == TAGS_HEADER)
+    return RequestShape(request, frozenset(tag for line in lines for each in line.split(",") if (tag := each.strip())))

@@ -14,17 +14,18 @@ from proxy.cli.failures import settings_or_fail
 from proxy.cli.running import send
 
 _OK = 200
+_PROMPT = "Hello"
 
 
 @click.command()
 @click.option("--model", help="The model to ask for; before the one of the file.")
-@click.option("--prompt", default="Hello", show_default=True, help="The prompt, where no file is given.")
+@click.option("--prompt", help=f"The prompt, where no file is given; default: {_PROMPT}.")
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A request's JSON body.")
 @click.option("--tag", "tags", multiple=True, help="Only deployments with this tag; may be given several times.")
 @click.option("--url", help="The gateway's URL; default: the host and port of the settings.")
 @click.option("--json", "as_json", is_flag=True, help="The answer of POST /v1/route as it is.")
 def route(
-    model: str | None, prompt: str, file: Path | None, tags: Sequence[str], url: str | None, as_json: bool
+    model: str | None, prompt: str | None, file: Path | None, tags: Sequence[str], url: str | None, as_json: bool
 ) -> None:
     """Show whom a running gateway would ask for a request now, and why. Asks no provider.
 
@@ -45,11 +46,15 @@ def route(
         sys.exit(1)
 
 
-def _body(model: str | None, prompt: str, file: Path | None) -> bytes:
+def _body(model: str | None, prompt: str | None, file: Path | None) -> bytes:
+    if file is not None and prompt is not None:
+        raise click.UsageError("Give --prompt or --file, not both: the file has messages of its own.")
     if file is None:
         if model is None:
             raise click.UsageError("Give --model, or a request with --file.")
-        return json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}]}).encode()
+        return json.dumps(
+            {"model": model, "messages": [{"role": "user", "content": _PROMPT if prompt is None else prompt}]}
+        ).encode()
     if model is None:
         return file.read_bytes()
     try:

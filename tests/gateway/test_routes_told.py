@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
@@ -67,6 +68,18 @@ async def test_a_tag_keeps_a_request_to_its_deployments(start: Start, upstream: 
     assert "not tagged us" in body["error"]["message"]
 
 
+async def test_tags_may_come_in_several_lines(start: Start, upstream: Upstream, second: Upstream) -> None:
+    """As any list in a header may; each of them counts, in the dry run too."""
+    gateway = await start(tagged(upstream, second))
+    body = {**HELLO, "model": "fast"}
+    for path in ("v1/chat/completions", "v1/route"):
+        for tags, expected in ((["eu", "cheap"], 200), (["eu", "us"], 400), (["", "us"], 400)):
+            lines = [("X-Gateway-Tags", tag) for tag in tags]
+            async with gateway.http.post(gateway.url / path, json=body, headers=lines) as response:
+                assert (path, tags, response.status) == (path, tags, expected)
+    assert (upstream.calls, second.calls) == (1, 0)
+
+
 async def test_models_are_the_names_of_the_catalog(start: Start, upstream: Upstream, second: Upstream) -> None:
     gateway = await start(model_file(upstream, second))
     _, body = await gateway.get("/v1/models")
@@ -98,3 +111,20 @@ async def test_the_command_shows_the_plan(start: Start, upstream: Upstream, seco
     assert refused.exit_code == 1
     assert "nobody" in refused.output
     assert (await asyncio.to_thread(command)).exit_code == 2
+
+
+async def test_the_command_takes_a_file_or_a_prompt(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    file = tmp_path / "body.json"
+    file.write_text(json.dumps({**HELLO, "model": "large"}))
+
+    def command(*arguments: str) -> Any:
+        return CliRunner().invoke(main, ["route", "--url", str(gateway.url), "--file", str(file), *arguments])
+
+    assert "large -> large" in (await asyncio.to_thread(command)).output
+    assert "quick -> fast" in (await asyncio.to_thread(command, "--model", "quick")).output
+    both = await asyncio.to_thread(command, "--prompt", "Hi")
+    assert both.exit_code == 2
+    assert "--file" in both.output
