@@ -30,7 +30,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 format: $(VENV)/installed-dev ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
