@@ -19,6 +19,7 @@ from proxy.api.streaming import begin, stream_headers
 from proxy.application.exchange import Exchange
 from proxy.application.idempotency import AnswerHead, IdempotencyKey, Recording, SharedAnswer
 from proxy.application.payloads import Capture
+from proxy.application.tracing import short_trace
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import GatewayError, InvalidRequest, StreamBroken, kind_of
 
@@ -108,6 +109,8 @@ class _Production:
         self._exchange.settle()
         response = error_response(error)
         headers = {**response.headers, "x-gateway-attempts": str(self._exchange.attempts)}
+        if self._exchange.walked:
+            headers["x-gateway-trace"] = short_trace(self._exchange)
         self._recording.begin(AnswerHead(status, headers, error_type=kind_of(error)))
         await self._recording.write(response.body if isinstance(response.body, bytes) else b"", completes=True)
         return status < _FIRST_SERVER_ERROR and status not in _MAY_PASS

@@ -94,3 +94,17 @@ async def test_a_plain_success_leaves_no_trace_unless_all_are_wanted(
             assert (await explained(gateway, f"plain-{mode}"))["trace"]["attempts"][0]["deployment"] == "OpenRouter"
         else:
             assert (await gateway.get(f"/v1/requests/plain-{mode}"))[1]["trace"] is None
+
+
+async def test_an_error_to_a_request_with_a_key_has_the_header_too(
+    start: Start, upstream: Upstream, second: Upstream
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    upstream.answer(fails(400))
+    body = {**HELLO, "model": "fast"}
+    for stream in (False, True):
+        status, headers, _ = await gateway.chat({**body, "stream": stream}, **{"idempotency-key": f"key-{stream}"})
+        assert status == 400
+        assert headers["x-gateway-trace"].startswith("one/first/fast:400@")
+    status, headers, _ = await gateway.chat({**body, "stream": True}, **{"idempotency-key": "key-True"})
+    assert (status, headers["x-gateway-trace"]) == (400, "none")
