@@ -18,6 +18,7 @@ from proxy.api.openai.errors import error_event, error_response, status_of
 from proxy.api.streaming import begin, stream_headers
 from proxy.application.exchange import Exchange
 from proxy.application.idempotency import AnswerHead, IdempotencyKey, Recording, SharedAnswer
+from proxy.application.orchestrator import TAGS_HEADER
 from proxy.application.payloads import Capture
 from proxy.application.tracing import short_trace
 from proxy.domain.chat import ChatRequest
@@ -40,8 +41,11 @@ async def answer_once(
     Raises InvalidRequest, IdempotencyKeyReused or IdempotentAnswerNotKept.
     """
     key = IdempotencyKey(_principal(request, gateway), _key(request))
+    tags = "\n".join(request.headers.getall(TAGS_HEADER, ()))  # they choose who may answer, as the body does
     shared = await gateway.idempotency.join(
-        key, chat.body, lambda recording: _Production(request, gateway, exchange, chat, recording).run()
+        key,
+        chat.body + tags.encode(errors="surrogateescape"),
+        lambda recording: _Production(request, gateway, exchange, chat, recording).run(),
     )
     try:
         return await _Delivery(request, exchange, shared, capture).run()

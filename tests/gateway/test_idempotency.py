@@ -205,6 +205,14 @@ async def test_another_body_with_the_same_key_is_refused(gateway: TestGateway, u
     assert (refused.status, refused.error_type) == (RequestStatus.REFUSED, "idempotency_key_reused")
 
 
+async def test_other_tags_with_the_same_key_are_refused(gateway: TestGateway, upstream: Upstream) -> None:
+    """The answer may come from a deployment that does not have them."""
+    answers(upstream)
+    await gateway.chat(Idempotency_Key="k1")
+    status, _, answer = await gateway.chat(Idempotency_Key="k1", x_gateway_tags="eu")
+    assert (status, answer["error"]["code"]) == (422, "idempotency_key_reused")
+
+
 async def test_another_body_is_refused_also_while_the_first_runs(gateway: TestGateway, upstream: Upstream) -> None:
     gate = asyncio.Event()
     upstream.answer(held(says(), gate))
