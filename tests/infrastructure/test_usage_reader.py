@@ -487,6 +487,14 @@ def filler(length: int) -> bytes:
     return b":" + b"x" * (length - 3) + b"\n\n"
 
 
+def test_an_error_is_a_fact_also_when_the_stream_goes_on_to_its_end() -> None:
+    ending = [delta("", "stop"), event(id="gen-1", model="m", choices=[], usage=USAGE), DONE]
+    facts = tail_of(delta("Hi"), event(id="gen-1", error={"message": "provider gone"}, choices=[]), *ending).facts()
+    assert (facts.error_message, facts.finish_reason) == ("provider gone", "stop")
+    quoted = tail_of(delta('he said "error": {"message": "x"}'), *ending).facts()
+    assert quoted.error_message is None
+
+
 def test_facts_in_the_last_16_kib_are_seen() -> None:
     usage = event(choices=[], usage=USAGE)
     assert tail_of(usage, filler(TAIL_BYTES - len(usage))).facts().usage is not None

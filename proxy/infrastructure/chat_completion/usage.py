@@ -138,7 +138,9 @@ class StreamTail:
 
     def _read(self) -> AnswerFacts:
         usage = model = generation_id = provider = finish_reason = error = None
-        for event in reversed(split_events(b"".join(self._reads))[0]):
+        tail = b"".join(self._reads)
+        may_tell_error = b'"error"' in tail  # then in any of its events: some servers go on to usage and [DONE]
+        for event in reversed(split_events(tail)[0]):
             chunk = parse_chunk(event)
             if chunk is None:
                 continue
@@ -148,7 +150,7 @@ class StreamTail:
             generation_id = generation_id or text_of(chunk.id)
             provider = provider or text_of(chunk.provider)
             finish_reason = finish_reason or _finish_reason(chunk)
-            if usage and model and generation_id and finish_reason:
+            if usage and model and generation_id and finish_reason and not may_tell_error:
                 break
         return AnswerFacts(usage, model, generation_id, provider, finish_reason, error)
 
