@@ -26,21 +26,22 @@ async def relay(
 
     A stream that broke ends with an error event and without `[DONE]`. A client that hangs up ends the upstream call.
     """
-    response = web.StreamResponse(headers=stream_headers(stream.answer, exchange))
-    exchange.answering(response.status)
-    write: _Write = response.write
-    if capture is not None:
-        capture.content_type = response.content_type
-        write = capture.noting(write)
     try:
-        await begin(request, response)
-        await _write_all(write, exchange, stream)
-        await response.write_eof()
-    except ConnectionError:
-        exchange.abandoned()
+        response = web.StreamResponse(headers=stream_headers(stream.answer, exchange))
+        exchange.answering(response.status)
+        write: _Write = response.write
+        if capture is not None:
+            capture.content_type = response.content_type
+            write = capture.noting(write)
+        try:
+            await begin(request, response)
+            await _write_all(write, exchange, stream)
+            await response.write_eof()
+        except ConnectionError:
+            exchange.abandoned()
+        return response
     finally:
         await stream.aclose()
-    return response
 
 
 def stream_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -193,25 +193,37 @@ class Walk(Generic[_T]):
         """The faster answer of two: the second candidate is asked when the first is slow. The loser is cancelled."""
         racing = {asyncio.create_task(self._take_turn(first)): first}
         try:
-            await asyncio.wait(racing, timeout=hedge_seconds)
-            slow = not next(iter(racing)).done()
-            if slow and (rival := self._next(is_hedge=True)) is not None:
-                racing[asyncio.create_task(self._take_turn(rival))] = rival
-            while True:
-                done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
-                task = min(done, key=lambda one: one.exception() is not None)  # a winner, if there is one
-                if task.exception() is None or len(done) == len(racing):
-                    attempt, answer = racing.pop(task), task.result()
-                    self.winner = attempt
-                    return answer
-                for loser in done:
-                    del racing[loser]
-        finally:
-            for task in racing:
-                task.cancel()
-            for ended in await asyncio.gather(*racing, return_exceptions=True):
-                if not isinstance(ended, BaseException):
-                    await self._discard(ended)
+            self.winner, answer = await self._winner_of(racing, hedge_seconds)
+        except BaseException:
+            await self._end(racing)
+            raise
+        try:
+            await self._end(racing)
+        except BaseException:  # the client has hung up meanwhile
+            await self._discard(answer)
+            raise
+        return answer
+
+    async def _winner_of(self, racing: dict[asyncio.Task[_T], Attempt], hedge_seconds: float) -> tuple[Attempt, _T]:
+        """Who answers first, and the answer; those left in `racing` are still to be ended."""
+        (first,) = racing
+        await asyncio.wait(racing, timeout=hedge_seconds)
+        if not first.done() and (rival := self._next(is_hedge=True)) is not None:
+            racing[asyncio.create_task(self._take_turn(rival))] = rival
+        while True:
+            done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+            task = min(done, key=lambda one: one.exception() is not None)  # a winner, if there is one
+            if task.exception() is None or len(done) == len(racing):
+                return racing.pop(task), task.result()
+            for loser in done:
+                del racing[loser]
+
+    async def _end(self, racing: Collection[asyncio.Task[_T]]) -> None:
+        for task in racing:
+            task.cancel()
+        for ended in await asyncio.gather(*racing, return_exceptions=True):
+            if not isinstance(ended, BaseException):
+                await self._discard(ended)
 
     def _share(self, candidate: Candidate) -> int:
         """How many of the calls that are left this candidate may have; more than one means that it is waited for.

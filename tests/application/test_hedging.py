@@ -122,6 +122,27 @@ async def test_a_client_that_hangs_up_ends_both_calls() -> None:
     assert race.inside() == 0
 
 
+async def test_a_client_that_hangs_up_while_the_loser_is_being_ended_leaves_no_answer_open() -> None:
+    """The winner's stream would keep its connection, and its place at the deployment, for ever."""
+
+    class Lingering(Race):
+        async def perform(self, attempt: Attempt) -> str:
+            try:
+                return await super().perform(attempt)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.05)
+                raise
+
+    race = Lingering({"a": SLOW, "b": FAST})
+    running = asyncio.create_task(race.run())
+    while not race.cancelled:
+        await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert race.discarded == ["b"]
+
+
 async def test_a_hedge_takes_from_the_retry_budget() -> None:
     race = Race({"a": 0.05, "b": FAST})
     race.scene.deployments["b"] = FakeDeployment("b", retries_left=0)

@@ -91,7 +91,7 @@ async def test_every_request_succeeds_while_every_tenth_upstream_call_fails(star
 
     upstreams = [BadUpstream(name, fault) for name in ("first", "second", "third")]
     async with serving(*upstreams):
-        impatient = {one.name: {"timeouts": {"first_byte_seconds": 0.3}} for one in upstreams}
+        impatient = {one.name: {"timeouts": {"first_byte_seconds": 2}} for one in upstreams}
         models = {"m": model_of(*urls(*upstreams))}
         write_config(config, urls(*upstreams), providers=impatient, models=models)
         gateway = await start()

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from aiohttp import ClientResponse
 from pydantic import PrivateAttr
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
-from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent, StreamingChatMessageContent
+from semantic_kernel.contents import ChatHistory, ChatMessageContent, StreamingChatMessageContent
 
-from proxy.application.raw_call import RawSettings
 from proxy.application.upstream import IS_LAST, UpstreamCall
 from proxy.domain.chat import AnswerFacts
-from proxy.domain.errors import GatewayError, InvalidRequest, UpstreamError
-from proxy.infrastructure.chat_completion.contents import chunk_contents, history_messages, message_contents
+from proxy.domain.errors import GatewayError, InvalidRequest
+from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, logging_failures, told_metadata
 from proxy.infrastructure.chat_completion.headers import CallHeaders
 from proxy.infrastructure.chat_completion.native.answers import ChunkWriter, UnusableAnswer, completion
 from proxy.infrastructure.chat_completion.native.members import Members, read_request
@@ -34,8 +31,6 @@ from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
-_DEFAULT_TIMEOUT_SECONDS = 600.0
-_OURS = ("model", "messages", "stream")  # each has its own way into a payload
 
 
 class NativeDialect(Protocol):
@@ -65,18 +60,13 @@ class NativeParts:
     resilience: Resilience
 
 
-class NativeChatCompletion(ChatCompletionClientBase):
-    """A connector with the same two entrances as the wire path's, and the same metadata; see OpenAICompatible….
+class NativeChatCompletion(RawConnector):
+    """RawConnector over Semantic Kernel's own one: the call's body is translated for it, and the contents that come
+    back are written as OpenAI's bytes.
 
-    The call's body is translated for Semantic Kernel's own connector, and the contents that come back are written as
-    OpenAI's bytes. Tool calls are the caller's and are never invoked here.
-
-    Raises:
+    Raises, beside what RawConnector does:
         InvalidRequest: the request holds what the provider's dialect, or its connector, cannot carry
-        UpstreamError, CircuitOpen: as the wire path does
     """
-
-    SUPPORTS_FUNCTION_CALLING: ClassVar[bool] = False
 
     _parts: NativeParts = PrivateAttr()
 
@@ -89,13 +79,11 @@ class NativeChatCompletion(ChatCompletionClientBase):
         """The headers of every call, key included: for other requests to the same server, such as `GET /models`."""
         return self._parts.headers.standing
 
-    def get_prompt_execution_settings_class(self) -> type[PromptExecutionSettings]:
-        return RawSettings
+    def _errors(self) -> UpstreamErrors:
+        return self._parts.errors
 
-    def get_prompt_execution_settings_from_settings(self, settings: PromptExecutionSettings) -> RawSettings:
-        """Any service's settings, by OpenAI's names."""
-        named = settings.prepare_settings_dict()
-        return RawSettings(service_id=settings.service_id, extension_data={**settings.extension_data, **named})
+    def _now(self) -> float:
+        return self._parts.resilience.timing.clock()
 
     def service_url(self) -> str | None:
         return self._parts.settings.base_url
@@ -103,15 +91,13 @@ class NativeChatCompletion(ChatCompletionClientBase):
     async def _inner_get_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings
     ) -> list[ChatMessageContent]:
-        raw = _carried_call(settings)
+        raw = carried_call(settings)
         call = raw or self._plain_call(chat_history, settings, stream=False)
-        with self._logging(call):
+        with logging_failures(call):
             body, response = await self._fetch(call)
         facts = call.answer.facts()
         metadata = self._opening_metadata(facts.model, "application/json", response.headers) | self._metadata(facts)
-        if raw is None:
-            return message_contents(body, self.ai_model_id, metadata)
-        return [ChatMessageContent(role=AuthorRole.ASSISTANT, items=[], inner_content=body, metadata=metadata)]
+        return self._whole(body, metadata, raw)
 
     async def _fetch(self, call: UpstreamCall) -> tuple[bytes, ClientResponse]:
         prompt, connector = self._prompt(call), self._parts.dialect.connector(call.model)
@@ -130,11 +116,11 @@ class NativeChatCompletion(ChatCompletionClientBase):
     async def _inner_get_streaming_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, function_invoke_attempt: int = 0
     ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
-        raw = _carried_call(settings)
+        raw = carried_call(settings)
         call = raw or self._plain_call(chat_history, settings, stream=True)
         stream: NativeStream | None = None
         try:
-            with self._logging(call):
+            with logging_failures(call):
                 stream = await self._open(call)
                 call.generates(stream.writer.id)
                 metadata = self._opening_metadata(stream.writer.model, "text/event-stream", stream.headers)
@@ -242,59 +228,15 @@ class NativeChatCompletion(ChatCompletionClientBase):
             )
         return parts.errors.invalid(f"it cannot be read ({reason})", b"")
 
-    def _now(self) -> float:
-        return self._parts.resilience.timing.clock()
-
-    @contextmanager
-    def _logging(self, call: UpstreamCall) -> Iterator[None]:
-        try:
-            yield
-        except UpstreamError as error:
-            facts = {"upstream_status": error.status, "reason": error.kind, "attempts": call.attempts}
-            _logger.error(
-                "upstream call failed", extra={"request_id": call.request_id, "provider": error.provider, **facts}
-            )
-            raise
-
     def _ending(self, stream: NativeStream) -> dict[str, Any]:
         """The metadata of the content that completes the answer; empty for all others."""
         return {IS_LAST: True} | self._metadata(stream.writer.facts()) if stream.done else {}
-
-    def _chunk(
-        self, data: bytes, metadata: dict[str, Any], attempt: int, raw: UpstreamCall | None
-    ) -> list[StreamingChatMessageContent]:
-        if raw is None:
-            return chunk_contents(data, self.ai_model_id, metadata, attempt)
-        return [
-            StreamingChatMessageContent(
-                role=AuthorRole.ASSISTANT, items=[], choice_index=0, inner_content=data, metadata=metadata
-            )
-        ]
 
     def _opening_metadata(self, model: str | None, content_type: str, headers: Mapping[str, str]) -> dict[str, Any]:
         return {"model": model, "content_type": content_type, "headers": self._parts.headers.handed_back(headers)}
 
     def _metadata(self, facts: AnswerFacts) -> dict[str, Any]:
-        metadata: dict[str, Any] = {"generation_id": facts.generation_id, "provider": None}
-        usage = facts.usage
-        if usage is None:
-            _logger.error("upstream reported no usage", extra={"provider": self._parts.settings.provider})
-            return metadata
-        return metadata | {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-            "cost": None,
-        }
-
-    def _plain_call(self, history: ChatHistory, settings: PromptExecutionSettings, *, stream: bool) -> UpstreamCall:
-        parameters = {name: value for name, value in settings.extension_data.items() if name not in _OURS}
-        model = settings.extension_data.get("model") or self.ai_model_id
-        payload = {**parameters, "model": model, "messages": history_messages(history), "stream": stream}
-        return UpstreamCall(
-            body=json.dumps(payload).encode(), model=model, deadline=self._now() + _DEFAULT_TIMEOUT_SECONDS
-        )
+        return told_metadata(facts, self._parts.settings.provider)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,10 +246,6 @@ class _Prompt:
     history: ChatHistory
     settings: PromptExecutionSettings
     include_usage: bool
-
-
-def _carried_call(settings: PromptExecutionSettings) -> UpstreamCall | None:
-    return settings.call if isinstance(settings, RawSettings) else None
 
 
 def _causes(problem: BaseException) -> list[BaseException]:
