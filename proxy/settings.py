@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -89,6 +90,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
     body_timeout_seconds: _Seconds = Field(60.0, description="for a client to send its request body")
     shutdown_grace_seconds: _Seconds = Field(30.0, description="for running requests to finish after SIGTERM")
+    budget_default_output_tokens: int = Field(
+        8192, ge=1, description="what budgets and token limits count on for an answer that the request does not limit"
+    )
+    budget_unpriced_hold_usd: Decimal = Field(
+        Decimal("0.05"), ge=0, le=1000, description="what budgets set aside for a model whose price is not known"
+    )
     prices_sync_seconds: float = Field(
         86_400.0,
         ge=0,

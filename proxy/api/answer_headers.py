@@ -13,6 +13,7 @@ def answer_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:
     """The upstream's headers that a client may see, and ours: who answered, after how many attempts, at what cost."""
     headers = {
         **answer.headers,
+        **exchange.admission.headers(),
         "x-gateway-provider": answer.provider,
         "x-gateway-model": header_text(answer.model),
         "x-gateway-attempts": str(exchange.attempts),

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from proxy.application.admission import Gatekeeper
 from proxy.application.exchange import Exchange
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import ConfigurationControl, HealthSource, ModelCatalog, UsageReports
 from proxy.application.traces import RequestArchive, TraceStore
+from proxy.domain.access.principals import Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Gateway:
     """
 
     orchestrator: KernelOrchestrator
+    gatekeeper: Gatekeeper
     models: ModelCatalog
     health: HealthSource
     configuration: ConfigurationControl
@@ -40,3 +43,4 @@ GATEWAY = web.AppKey("gateway", Gateway)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 EXCHANGE = web.RequestKey("exchange", Exchange)
+PRINCIPAL = web.RequestKey("principal", Principal)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from proxy.application.ports import PriceBook
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import UpstreamCall
+from proxy.domain.budgets import picodollars
 from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
-from proxy.domain.pricing import price_for
+from proxy.domain.pricing import ModelPricing, price_for
+from proxy.domain.rate_limits import TokenEstimate
 from proxy.domain.request_log import CostSource, UsageSource
 from proxy.domain.routing import Candidate
 from proxy.domain.values import CostAmount
@@ -57,6 +61,7 @@ class Accounting:
 
     prices: PriceBook
     unpriced: UnpricedModels
+    unpriced_hold_usd: Decimal = Decimal("0.05")
 
     def cost(self, turn: Turn, usage: Usage) -> CostAmount | None:
         return usage.cost if usage.cost is not None else self._computed(turn, usage)
@@ -73,6 +78,19 @@ class Accounting:
             return Costs(estimated, None, CostSource.COMPUTED)
         return Costs(source=CostSource.UNKNOWN if may_be_billed else CostSource.NONE)
 
+    def most_cost(self, candidates: Sequence[Candidate], models: Sequence[str], estimate: TokenEstimate) -> int:
+        """Picodollars that no candidate, nor any model that the request names itself, should cost more than.
+
+        Input beyond a model's context window is not counted. For what has no price `unpriced_hold_usd` stands.
+        """
+        table = self.prices.current()
+        prices = [each.deployment.price or table.get(each.deployment.model) for each in candidates]
+        prices += [table.get(model) for model in models]
+        known = [price.cost_of(_at_most(price, estimate)).usd for price in prices if price is not None]
+        if len(known) < len(candidates) or not known:
+            known.append(self.unpriced_hold_usd)
+        return picodollars(max(known))
+
     def _computed(self, turn: Turn, usage: Usage) -> CostAmount | None:
         deployment = turn.candidate.deployment
         try:
@@ -81,3 +99,8 @@ class Accounting:
         except Exception:  # a defect of the accounting must not cost the client its answer
             _logger.exception("cost not computed", extra={"request_id": turn.call.request_id})
             return None
+
+
+def _at_most(price: ModelPricing, estimate: TokenEstimate) -> Usage:
+    window = price.max_context_tokens
+    return Usage(min(estimate.input_tokens, window or estimate.input_tokens), estimate.output_tokens)

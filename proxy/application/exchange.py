@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
 
+from proxy.application.admission import UNLIMITED, Admission
 from proxy.application.attempts import Attempt
 from proxy.application.booking import Accounting, Costs, Turn
 from proxy.application.ports import Ledger
@@ -76,6 +77,7 @@ class Exchange:
         self.reasons: Sequence[tuple[str, str]] = ()  # why no plan could be made, by deployment
         self.walked: Sequence[Attempt] = ()
         self.booked: RequestLog | None = None
+        self.admission: Admission = UNLIMITED
         self.blamed: set[str] = set()  # deployments whose breakers count this request as a failure already
 
     def __enter__(self) -> Self:
@@ -97,6 +99,10 @@ class Exchange:
     def asked(self, request: ChatRequest) -> None:
         """The request was read and understood."""
         self._request = request
+
+    def admitted(self, admission: Admission) -> None:
+        """The caller may make the request; what it takes of its limits and budgets is given back when it is booked."""
+        self.admission = admission
 
     def planned(self, plan: Plan) -> None:
         """It is decided whom to ask."""
@@ -218,13 +224,14 @@ class Exchange:
                 row = self._row_of_loser(hedge)
                 self._lost.append((hedge.loser(self._final).call, row))
                 self._ledger.settle(row)
+            self.admission.leave([self.booked, *(row for _call, row in self._lost)])
 
     async def durable(self) -> None:
         """Return when what is booked is as safe as the operator has asked for."""
         await self._ledger.durable()
 
     def _intent(self, row_id: UUID, turn: Turn) -> RequestIntent:
-        request = self._request
+        request, admission = self._request, self.admission
         return RequestIntent(
             id=row_id,
             timestamp=self.started_at,
@@ -233,6 +240,11 @@ class Exchange:
             model=turn.candidate.model,
             provider_name=turn.candidate.deployment.provider,
             stream=request.stream if request else False,
+            key_id=admission.principal.key_id,
+            team_id=admission.principal.team_id,
+            organisation_id=admission.principal.organisation_id,
+            end_user=admission.end_user,
+            holds=admission.holds,
         )
 
     def _row(self) -> RequestLog:
@@ -278,7 +290,7 @@ class Exchange:
         may_be_billed: bool,
         **more: Any,
     ) -> RequestLog:
-        request = self._request
+        request, admission = self._request, self.admission
         model = turn.candidate.model if turn else request.model if request else None
         usage: Usage | None = None
         usage_source, costs = UsageSource.NONE, Costs()
@@ -304,5 +316,10 @@ class Exchange:
             reported_cost=costs.reported,
             cost_source=costs.source,
             generation_id=turn.generation_id() if turn else None,
+            key_id=admission.principal.key_id,
+            team_id=admission.principal.team_id,
+            organisation_id=admission.principal.organisation_id,
+            end_user=admission.end_user,
+            charges=admission.charges(costs),
             **more,
         )

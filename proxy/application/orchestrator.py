@@ -131,6 +131,7 @@ class _Run:
             after=self._after,
             clock=self._orchestrator.clock,
         )
+        await self._set_money_aside()
         self._exchange.walking(walk.attempts)
         self._runtime.uses.count += 1
         try:
@@ -139,6 +140,14 @@ class _Run:
             self._runtime.uses.count -= 1
             if walk.winner is not None and walk.winner.call is not None:
                 self._exchange.answered_by(walk.winner.call)
+
+    async def _set_money_aside(self) -> None:
+        """As much as the request may cost at most, twice if it may be sent to two at once. Raises BudgetExceeded."""
+        admission = self._exchange.admission
+        if admission.needs_money:
+            accounting, calls = self._orchestrator.accounting, 1 if self._plan.route.hedge_after is None else 2
+            most = accounting.most_cost(self._plan.candidates, self._shape.models, admission.estimate)
+            await admission.set_aside(calls * most, self._exchange.started_at)
 
     def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:
         after = self._plan.route.hedge_after

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
 from proxy.api.app_keys import Gateway
 from proxy.api.routes import create_api
+from proxy.application.admission import BudgetBook, Gatekeeper, RateLimiter, Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
@@ -133,10 +134,14 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 )
                 await stack.enter_async_context(once(arrival.here, asking))
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
+        accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         app = create_api(
             Gateway(
                 orchestrator=KernelOrchestrator(
-                    runtime=runtimes, ledger=ledger, accounting=Accounting(prices, unpriced), clock=timing.clock
+                    runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock
+                ),
+                gatekeeper=Gatekeeper(
+                    cast("RateLimiter", None), cast("BudgetBook", None), Rulebook, settings.budget_default_output_tokens
                 ),
                 models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
                 health=monitor,

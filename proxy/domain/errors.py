@@ -13,6 +13,11 @@ GatewayError
 │   └── NoSuitableDeployment     no deployment of the model can do what the request needs
 ├── InvalidConfiguration         a configuration that was to be loaded cannot be used
 ├── NotAuthenticated             no key, or not one of ours
+├── NotAllowed                   the caller is known, but may not do this
+│   └── ModelNotAllowed          nor use this model
+├── Exceeded                     the caller has had as much as it may
+│   ├── BudgetExceeded
+│   └── RateLimited
 ├── RouteNotFound                no such path
 ├── MethodNotAllowed             the path exists, the method does not
 ├── ModelNotFound                no provider serves that model
@@ -139,6 +144,41 @@ class InvalidConfiguration(GatewayError):
 
 class NotAuthenticated(GatewayError):
     """The request carries no key, or one that the gateway does not know."""
+
+
+class NotAllowed(GatewayError):
+    """The caller is known, but may not do this."""
+
+
+class ModelNotAllowed(NotAllowed):
+    """The key, its team or its organisation may not use the model."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"This key may not use model '{model}'. GET /v1/models lists those that it may use.")
+        self.model = model
+
+
+class Exceeded(GatewayError):
+    """The caller has had as much as it may; `retry_after_seconds` says when there is more, None if never.
+
+    `headers` say how much there is and was.
+    """
+
+    def __init__(
+        self, message: str, retry_after_seconds: float | None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.headers = dict(headers or {})
+
+
+class BudgetExceeded(Exceeded):
+    """What the request may cost does not fit into a budget; the message names it, what is spent, reserved, and until
+    when."""
+
+
+class RateLimited(Exceeded):
+    """A rate limit has nothing left for the request now."""
 
 
 class RouteNotFound(GatewayError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID, uuid4
 
+from proxy.domain.budgets import Charge
 from proxy.domain.errors import InvalidValue
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 
@@ -56,11 +58,19 @@ class RequestIntent:
     model: str
     provider_name: str
     stream: bool
+    key_id: UUID | None = None
+    team_id: UUID | None = None
+    organisation_id: UUID | None = None
+    end_user: str | None = None
+    holds: Sequence[Charge] = ()  # set aside in budgets: charged, if nobody can say what it cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLog:
-    """One request as it is booked. Times are milliseconds, costs USD; None is "not known", never zero."""
+    """One request as it is booked. Times are milliseconds, costs USD; None is "not known", never zero.
+
+    `charges` are what budgets are charged; they are booked with the row, and are no part of it.
+    """
 
     model: ModelName
     provider_name: str
@@ -85,6 +95,11 @@ class RequestLog:
     response_time_ms: int = 0
     time_to_first_byte_ms: int | None = None
     generation_id: str | None = None
+    key_id: UUID | None = None
+    team_id: UUID | None = None
+    organisation_id: UUID | None = None
+    end_user: str | None = None
+    charges: Sequence[Charge] = ()
 
     def __post_init__(self) -> None:
         if not self.provider_name or not self.provider_name.strip():

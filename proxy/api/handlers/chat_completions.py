@@ -5,12 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from proxy.api.answer_headers import answer_headers
-from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID, Gateway
+from proxy.api.app_keys import EXCHANGE, GATEWAY, PRINCIPAL, REQUEST_ID, Gateway
 from proxy.api.body import read_json_body
 from proxy.api.idempotent import KEY_HEADER, answer_once
 from proxy.api.openai.envelope import read_chat_request
 from proxy.api.openai.errors import error_response, status_of
 from proxy.api.streaming import relay
+from proxy.application.admission import Admission
 from proxy.application.exchange import Exchange
 from proxy.application.payloads import Capture
 from proxy.application.tracing import offer_trace
@@ -39,6 +40,7 @@ async def _serve_and_book(
     try:
         with exchange:
             request[EXCHANGE] = exchange
+            exchange.admitted(Admission(request[PRINCIPAL]))
             try:
                 return await _serve(request, gateway, exchange, capture)
             except GatewayError as error:
@@ -58,6 +60,7 @@ async def _serve(
         capture.request = body
     chat = read_chat_request(body)
     exchange.asked(chat)
+    exchange.admitted(await gateway.gatekeeper.admit(request[PRINCIPAL], chat, request.headers))
     if KEY_HEADER in request.headers:
         return await answer_once(request, gateway, exchange, chat, capture)
     if chat.stream:

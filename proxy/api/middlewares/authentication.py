@@ -8,7 +8,8 @@ import hmac
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from proxy.api.app_keys import GATEWAY
+from proxy.api.app_keys import GATEWAY, PRINCIPAL
+from proxy.domain.access.principals import ANONYMOUS
 from proxy.domain.errors import NotAuthenticated
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/openapi.json", "/docs"})
@@ -21,6 +22,7 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     key = request.app[GATEWAY].master_key
     if key is not None and request.path not in OPEN_PATHS and not request.path.startswith(_OPEN_PREFIX):
         _check(request.headers.get("Authorization"), key)
+    request[PRINCIPAL] = ANONYMOUS
     return await handler(request)
 
 

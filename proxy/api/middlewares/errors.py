@@ -31,6 +31,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = json_error(500, body)
     if EXCHANGE in request:
         exchange = request[EXCHANGE]
+        response.headers.update(exchange.admission.headers())
         response.headers["x-gateway-attempts"] = str(exchange.attempts)
         if exchange.walked:
             response.headers["x-gateway-trace"] = short_trace(exchange)

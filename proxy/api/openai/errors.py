@@ -13,9 +13,11 @@ from aiohttp import web
 from proxy.domain.errors import (
     AllProvidersFailed,
     BodyTooLarge,
+    BudgetExceeded,
     CircuitOpen,
     DeadlineExceeded,
     DeploymentBusy,
+    Exceeded,
     GatewayError,
     IdempotencyKeyReused,
     IdempotentAnswerNotKept,
@@ -25,12 +27,15 @@ from proxy.domain.errors import (
     InvalidValue,
     LedgerFull,
     MethodNotAllowed,
+    ModelNotAllowed,
     ModelNotFound,
     NoDeploymentAvailable,
     NoSuitableDeployment,
+    NotAllowed,
     NotAuthenticated,
     NotServing,
     PermanentUpstreamError,
+    RateLimited,
     RequestNotFound,
     RouteNotFound,
     StreamBroken,
@@ -55,6 +60,11 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     IdempotencyKeyReused: (422, "idempotency_key_reused"),
     IdempotentAnswerNotKept: (409, "idempotent_answer_not_kept"),
     NotAuthenticated: (401, "invalid_api_key"),
+    NotAllowed: (403, "permission_denied"),
+    ModelNotAllowed: (403, "model_not_allowed"),
+    Exceeded: (429, "rate_limit_exceeded"),
+    BudgetExceeded: (429, "budget_exceeded"),
+    RateLimited: (429, "rate_limit_exceeded"),
     RouteNotFound: (404, "unknown_url"),
     MethodNotAllowed: (405, "method_not_allowed"),
     ModelNotFound: (404, "model_not_found"),
@@ -86,6 +96,7 @@ _UNAUTHORIZED, _BAD_GATEWAY, _GATEWAY_TIMEOUT = 401, 502, 504
 _FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _LAST_ERROR = 400, 500, 599
 _RATE_LIMITED, _UNAVAILABLE = 429, 503
 _DEFAULT_RETRY_AFTER_SECONDS = 1
+_NO_RETRY = {"x-should-retry": "false"}
 
 
 def status_of(error: GatewayError) -> int:
@@ -112,6 +123,8 @@ def error_object(error: GatewayError) -> dict[str, Any]:
     members: dict[str, Any] = {"message": str(error), "type": error_type(status), "param": None, "code": code}
     if isinstance(error, InvalidRequest):
         members |= {"param": error.param, "code": error.code or code}
+    elif isinstance(error, ModelNotAllowed):
+        members["param"] = "model"
     elif isinstance(error, InvalidConfiguration):
         members["problems"] = list(error.problems)
     elif isinstance(error, AllProvidersFailed):
@@ -157,33 +170,33 @@ def error_type(status: int) -> str:
     return _TYPES.get(status, "invalid_request_error")
 
 
-def error_headers(error: GatewayError) -> dict[str, str]:
+def error_headers(error: GatewayError) -> Mapping[str, str]:  # noqa: PLR0911  # one answer for each kind
     """Retry-After where coming back later helps; `x-should-retry: false` where the gateway has retried already.
 
     The OpenAI SDKs obey both; without the latter 4 attempts here become 12.
     """
-    headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = ", ".join(error.allowed)
-    elif isinstance(error, IdempotentAnswerNotKept):
-        headers["x-should-retry"] = "false"  # the SDKs would: they take any 409 for a lock
-    elif isinstance(error, NotServing):
-        headers["Retry-After"] = _seconds(error.retry_after_seconds)
-    elif isinstance(error, UpstreamError):
-        headers |= error.headers
-        if error.retry_after_seconds is not None:
-            headers["Retry-After"] = _seconds(error.retry_after_seconds)
-        elif status_of(error) in (_RATE_LIMITED, _UNAVAILABLE):
-            headers["Retry-After"] = str(_DEFAULT_RETRY_AFTER_SECONDS)
-        if error.retries_exhausted:
-            headers["x-should-retry"] = "false"
-    elif isinstance(error, AllProvidersFailed):
+        return {"Allow": ", ".join(error.allowed)}
+    if isinstance(error, IdempotentAnswerNotKept):
+        return _NO_RETRY  # the SDKs would: they take any 409 for a lock
+    if isinstance(error, NotServing):
+        return _retry_after(error.retry_after_seconds)
+    if isinstance(error, Exceeded):
+        again = _NO_RETRY if isinstance(error, BudgetExceeded) else {}  # the SDKs would, and be refused again
+        return {**error.headers, **_retry_after(error.retry_after_seconds), **again}
+    if isinstance(error, UpstreamError):
+        wait = error.retry_after_seconds
+        if wait is None and status_of(error) in (_RATE_LIMITED, _UNAVAILABLE):
+            wait = _DEFAULT_RETRY_AFTER_SECONDS
+        return {**error.headers, **_retry_after(wait), **(_NO_RETRY if error.retries_exhausted else {})}
+    if isinstance(error, AllProvidersFailed):
         waits = [wait for failure in error.failures if (wait := _wait_of(failure)) is not None]
-        if waits and status_of(error) != _BAD_GATEWAY:
-            headers["Retry-After"] = _seconds(min(waits))
-        else:
-            headers["x-should-retry"] = "false"
-    return headers
+        return _retry_after(min(waits)) if waits and status_of(error) != _BAD_GATEWAY else _NO_RETRY
+    return {}
+
+
+def _retry_after(seconds: float | None) -> dict[str, str]:
+    return {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def _is_rate_limit(failure: GatewayError) -> bool:
@@ -218,7 +231,3 @@ def error_event(error: GatewayError) -> bytes:
 
 def _row(error: GatewayError) -> tuple[int | None, str | None]:
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
-
-
-def _seconds(value: float) -> str:
-    return str(max(1, math.ceil(value)))

@@ -54,6 +54,12 @@ class RequestShape:
         return None
 
     @cached_property
+    def choices(self) -> int:
+        """How many answers it asks for (`n`)."""
+        asked = self._value("n")
+        return asked if isinstance(asked, int) and not isinstance(asked, bool) and asked > 1 else 1
+
+    @cached_property
     def needs(self) -> frozenset[Capability]:
         """What a deployment must be capable of. Parses the messages only if they may hold more than text."""
         needs = self._needs_of_parts()

@@ -1,0 +1,230 @@
+"""Letting a request in: may it use the model, is there room in its rate limits, and money for it in its budgets.
+
+A request is admitted once it has been read. Its money is set aside when it is known whom it may be sent to, for that
+decides the price; what it really cost is charged when it is booked, by whatever way it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from proxy.application.booking import Costs
+from proxy.domain.access.principals import ANONYMOUS, Principal
+from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.budgets import Budget, Charge, picodollars
+from proxy.domain.chat import ChatRequest
+from proxy.domain.errors import ModelNotAllowed
+from proxy.domain.json_bytes import look_into
+from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit, TokenEstimate
+from proxy.domain.request_log import CostSource, RequestLog
+from proxy.domain.routing import RequestShape
+
+USER_HEADER: Final = "x-gateway-user"
+_END_USER_CHARACTERS = 255
+_BYTES_PER_TOKEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedLimit:
+    """A rate limit, and the one subject of it that a request counts for."""
+
+    limit: RateLimit
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedBudget:
+    """A budget, and the one subject of it that a request counts for."""
+
+    budget: Budget
+    subject: Subject
+
+
+class RatePass(Protocol):
+    """What a request has taken of its rate limits. `headers` are OpenAI's `x-ratelimit-*` for its answer."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def leave(self, input_tokens: int, output_tokens: int) -> None:
+        """The request has ended: its place is free, and what it used is counted in the place of the estimate."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Counts requests, tokens and places."""
+
+    async def enter(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate, priority: Priority) -> RatePass:
+        """Take one request, its tokens and a place of all of them, or nothing of any. Raises RateLimited."""
+        ...
+
+
+class BudgetBook(Protocol):
+    """The budgets' money as this process has it: leased from the database in slices, set aside here."""
+
+    async def set_aside(
+        self, budgets: Sequence[AppliedBudget], amount_picodollars: int, moment: datetime
+    ) -> Sequence[Charge]:
+        """Set the amount aside in all of them, or in none. Returns what was set aside, one for each budget.
+
+        Raises:
+            BudgetExceeded: a hard budget has not that much
+            NotServing: a hard budget's lease is used up, and the database does not answer
+        """
+        ...
+
+    def settle(self, set_aside: Sequence[Charge], charged: Sequence[Charge]) -> None:
+        """The request is booked: give back what was set aside; the charges are with its row."""
+        ...
+
+    def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
+        """`x-gateway-budget-warning` for budgets that are spent beyond their warning."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rulebook:
+    """Rules that do not come with a principal: those for the gateway, its models and end users; and model groups."""
+
+    budgets: Sequence[Budget] = ()
+    limits: Sequence[RateLimit] = ()
+    model_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Admission:
+    """One request that was let in, until it is booked."""
+
+    __slots__ = ("_book", "_budgets", "_pass", "_set_aside", "end_user", "estimate", "principal")
+
+    def __init__(
+        self,
+        principal: Principal,
+        end_user: str | None = None,
+        rate_pass: RatePass | None = None,
+        book: BudgetBook | None = None,
+        budgets: Sequence[AppliedBudget] = (),
+        estimate: TokenEstimate = NO_TOKENS,
+    ) -> None:
+        self.principal = principal
+        self.end_user = end_user
+        self.estimate = estimate
+        self._pass = rate_pass
+        self._book = book
+        self._budgets = budgets
+        self._set_aside: Sequence[Charge] = ()
+
+    @property
+    def needs_money(self) -> bool:
+        """Whether `set_aside` is to be called before the request is sent."""
+        return bool(self._budgets)
+
+    @property
+    def holds(self) -> Sequence[Charge]:
+        """What is set aside, for the intent in the spool: if the process dies it is charged."""
+        return self._set_aside
+
+    async def set_aside(self, amount_picodollars: int, moment: datetime) -> None:
+        """Raises as BudgetBook.set_aside does."""
+        if self._book is not None and self._budgets:
+            self._set_aside = await self._book.set_aside(self._budgets, amount_picodollars, moment)
+
+    def charges(self, costs: Costs) -> Sequence[Charge]:
+        """What a call is charged: its cost; nothing if there was none; all that was set aside if it is not known."""
+        if not self._set_aside or costs.source is CostSource.NONE:
+            return ()
+        cost = costs.reported if costs.reported is not None else costs.estimated
+        if cost is None:
+            return self._set_aside
+        amount = picodollars(cost.usd)
+        return [Charge(held.budget_id, held.subject_id, held.bucket, amount) for held in self._set_aside]
+
+    def leave(self, rows: Sequence[RequestLog]) -> None:
+        """The request is booked in these rows (those after the first are of calls that lost a race)."""
+        if self._pass is not None:
+            self._pass.leave(sum(row.input_tokens.value for row in rows), sum(row.output_tokens.value for row in rows))
+        if self._book is not None and self._set_aside:
+            self._book.settle(self._set_aside, [charge for row in rows for charge in row.charges])
+
+    def headers(self) -> Mapping[str, str]:
+        """For the answer, also when it is an error."""
+        headers = dict(self._pass.headers) if self._pass is not None else {}
+        if self._book is not None and self._budgets:
+            headers |= self._book.headers(self._budgets)
+        return headers
+
+
+UNLIMITED: Final = Admission(ANONYMOUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Gatekeeper:
+    """Decides on admission. `rules` gives what holds for everyone now."""
+
+    limiter: RateLimiter
+    book: BudgetBook
+    rules: Callable[[], Rulebook]
+    default_output_tokens: int
+
+    async def admit(self, principal: Principal, request: ChatRequest, headers: Mapping[str, str]) -> Admission:
+        """Raises ModelNotAllowed, RateLimited."""
+        rules = self.rules()
+        check_models(principal, request, rules.model_groups)
+        end_user = end_user_of(request, headers)
+        if not (principal.limits or principal.budgets or rules.limits or rules.budgets):
+            return Admission(principal, end_user)
+        subjects = [GATEWAY, *principal.subjects(), Subject(Scope.MODEL, request.model)]
+        if end_user is not None:
+            subjects.append(Subject(Scope.END_USER, end_user))
+        limits = [
+            AppliedLimit(limit, subject)
+            for limit in (*principal.limits, *rules.limits)
+            for subject in subjects
+            if limit.subject.covers(subject)
+        ]
+        budgets = [
+            AppliedBudget(budget, subject)
+            for budget in (*principal.budgets, *rules.budgets)
+            for subject in subjects
+            if budget.subject.covers(subject)
+        ]
+        estimate = token_estimate(request, self.default_output_tokens)
+        rate_pass = await self.limiter.enter(limits, estimate, principal.priority) if limits else None
+        return Admission(principal, end_user, rate_pass, self.book, budgets, estimate)
+
+
+def check_models(principal: Principal, request: ChatRequest, groups: Mapping[str, Sequence[str]]) -> None:
+    """Every model that the request names, also in its list of fallbacks, must be allowed. Raises ModelNotAllowed."""
+    scopes = [scope for scope in principal.model_scopes if scope.allowed is not None]
+    if not scopes:
+        return
+    for model in named_models(request):
+        if not all(scope.allows(model, groups) for scope in scopes):
+            raise ModelNotAllowed(model)
+
+
+def named_models(request: ChatRequest) -> list[str]:
+    """All that the request names; what is no name stands as its JSON, which nobody is allowed."""
+    raw = request.member("models")
+    listed = look_into(raw) if raw is not None else None
+    names = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    return [request.model, *(name if isinstance(name, str) else repr(name) for name in names)]
+
+
+def end_user_of(request: ChatRequest, headers: Mapping[str, str]) -> str | None:
+    """Who uses the application that sends the request: the header, else the member `user`; None if it does not say."""
+    named = headers.get(USER_HEADER)
+    if not named:
+        raw = request.member("user")
+        found = look_into(raw) if raw is not None else None
+        named = found if isinstance(found, str) else None
+    return named[:_END_USER_CHARACTERS] if named else None
+
+
+def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEstimate:
+    """A token for each three bytes of the body, and for each answer the request's own limit, else the default."""
+    shape = RequestShape(request)
+    output = shape.max_output_tokens or default_output_tokens
+    return TokenEstimate(-(-len(request.body) // _BYTES_PER_TOKEN), output * shape.choices)
