@@ -23,11 +23,10 @@ class ModelScope:
 
     def allows(self, model: str, groups: ModelGroups) -> bool:
         """Whether a request may name this model."""
-        if self.allowed is None or model in self.allowed:
+        if self.allowed is None:
             return True
-        return NamePatterns([name for name in self._names(groups) if WILDCARD in name]).match(model) is not None or (
-            model in self._names(groups)
-        )
+        names = self._names(groups)
+        return model in names or NamePatterns([name for name in names if WILDCARD in name]).match(model) is not None
 
     def includes(self, other: ModelScope, groups: ModelGroups) -> bool:
         """Whether everything that the other one allows, word by word, is allowed here: nobody grants more than it has.
@@ -45,7 +44,8 @@ class ModelScope:
         if self.allowed is not None and name in self.allowed:
             return True
         if name.startswith(GROUP_PREFIX):
-            return all(self.allows(member, groups) for member in groups.get(name.removeprefix(GROUP_PREFIX), ()))
+            members = groups.get(name.removeprefix(GROUP_PREFIX))  # an unknown one may mean anything later
+            return members is not None and all(self.allows(member, groups) for member in members)
         return self.allows(name, groups)
 
     def _names(self, groups: ModelGroups) -> list[str]:
