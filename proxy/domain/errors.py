@@ -153,6 +153,8 @@ class NotAllowed(GatewayError):
 class ModelNotAllowed(NotAllowed):
     """The key, its team or its organisation may not use the model."""
 
+    kind = "model_not_allowed"
+
     def __init__(self, model: str) -> None:
         super().__init__(f"This key may not use model '{model}'. GET /v1/models lists those that it may use.")
         self.model = model
@@ -173,12 +175,16 @@ class Exceeded(GatewayError):
 
 
 class BudgetExceeded(Exceeded):
-    """What the request may cost does not fit into a budget; the message names it, what is spent, reserved, and until
-    when."""
+    """What the request may cost does not fit into a budget; the message names it and says what is spent, what is
+    reserved, and until when."""
+
+    kind = "budget_exceeded"
 
 
 class RateLimited(Exceeded):
     """A rate limit has nothing left for the request now."""
+
+    kind = "rate_limit_exceeded"
 
 
 class RouteNotFound(GatewayError):

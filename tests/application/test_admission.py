@@ -1,0 +1,361 @@
+"""Admission: who is let in, for how much, and what is given back and charged in the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from proxy.application.admission import (
+    Admission,
+    AppliedBudget,
+    AppliedLimit,
+    Gatekeeper,
+    RatePass,
+    Rulebook,
+    end_user_of,
+    token_estimate,
+)
+from proxy.application.booking import Accounting
+from proxy.application.exchange import Exchange
+from proxy.application.orchestrator import KernelOrchestrator
+from proxy.application.unpriced import UnpricedModels
+from proxy.domain.access.model_scope import ModelScope
+from proxy.domain.access.permissions import ROLE_PERMISSIONS, Role
+from proxy.domain.access.principals import Principal, PrincipalKind
+from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
+from proxy.domain.budgets import Budget, Charge, Period, Window, picodollars
+from proxy.domain.chat import ChatRequest
+from proxy.domain.errors import BudgetExceeded, ModelNotAllowed, PermanentUpstreamError, RateLimited
+from proxy.domain.rate_limits import Priority, RateLimit, TokenEstimate
+from proxy.domain.request_log import CostSource, RequestStatus
+from tests.application.conftest import FakeLedger, FakePrices
+from tests.application.test_exchange import GLM, called, raise_in, upstream_is_called, used
+from tests.catalogs import candidate
+from tests.harness import Upstream, fails, says
+
+KEY, TEAM, ORGANISATION = uuid4(), uuid4(), uuid4()
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@dataclass
+class CountingPass:
+    headers: Mapping[str, str]
+    left: list[tuple[int, int]] = field(default_factory=list)
+
+    def leave(self, input_tokens: int, output_tokens: int) -> None:
+        self.left.append((input_tokens, output_tokens))
+
+
+@dataclass
+class CountingLimiter:
+    """A RateLimiter that remembers what was asked of it."""
+
+    is_full: bool = False
+    asked: list[tuple[Sequence[AppliedLimit], TokenEstimate, Priority]] = field(default_factory=list)
+    given: list[CountingPass] = field(default_factory=list)
+
+    async def enter(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate, priority: Priority) -> RatePass:
+        self.asked.append((limits, estimate, priority))
+        if self.is_full:
+            raise RateLimited("full", 2.0)
+        self.given.append(CountingPass({"x-ratelimit-remaining-requests": "4"}))
+        return self.given[-1]
+
+
+@dataclass
+class Purse:
+    """A BudgetBook with so much money for all budgets together."""
+
+    has_picodollars: int = 10**15
+    set_aside_picodollars: list[int] = field(default_factory=list)
+    settled: list[tuple[Sequence[Charge], Sequence[Charge]]] = field(default_factory=list)
+
+    async def set_aside(
+        self, budgets: Sequence[AppliedBudget], amount_picodollars: int, moment: datetime
+    ) -> Sequence[Charge]:
+        if amount_picodollars > self.has_picodollars:
+            raise BudgetExceeded("nothing left", 60.0)
+        self.set_aside_picodollars.append(amount_picodollars)
+        return [Charge(each.budget.id, each.subject.id, moment, amount_picodollars) for each in budgets]
+
+    def settle(self, set_aside: Sequence[Charge], charged: Sequence[Charge]) -> None:
+        self.settled.append((set_aside, charged))
+
+    def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
+        return {"x-gateway-budget-warning": budgets[0].budget.name}
+
+
+def budget(subject: Subject, id_: UUID | None = None) -> Budget:
+    return Budget(id=id_ or uuid4(), name="b", subject=subject, amount_usd=Decimal(10), window=Window(Period.MONTH))
+
+
+def limit(subject: Subject) -> RateLimit:
+    return RateLimit(id=uuid4(), subject=subject, requests_per_minute=60)
+
+
+def member(**members: Any) -> Principal:
+    return Principal(
+        kind=PrincipalKind.KEY,
+        id=f"key:{KEY}",
+        name="app",
+        permissions=ROLE_PERMISSIONS[Role.MEMBER],
+        reach=Subject(Scope.KEY, str(KEY)),
+        key_id=KEY,
+        team_id=TEAM,
+        organisation_id=ORGANISATION,
+        **members,
+    )
+
+
+def asking(**members: Any) -> ChatRequest:
+    payload = {"model": GLM, "messages": [{"role": "user", "content": "hello"}], **members}
+    raw = {name: json.dumps(value).encode() for name, value in payload.items()}
+    return ChatRequest(
+        body=json.dumps(payload).encode(),
+        model=payload["model"],
+        stream=False,
+        messages=raw["messages"],
+        member=raw.get,
+    )
+
+
+@pytest.fixture
+def limiter() -> CountingLimiter:
+    return CountingLimiter()
+
+
+@pytest.fixture
+def purse() -> Purse:
+    return Purse()
+
+
+@pytest.fixture
+def gatekeeper(limiter: CountingLimiter, purse: Purse) -> Gatekeeper:
+    return Gatekeeper(limiter, purse, Rulebook, 1000)
+
+
+# Models
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"model": "big"},
+        {"models": ["small", "big"]},
+        {"models": ["small"] * 20 + ["big"]},
+        {"models": "big"},
+        {"models": [{"id": "small"}]},
+        {"models": [None]},
+    ],
+)
+async def test_every_model_that_a_request_names_must_be_allowed(
+    gatekeeper: Gatekeeper, members: dict[str, Any]
+) -> None:
+    principal = member(model_scopes=(ModelScope(("small",)), ModelScope()))
+    with pytest.raises(ModelNotAllowed):
+        await gatekeeper.admit(principal, asking(**{"model": "small", **members}), {})
+
+
+async def test_a_model_must_be_allowed_by_key_team_and_organisation(gatekeeper: Gatekeeper) -> None:
+    principal = member(model_scopes=(ModelScope(("a", "b")), ModelScope(("b", "c")), ModelScope()))
+    for refused in ("a", "c"):
+        with pytest.raises(ModelNotAllowed, match=refused):
+            await gatekeeper.admit(principal, asking(model=refused), {})
+    assert (await gatekeeper.admit(principal, asking(model="b"), {})).principal is principal
+
+
+async def test_groups_are_those_of_the_configuration(limiter: CountingLimiter, purse: Purse) -> None:
+    rules = Rulebook(model_groups={"cheap": ("small",)})
+    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000)
+    principal = member(model_scopes=(ModelScope(("group:cheap",)),))
+    await gatekeeper.admit(principal, asking(model="small"), {})
+    with pytest.raises(ModelNotAllowed):
+        await gatekeeper.admit(principal, asking(model="large"), {})
+
+
+# Rules
+
+
+async def test_rules_apply_to_the_subjects_of_the_request_and_no_others(limiter: CountingLimiter, purse: Purse) -> None:
+    of_key, of_team = limit(Subject(Scope.KEY, str(KEY))), limit(Subject(Scope.TEAM, str(TEAM)))
+    everyone, each_user = limit(GATEWAY), limit(Subject(Scope.END_USER, EACH))
+    this_model, other_model = limit(Subject(Scope.MODEL, GLM)), limit(Subject(Scope.MODEL, "other"))
+    other_user = limit(Subject(Scope.END_USER, "bob"))
+    rules = Rulebook(limits=(everyone, each_user, this_model, other_model, other_user))
+    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000)
+    await gatekeeper.admit(member(limits=(of_key, of_team), priority=Priority.HIGH), asking(user="alice"), {})
+    ((applied, _estimate, priority),) = limiter.asked
+    assert [(each.limit, str(each.subject)) for each in applied] == [
+        (of_key, f"key:{KEY}"),
+        (of_team, f"team:{TEAM}"),
+        (everyone, "gateway"),
+        (each_user, "end_user:alice"),
+        (this_model, f"model:{GLM}"),
+    ]
+    assert priority is Priority.HIGH
+
+
+async def test_without_rules_nobody_counts(gatekeeper: Gatekeeper, limiter: CountingLimiter) -> None:
+    admission = await gatekeeper.admit(member(), asking(user="alice"), {})
+    assert (admission.end_user, admission.needs_money, limiter.asked) == ("alice", False, [])
+    assert admission.headers() == {}
+
+
+@pytest.mark.parametrize(
+    ("members", "headers", "found"),
+    [
+        ({}, {}, None),
+        ({"user": "alice"}, {}, "alice"),
+        ({"user": "alice"}, {"x-gateway-user": "bob"}, "bob"),
+        ({"user": ""}, {}, None),
+        ({"user": 7}, {}, None),
+        ({"user": None}, {"x-gateway-user": ""}, None),
+        ({"user": "u" * 300}, {}, "u" * 255),
+    ],
+)
+def test_the_end_user_is_named_by_header_or_body(
+    members: dict[str, Any], headers: dict[str, str], found: str | None
+) -> None:
+    assert end_user_of(asking(**members), headers) == found
+
+
+@pytest.mark.parametrize(
+    ("members", "output_tokens"),
+    [
+        ({}, 1000),
+        ({"max_tokens": 20}, 20),
+        ({"max_tokens": 20, "max_completion_tokens": 30}, 30),
+        ({"max_tokens": 20, "n": 3}, 60),
+        ({"n": 2}, 2000),
+        ({"max_tokens": 0}, 1000),
+        ({"max_tokens": 10, "n": True}, 10),
+    ],
+)
+def test_the_estimate_is_what_the_request_allows(members: dict[str, Any], output_tokens: int) -> None:
+    request = asking(**members)
+    estimate = token_estimate(request, 1000)
+    assert estimate == TokenEstimate(-(-len(request.body) // 3), output_tokens)
+
+
+# Money
+
+
+def served(ledger: FakeLedger, prices: Any, admission: Admission) -> Exchange:
+    exchange = Exchange(ledger, Accounting(prices, UnpricedModels()), "req-1", lambda: True)
+    exchange.admitted(admission)
+    return exchange
+
+
+async def admitted(purse: Purse, *subjects: Subject) -> Admission:
+    budgets = [AppliedBudget(budget(subject), subject) for subject in subjects]
+    admission = Admission(member(), "alice", CountingPass({}), purse, budgets)
+    await admission.set_aside(500, NOON)
+    return admission
+
+
+async def test_a_row_says_whose_it_is_and_is_charged_what_it_cost(
+    ledger: FakeLedger, prices: FakePrices, purse: Purse
+) -> None:
+    admission = await admitted(purse, GATEWAY, Subject(Scope.TEAM, str(TEAM)))
+    with served(ledger, prices, admission) as exchange:
+        exchange.asked(asking())
+        exchange.calling(candidate(GLM, "test"), called(used(1000, 500)))
+        exchange.answering(200)
+    row, (intent,) = ledger.row, ledger.intents
+    assert (row.key_id, row.team_id, row.organisation_id, row.end_user) == (KEY, TEAM, ORGANISATION, "alice")
+    assert (intent.key_id, intent.team_id, intent.end_user) == (KEY, TEAM, "alice")
+    assert [hold.picodollars for hold in intent.holds] == [500, 500]
+    cost = picodollars(Decimal("0.0001") / 1000 + Decimal("0.0002") / 2000)
+    assert [charge.picodollars for charge in row.charges] == [cost, cost]
+    assert [charge.bucket for charge in row.charges] == [NOON, NOON]
+    assert purse.settled == [(list(intent.holds), list(row.charges))]
+
+
+async def test_an_unknown_cost_is_charged_what_was_set_aside(
+    ledger: FakeLedger, prices: FakePrices, purse: Purse
+) -> None:
+    exchange = served(ledger, prices, await admitted(purse, GATEWAY))
+    timed_out = PermanentUpstreamError("gone", kind="timeout")
+    raise_in(exchange, timed_out, upstream_is_called, lambda x: x.failed(timed_out, 504))
+    assert ledger.row.cost_source is CostSource.UNKNOWN
+    assert [charge.picodollars for charge in ledger.row.charges] == [500]
+
+
+async def test_what_cost_nothing_is_charged_nothing_and_given_back(
+    ledger: FakeLedger, prices: FakePrices, purse: Purse
+) -> None:
+    exchange = served(ledger, prices, await admitted(purse, GATEWAY))
+    refused = PermanentUpstreamError("no", status=400, kind="http_400")
+    call = called()
+    call.refusals = 1
+    raise_in(
+        exchange,
+        refused,
+        lambda each: each.asked(asking()),
+        lambda each: each.calling(candidate(GLM, "test"), call),
+        lambda each: each.failed(refused, 400),
+    )
+    assert ledger.row.cost_source is CostSource.NONE
+    ((set_aside, charged),) = purse.settled
+    assert ([held.picodollars for held in set_aside], charged) == ([500], [])
+
+
+async def test_a_place_is_left_once_with_what_was_used(ledger: FakeLedger, prices: FakePrices) -> None:
+    rate_pass = CountingPass({})
+    with served(ledger, prices, Admission(member(), None, rate_pass)) as exchange:
+        exchange.asked(asking())
+        exchange.calling(candidate(GLM, "test"), called(used(70, 30)))
+        exchange.answering(200)
+        exchange.settle()
+    assert rate_pass.left == [(70, 30)]
+
+
+async def test_money_is_set_aside_for_the_dearest_model_before_anything_is_sent(
+    orchestrator: KernelOrchestrator, upstream: Upstream, purse: Purse
+) -> None:
+    upstream.answer(says())
+    request = asking(max_tokens=1000, models=["moonshotai/Kimi-K2-Instruct-0905"])
+    applied = [AppliedBudget(budget(GATEWAY), GATEWAY)]
+    admission = Admission(member(), None, None, purse, applied, TokenEstimate(1_000_000, 1000))
+    with orchestrator.exchange("req-1", lambda: True) as exchange:
+        exchange.asked(request)
+        exchange.admitted(admission)
+        await orchestrator.complete(exchange, request, {})
+        exchange.answering(200)
+    # 1,000 tokens of prompt are all that the model's context window takes.
+    assert purse.set_aside_picodollars == [picodollars(Decimal("0.0005") / 1000 + Decimal("0.0010") / 1000)]
+    assert len(purse.settled) == 1
+
+
+async def test_without_money_nobody_is_asked(
+    orchestrator: KernelOrchestrator, ledger: FakeLedger, upstream: Upstream, purse: Purse
+) -> None:
+    upstream.answer(fails(500))
+    purse.has_picodollars = 0
+    applied = [AppliedBudget(budget(GATEWAY), GATEWAY)]
+    admission = Admission(member(), None, None, purse, applied, TokenEstimate(1, 1))
+    exchange = orchestrator.exchange("req-1", lambda: True)
+    exchange.admitted(admission)
+    with exchange:
+        exchange.asked(asking())
+        with pytest.raises(BudgetExceeded) as refusal:
+            await orchestrator.complete(exchange, asking(), {})
+        exchange.failed(refusal.value, 429)
+    assert (upstream.calls, purse.settled, ledger.row.charges) == (0, [], ())
+    assert (ledger.row.status, ledger.row.error_type) == (RequestStatus.REFUSED, "budget_exceeded")
+
+
+def test_a_model_without_a_price_has_so_much_set_aside(prices: FakePrices) -> None:
+    accounting = Accounting(prices, UnpricedModels(), Decimal("0.07"))
+    assert accounting.most_cost([candidate("unheard/of", "test")], (), TokenEstimate(5, 5)) == picodollars(
+        Decimal("0.07")
+    )
+    priced = replace(candidate(GLM, "test"))
+    assert accounting.most_cost([priced], (), TokenEstimate(10**3, 0)) == picodollars(Decimal("0.0000001"))
