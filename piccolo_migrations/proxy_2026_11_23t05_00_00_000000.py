@@ -85,7 +85,10 @@ TABLES = {
         budget_id {uuid} NOT NULL,
         subject_id VARCHAR(255) NOT NULL,
         holder VARCHAR(255) NOT NULL,
-        picodollars BIGINT NOT NULL,
+        granted BIGINT NOT NULL,
+        booked BIGINT NOT NULL DEFAULT 0,
+        held BIGINT NOT NULL DEFAULT 0,
+        recalled BOOLEAN NOT NULL DEFAULT false,
         renewed_at {time} NOT NULL,
         PRIMARY KEY (budget_id, subject_id, holder)""",
     "audit_log": """

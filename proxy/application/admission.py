@@ -7,7 +7,7 @@ decides the price; what it really cost is charged when it is booked, by whatever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -16,7 +16,7 @@ from proxy.domain.access.principals import ANONYMOUS, Principal
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.budgets import Budget, Charge, picodollars
 from proxy.domain.chat import ChatRequest
-from proxy.domain.errors import ModelNotAllowed
+from proxy.domain.errors import ModelNotAllowed, NotServing
 from proxy.domain.json_bytes import look_into
 from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestLog
@@ -25,6 +25,7 @@ from proxy.domain.routing import RequestShape
 USER_HEADER: Final = "x-gateway-user"
 _END_USER_CHARACTERS = 255
 _BYTES_PER_TOKEN = 3
+_MOST_BUDGETS = 16  # their charges must fit into a record of the spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Rulebook:
 class Admission:
     """One request that was let in, until it is booked."""
 
-    __slots__ = ("_book", "_budgets", "_pass", "_set_aside", "end_user", "estimate", "principal")
+    __slots__ = ("_book", "_budgets", "_of_each_call", "_pass", "_set_aside", "end_user", "estimate", "principal")
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class Admission:
         self._book = book
         self._budgets = budgets
         self._set_aside: Sequence[Charge] = ()
+        self._of_each_call: Sequence[Charge] = ()
 
     @property
     def needs_money(self) -> bool:
@@ -123,13 +125,14 @@ class Admission:
 
     @property
     def holds(self) -> Sequence[Charge]:
-        """What is set aside, for the intent in the spool: if the process dies it is charged."""
-        return self._set_aside
+        """What is set aside for one call, for its intent in the spool: if the process dies that is what is charged."""
+        return self._of_each_call
 
-    async def set_aside(self, amount_picodollars: int, moment: datetime) -> None:
-        """Raises as BudgetBook.set_aside does."""
+    async def set_aside(self, call_picodollars: int, calls: int, moment: datetime) -> None:
+        """So much for each of the calls that may run at once. Raises as BudgetBook.set_aside does."""
         if self._book is not None and self._budgets:
-            self._set_aside = await self._book.set_aside(self._budgets, amount_picodollars, moment)
+            self._set_aside = await self._book.set_aside(self._budgets, call_picodollars * calls, moment)
+            self._of_each_call = [replace(held, picodollars=call_picodollars) for held in self._set_aside]
 
     def charges(self, costs: Costs) -> Sequence[Charge]:
         """What a call is charged: its cost; nothing if there was none; all that was set aside if it is not known."""
@@ -137,7 +140,7 @@ class Admission:
             return ()
         cost = costs.reported if costs.reported is not None else costs.estimated
         if cost is None:
-            return self._set_aside
+            return self._of_each_call
         amount = picodollars(cost.usd)
         return [Charge(held.budget_id, held.subject_id, held.bucket, amount) for held in self._set_aside]
 
@@ -169,7 +172,7 @@ class Gatekeeper:
     default_output_tokens: int
 
     async def admit(self, principal: Principal, request: ChatRequest, headers: Mapping[str, str]) -> Admission:
-        """Raises ModelNotAllowed, RateLimited."""
+        """Raises ModelNotAllowed, RateLimited, NotServing."""
         rules = self.rules()
         check_models(principal, request, rules.model_groups)
         end_user = end_user_of(request, headers)
@@ -190,6 +193,8 @@ class Gatekeeper:
             for subject in subjects
             if budget.subject.covers(subject)
         ]
+        if len(budgets) > _MOST_BUDGETS:
+            raise NotServing(f"More than {_MOST_BUDGETS} budgets apply to this request; tell the operator.", 60.0)
         estimate = token_estimate(request, self.default_output_tokens)
         rate_pass = await self.limiter.enter(limits, estimate, principal.priority) if limits else None
         return Admission(principal, end_user, rate_pass, self.book, budgets, estimate)

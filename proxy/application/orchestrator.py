@@ -147,7 +147,7 @@ class _Run:
         if admission.needs_money:
             accounting, calls = self._orchestrator.accounting, 1 if self._plan.route.hedge_after is None else 2
             most = accounting.most_cost(self._plan.candidates, self._shape.models, admission.estimate)
-            await admission.set_aside(calls * most, self._exchange.started_at)
+            await admission.set_aside(most, calls, self._exchange.started_at)
 
     def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:
         after = self._plan.route.hedge_after

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from proxy.api.app_keys import Gateway
 from proxy.api.routes import create_api
-from proxy.application.admission import BudgetBook, Gatekeeper, RateLimiter, Rulebook
+from proxy.application.admission import Gatekeeper, RateLimiter, Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
@@ -20,6 +20,7 @@ from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.blueprint import openrouter_providers
+from proxy.bootstrap.budgets import budget_book
 from proxy.bootstrap.config_file import configuration_file
 from proxy.bootstrap.configuration import Configuration, following
 from proxy.bootstrap.runtimes import Runtimes
@@ -106,6 +107,8 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
             )
         )
 
+        book = await stack.enter_async_context(budget_book(database, ledger))
+
         path = configuration_file(settings)
         uses_demo = path is None and settings.uses_demo_upstream
         demo_url = await stack.enter_async_context(demo_upstream()) if uses_demo else None
@@ -140,9 +143,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 orchestrator=KernelOrchestrator(
                     runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock
                 ),
-                gatekeeper=Gatekeeper(
-                    cast("RateLimiter", None), cast("BudgetBook", None), Rulebook, settings.budget_default_output_tokens
-                ),
+                gatekeeper=Gatekeeper(cast("RateLimiter", None), book, Rulebook, settings.budget_default_output_tokens),
                 models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
                 health=monitor,
                 configuration=configuration,

@@ -256,7 +256,7 @@ def served(ledger: FakeLedger, prices: Any, admission: Admission) -> Exchange:
 async def admitted(purse: Purse, *subjects: Subject) -> Admission:
     budgets = [AppliedBudget(budget(subject), subject) for subject in subjects]
     admission = Admission(member(), "alice", CountingPass({}), purse, budgets)
-    await admission.set_aside(500, NOON)
+    await admission.set_aside(500, 1, NOON)
     return admission
 
 

@@ -25,17 +25,24 @@ class Writer:
     disliked: str = ""
     writes: int = 0
     keeps_sealed_hours: bool = True
+    released: list[str] = field(default_factory=list)
 
-    async def write(self, rows: Sequence[LedgerRow], *, again: bool = False) -> None:
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
         if self.is_away:
             raise ConnectionRefusedError
         self.writes += 1
+        assert holder not in self.released
         if again and not self.keeps_sealed_hours:
             return
         if any(row.request_id == self.disliked for row in rows):
             raise asyncpg.DataError("no")
         for row in rows:
             self.booked.setdefault(str(row.id), row)
+
+    async def release(self, holder: str) -> None:
+        if self.is_away:
+            raise ConnectionRefusedError
+        self.released.append(holder)
 
     def names(self) -> list[str]:
         return [row.request_id for row in self.booked.values()]

@@ -95,7 +95,7 @@ def test_a_spool_grows_while_other_processes_spools_are_removed(tmp_path: Path) 
             (other / "00000001.segment").touch()
             shutil.rmtree(other)
 
-    spool = Spool(tmp_path, max_bytes=4000 * MEBIBYTE, segment_bytes=32 * 1024)
+    spool = Spool(tmp_path, max_bytes=4000 * MEBIBYTE, segment_bytes=64 * 1024)
     others = threading.Thread(target=come_and_go)
     others.start()
     try:

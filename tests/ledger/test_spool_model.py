@@ -18,7 +18,7 @@ from proxy.infrastructure.ledger.spool import Spool
 from proxy.infrastructure.persistence.rows import ledger_row
 from tests.ledger.conftest import Writer, intent_of, row
 
-SEGMENT_BYTES = 40 * 1024
+SEGMENT_BYTES = 64 * 1024
 # What happens next: a request begins, one that is under way gets a generation id or ends, one is refused at once, some
 # rows get booked.
 STEPS = st.lists(st.sampled_from(["begin", "generate", "end", "refuse", "book"]), min_size=1, max_size=120)

@@ -182,8 +182,7 @@ def error_headers(error: GatewayError) -> Mapping[str, str]:  # noqa: PLR0911  #
     if isinstance(error, NotServing):
         return _retry_after(error.retry_after_seconds)
     if isinstance(error, Exceeded):
-        again = _NO_RETRY if isinstance(error, BudgetExceeded) else {}  # the SDKs would, and be refused again
-        return {**error.headers, **_retry_after(error.retry_after_seconds), **again}
+        return {**error.headers, **_retry_after(error.retry_after_seconds)}
     if isinstance(error, UpstreamError):
         wait = error.retry_after_seconds
         if wait is None and status_of(error) in (_RATE_LIMITED, _UNAVAILABLE):

@@ -104,7 +104,7 @@ class _Replay:
                 if len(self._batch) + len(self._again) >= _BATCH_ROWS and not await self._book():
                     return False
         self._batch += [interrupted(intent, self._generations.get(id_)) for id_, intent in self._open.items()]
-        if not await self._book():
+        if not (await self._book() and await self._drain.release(self._directory.name)):
             return False
         _logger.warning(
             "adopted the spool of a process that died",
@@ -128,7 +128,10 @@ class _Replay:
             (self._again if is_booked else self._batch).append(record)
 
     async def _book(self) -> bool:
-        if not (await self._drain.book(self._again, again=True) and await self._drain.book(self._batch)):
+        holder = self._directory.name
+        if not (
+            await self._drain.book(self._again, holder, again=True) and await self._drain.book(self._batch, holder)
+        ):
             return False
         self.rows += len(self._batch) + len(self._again)
         self._batch, self._again = [], []

@@ -23,8 +23,8 @@ class Drain:
         self.booked_rows = 0
         self.last_error: str | None = None
 
-    async def book_payloads(self, payloads: Sequence[bytes]) -> bool:
-        """Books spooled outcomes; False when the database would not take them now."""
+    async def book_payloads(self, payloads: Sequence[bytes], holder: str = "") -> Sequence[LedgerRow] | None:
+        """Books spooled outcomes and returns them; None when the database would not take them now."""
         rows = []
         for payload in payloads:
             try:
@@ -34,26 +34,38 @@ class Drain:
                 continue
             if isinstance(row, LedgerRow):
                 rows.append(row)
-        return await self.book(rows)
+        return rows if await self.book(rows, holder) else None
 
-    async def book(self, rows: Sequence[LedgerRow], *, again: bool = False) -> bool:
-        """Books rows, all or none; False when the database would not take them now. `again` as RowWriter has it."""
+    async def book(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> bool:
+        """Books rows, all or none; False when the database would not take them now.
+
+        `holder` and `again` as RowWriter has them.
+        """
         try:
             if rows:
-                await self._writer.write(rows, again=again)
+                await self._writer.write(rows, holder, again=again)
         except DATABASE_ERRORS as problem:
             if is_about_the_row(problem):
-                return await self._book_one_by_one(rows, again=again)
+                return await self._book_one_by_one(rows, holder, again=again)
             self._note(problem)
             return False
         self.booked_rows += len(rows)
         self.last_error = None
         return True
 
-    async def _book_one_by_one(self, rows: Sequence[LedgerRow], *, again: bool) -> bool:
+    async def release(self, holder: str) -> bool:
+        """All that a process has written is booked: what it has leased is free again. False as in `book`."""
+        try:
+            await self._writer.release(holder)
+        except DATABASE_ERRORS as problem:
+            self._note(problem)
+            return False
+        return True
+
+    async def _book_one_by_one(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool) -> bool:
         for row in rows:
             try:
-                await self._writer.write([row], again=again)
+                await self._writer.write([row], holder, again=again)
             except DATABASE_ERRORS as problem:
                 if not is_about_the_row(problem):
                     self._note(problem)

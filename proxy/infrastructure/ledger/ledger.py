@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ from proxy.infrastructure.ledger.records import generation_payload, intent_paylo
 from proxy.infrastructure.ledger.spool import Spool, SpoolDamaged, SpoolFull
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.bulk_insert import RowWriter
-from proxy.infrastructure.persistence.rows import ledger_row
+from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 
 _logger = logging.getLogger(__name__)
 _BATCH_ROWS = 250
@@ -52,6 +52,8 @@ class SpoolLedger:
         self._stopping = asyncio.Event()
         self._sync_wanted = asyncio.Event()
         self._next_sync: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.holder = spool.directory.name  # what this process leases of budgets is in this name
+        self.on_booked: Callable[[Sequence[LedgerRow]], None] = lambda _rows: None
 
     # The port.
 
@@ -104,9 +106,11 @@ class SpoolLedger:
             _logger.critical("spool damaged", extra={"place": str(damage)})
             self._drain.last_error = type(damage).__name__
             return False
-        if not await self._drain.book_payloads(reading.outcomes):
+        rows = await self._drain.book_payloads(reading.outcomes, self.holder)
+        if rows is None:
             return False
         self._spool.booked(reading)
+        self.on_booked(rows)
         return True
 
     async def _pause(self, seconds: float) -> None:
@@ -142,6 +146,8 @@ class SpoolLedger:
             async with asyncio.timeout(timeout_seconds):
                 while self._spool.waiting_rows() and await self._book_batch():
                     pass
+                if not self._spool.waiting_rows():
+                    await self._drain.release(self.holder)
         if self._spool.waiting_rows():
             _logger.warning("rows left in the spool for the next start", extra={"rows": self._spool.waiting_rows()})
 

@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.domain.request_log import CostSource, RequestIntent, RequestLog, RequestStatus, UsageSource
 from proxy.domain.values import ModelName
-from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
+from proxy.infrastructure.persistence.rows import LedgerRow, RowCharge, ledger_row, row_charges
 
 _INTENT, _GENERATION, _OUTCOME = b"I", b"G", b"O"
 _GENERATION_CHARACTERS = 128
@@ -26,6 +26,7 @@ class SpooledIntent(msgspec.Struct, frozen=True, array_like=True):
     model: str
     provider_name: str
     stream: bool
+    holds: tuple[RowCharge, ...] = ()
 
 
 class SpooledGeneration(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +62,7 @@ def intent_payload(intent: RequestIntent) -> bytes:
         _clean(intent.model),
         intent.provider_name,
         intent.stream,
+        row_charges(intent.holds),
     )
     return _INTENT + _encoder.encode(spooled)
 
@@ -92,9 +94,9 @@ def is_outcome(payload: bytes) -> bool:
 def interrupted(intent: SpooledIntent, generation_id: str | None = None) -> LedgerRow:
     """The row of a request whose process died before it was settled: what it cost is not known.
 
-    With a generation id the provider can be asked.
+    With a generation id the provider can be asked. Budgets are charged what was set aside.
     """
-    return ledger_row(
+    row = ledger_row(
         RequestLog(
             id=intent.id,
             timestamp=intent.timestamp,
@@ -111,6 +113,7 @@ def interrupted(intent: SpooledIntent, generation_id: str | None = None) -> Ledg
             generation_id=generation_id,
         )
     )
+    return msgspec.structs.replace(row, charges=intent.holds)
 
 
 def _clean(text: str) -> str:

@@ -26,8 +26,9 @@ from proxy.infrastructure.ledger.segment import Segment
 
 LOCK_FILE = "lock"
 SEGMENT_SUFFIX = ".segment"
-# An intent, an outcome and some generations of the longest texts that they take, four bytes to a character.
-REQUEST_BYTES = 10 * 1024
+# An intent, an outcome and some generations of the longest texts that they take, four bytes to a character, and their
+# charges to as many budgets as may apply.
+REQUEST_BYTES = 16 * 1024
 MOST_GENERATIONS = 4  # noted of one request; its outcome has the last one anyway
 _READ_BYTES = 256 * 1024
 _MARK_SECONDS = 1.0

@@ -16,6 +16,13 @@ import msgspec
 from piccolo.columns import UUID, BigInt, Boolean, Integer, Numeric, SmallInt, Timestamptz, Varchar
 from piccolo.engine.postgres import PostgresEngine
 
+from proxy.infrastructure.persistence.charges import (
+    RELEASE,
+    charge_columns,
+    postgres_charging,
+    sqlite_booked,
+    sqlite_charge,
+)
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, sqlite_path
 from proxy.infrastructure.persistence.rows import LedgerRow
@@ -32,7 +39,7 @@ _ARRAY_TYPES = {
     Numeric: "numeric[]",
 }
 _TABLE_COLUMNS = {column._meta.db_column_name: type(column) for column in RequestLogTable._meta.columns}  # noqa: SLF001
-_COLUMNS = LedgerRow.__struct_fields__
+_COLUMNS = tuple(name for name in LedgerRow.__struct_fields__ if name != "charges")
 _INTO = f"INSERT INTO request_logs ({', '.join(_COLUMNS)})"
 # Rows of sealed hours may have been dropped after they were summed: who has booked them before does not do so again.
 _SEALED = "(SELECT COALESCE(sealed_until, '{}') FROM usage_state)"
@@ -50,13 +57,19 @@ _TIMEOUT_SECONDS = 15.0
 
 
 class RowWriter(Protocol):
-    """Books rows in one transaction; those booked before (by id) are left as they are."""
+    """Books rows and their charges in one transaction; those booked before (by id) are left as they are."""
 
-    async def write(self, rows: Sequence[LedgerRow], *, again: bool = False) -> None:
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
         """Raises DATABASE_ERRORS; then none of the rows is booked.
 
-        `again` says that the rows have been booked before, so that those of sealed hours are not to be looked for.
+        `holder` is the process that served the requests: charges are taken from what it has leased, if it
+        is named. `again` says that
+        the rows have been booked before, so that those of sealed hours are not to be looked for.
         """
+        ...
+
+    async def release(self, holder: str) -> None:
+        """Ends what the process has leased of budgets: all its rows are booked. Raises DATABASE_ERRORS."""
         ...
 
 
@@ -77,15 +90,24 @@ class _PostgresRows:
     def __init__(self, engine: PostgresEngine) -> None:
         self._engine = engine
 
-    async def write(self, rows: Sequence[LedgerRow], *, again: bool = False) -> None:
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
+        statement = _POSTGRES_INSERT_AGAIN if again else _POSTGRES_INSERT
+        arguments: list[object] = [list(column) for column in zip(*map(_values, rows), strict=True)]
+        if any(row.charges for row in rows):
+            statement = postgres_charging(statement, len(_COLUMNS))
+            arguments += [*charge_columns(rows), holder]
+        await self._execute(statement, *arguments)
+
+    async def release(self, holder: str) -> None:
+        await self._execute(RELEASE.format("$1"), holder)
+
+    async def _execute(self, statement: str, *arguments: object) -> None:
         if self._engine.pool is None:
             raise ConnectionError("the connection pool is closed")
-        columns = zip(*(msgspec.structs.astuple(row) for row in rows), strict=True)
         connection = await self._engine.pool.acquire(timeout=_TIMEOUT_SECONDS)
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                statement = _POSTGRES_INSERT_AGAIN if again else _POSTGRES_INSERT
-                await connection.execute(statement, *(list(column) for column in columns))
+                await connection.execute(statement, *arguments)
         except (TimeoutError, asyncio.CancelledError):
             connection.terminate()  # to cancel properly one must ask the server, which may be frozen
             raise
@@ -101,11 +123,22 @@ class _SqliteRows:
         self._connection: aiosqlite.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def write(self, rows: Sequence[LedgerRow], *, again: bool = False) -> None:
-        async with self._one_at_a_time:
-            await self._write(rows, _SQLITE_INSERT_AGAIN if again else _SQLITE_INSERT)
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
+        statement = _SQLITE_INSERT_AGAIN if again else _SQLITE_INSERT
+        async with self._one_at_a_time, self._transaction() as connection:
+            charged = [row for row in rows if row.charges]
+            before = await sqlite_booked(connection, charged)
+            await connection.executemany(statement, [_values(row) for row in rows])
+            if charged:
+                added = await sqlite_booked(connection, charged) - before
+                await sqlite_charge(connection, [row for row in charged if str(row.id) in added], holder)
 
-    async def _write(self, rows: Sequence[LedgerRow], statement: str) -> None:
+    async def release(self, holder: str) -> None:
+        async with self._one_at_a_time, self._transaction() as connection:
+            await connection.execute(RELEASE.format("?"), (holder,))
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         if self._connection is None:
             self._connection = await aiosqlite.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
             await self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -113,7 +146,7 @@ class _SqliteRows:
             await self._connection.execute("ROLLBACK")
         await self._connection.execute("BEGIN IMMEDIATE")
         try:
-            await self._connection.executemany(statement, [msgspec.structs.astuple(row) for row in rows])
+            yield self._connection
         except BaseException:
             await self._connection.execute("ROLLBACK")
             raise
@@ -122,3 +155,8 @@ class _SqliteRows:
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
+
+
+def _values(row: LedgerRow) -> tuple[object, ...]:
+    """Those of the columns."""
+    return msgspec.structs.astuple(row)[: len(_COLUMNS)]

@@ -29,9 +29,10 @@ class PiccoloRequestLogs:
     async def save_all(self, rows: Sequence[RequestLog]) -> None:
         """Book rows with one statement; ids that are booked already are left as they are."""
         table = self._table
-        await table.insert(*(table(**msgspec.structs.asdict(ledger_row(row))) for row in rows)).on_conflict(
-            action="DO NOTHING"
-        )
+        values = [msgspec.structs.asdict(ledger_row(row)) for row in rows]
+        for each in values:
+            del each["charges"]  # which only the ledger's writer books
+        await table.insert(*(table(**each) for each in values)).on_conflict(action="DO NOTHING")
 
     async def get_recent(self, count: int) -> Sequence[RequestLog]:
         if count <= 0:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from proxy.domain.budgets import Charge
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 from proxy.infrastructure.persistence.tables import MONEY_DIGITS, NAME_LENGTH, WORD_LENGTH
@@ -18,10 +20,24 @@ _MONEY_STEP = Decimal(1).scaleb(-MONEY_DIGITS[1])
 _MAX_MONEY = Decimal(10) ** (MONEY_DIGITS[0] - MONEY_DIGITS[1]) - _MONEY_STEP
 _MAX_INT, _MAX_SMALL_INT, _MAX_BIG_INT = 2**31 - 1, 2**15 - 1, 2**63 - 1
 _ID_LENGTH = 128
+_SUBJECT_LENGTH = 64
+
+
+class RowCharge(msgspec.Struct, frozen=True, array_like=True):
+    """What a row is charged to a budget."""
+
+    budget_id: UUID
+    subject_id: str
+    bucket: datetime
+    picodollars: int
 
 
 class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
-    """One row of `request_logs`. Both engines take every value that `ledger_row` gives."""
+    """One row of `request_logs`, and its charges, which are booked with it but are no column.
+
+    Both engines take every value that `ledger_row` gives. Spools hold rows as arrays: what is added goes to the end,
+    with a default.
+    """
 
     id: UUID
     request_id: str
@@ -47,6 +63,7 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
     response_time_ms: int
     time_to_first_byte_ms: int | None
     generation_id: str | None
+    charges: tuple[RowCharge, ...] = ()
 
 
 def ledger_row(row: RequestLog) -> LedgerRow:
@@ -76,7 +93,23 @@ def ledger_row(row: RequestLog) -> LedgerRow:
         response_time_ms=min(row.response_time_ms, _MAX_INT),
         time_to_first_byte_ms=_milliseconds(row.time_to_first_byte_ms),
         generation_id=_optional_text(row.generation_id, _ID_LENGTH),
+        charges=row_charges(row.charges),
     )
+
+
+def row_charges(charges: Sequence[Charge]) -> tuple[RowCharge, ...]:
+    """Charges as they are spooled and booked; a long subject is known by its hash."""
+    return tuple(
+        RowCharge(each.budget_id, budget_subject(each.subject_id), each.bucket, min(each.picodollars, _MAX_BIG_INT))
+        for each in charges
+    )
+
+
+def budget_subject(subject_id: str) -> str:
+    """A subject of a budget for EACH of a scope, as short as a record of the spool needs it, and without oddities."""
+    if len(subject_id) <= _SUBJECT_LENGTH and subject_id.isascii() and subject_id.isprintable():
+        return subject_id
+    return hashlib.sha256(subject_id.encode(errors="surrogatepass")).hexdigest()
 
 
 def _text(value: str, length: int) -> str:

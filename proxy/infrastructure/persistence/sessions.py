@@ -6,6 +6,7 @@ PostgreSQL, and as the text that SQLite keeps (`2026-11-22 12:00:00+00:00`) on S
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -33,6 +34,10 @@ class Session(Protocol):
         """How many rows the statement has changed."""
         ...
 
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """A transaction of which each statement sees what others have committed by then; on SQLite others wait."""
+        ...
+
     def snapshot(self, *, writing: bool) -> AbstractAsyncContextManager[None]:
         """A transaction that sees the database as of one moment; on SQLite a writing one keeps other writers out."""
         ...
@@ -52,6 +57,26 @@ async def session(database: Database) -> AsyncIterator[Session]:
         await sqlite.execute("PRAGMA synchronous=NORMAL")
         await sqlite.create_function("latency_bucket", 1, _bucket, deterministic=True)
         yield SqliteSession(sqlite)
+
+
+@asynccontextmanager
+async def session_within(database: Database, seconds: float) -> AsyncIterator[Session]:
+    """The same for at most so long. Raises TimeoutError, too: a server that is frozen is not waited for."""
+    if not isinstance(database.engine, PostgresEngine):
+        async with asyncio.timeout(seconds), session(database) as opened:
+            yield opened
+        return
+    if database.engine.pool is None:
+        raise ConnectionError("the connection pool is closed")
+    connection = await database.engine.pool.acquire(timeout=seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            yield PostgresSession(connection)
+    except (TimeoutError, asyncio.CancelledError):
+        connection.terminate()  # to cancel properly one must ask the server
+        raise
+    finally:
+        await database.engine.pool.release(connection)
 
 
 def _bucket(milliseconds: int | None) -> int | None:
@@ -79,6 +104,11 @@ class PostgresSession:
     async def execute(self, statement: str, *arguments: object) -> int:
         _, _, count = (await self._connection.execute(statement, *arguments)).rpartition(" ")
         return int(count) if count.isdecimal() else 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        async with self._connection.transaction(isolation="read_committed"):
+            yield
 
     @asynccontextmanager
     async def snapshot(self, *, writing: bool) -> AsyncIterator[None]:
@@ -113,6 +143,9 @@ class SqliteSession:
     async def execute_to_the_end(self, statement: str) -> None:
         """For a PRAGMA that does a part of its work at each step."""
         await self._connection.executescript(statement)
+
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        return self.snapshot(writing=True)
 
     @asynccontextmanager
     async def snapshot(self, *, writing: bool) -> AsyncIterator[None]:

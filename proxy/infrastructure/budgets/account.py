@@ -1,0 +1,109 @@
+"""One budget's money as this process has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from proxy.domain.access.scopes import EACH
+from proxy.domain.budgets import Budget, Charge
+from proxy.infrastructure.persistence.rows import budget_subject
+
+LEASE_SECONDS: Final = 600.0  # a holder that has not renewed its leases for so long is gone
+TRUSTED_SECONDS: Final = 540.0  # after which it does not use them itself any more
+
+
+@dataclass(frozen=True, slots=True)
+class AccountKey:
+    """`subject_id` is empty but for budgets for EACH of a scope, which have an account for every subject."""
+
+    budget_id: UUID
+    subject_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database said of a budget, in picodollars; the process's own lease is not in `leased_elsewhere`."""
+
+    amount: int
+    spent: int
+    leased_elsewhere: int
+    holders_elsewhere: int
+
+
+class Account:
+    """Sums since the account was opened, all in picodollars.
+
+    granted     leased from the database, less what was given back
+    consumed    charged to requests that have ended
+    booked      of that, what is in the database together with its row
+    held        set aside for requests that run
+
+    What the database has for the lease is granted - booked; what may be set aside here is granted - consumed - held.
+    """
+
+    def __init__(self, key: AccountKey, budget: Budget, now_seconds: float) -> None:
+        self.key = key
+        self.budget = budget
+        self.granted = self.consumed = self.booked = self.held = 0
+        self.told_held = 0  # what the database was told of `held` last
+        self.standing: Standing | None = None
+        self.consumed_then = 0  # booked by us when `standing` was read: it is in its `spent`
+        self.renewed_seconds = now_seconds
+        self.used_seconds = now_seconds
+        self.recalled_seconds = float("-inf")
+        self.has_lease = False
+        self.is_removed = False
+        self._bucket: datetime | None = None
+        self._bucket_ends: datetime | None = None
+
+    @property
+    def free(self) -> int:
+        """What may be set aside now without asking the database."""
+        return self.granted - self.consumed - self.held
+
+    def is_trusted(self, now_seconds: float) -> bool:
+        """Whether nobody else can have taken the lease for that of a dead process."""
+        return now_seconds - self.renewed_seconds < TRUSTED_SECONDS
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing runs, and all that was charged is booked."""
+        return self.held == 0 and self.booked == self.consumed
+
+    def spent(self) -> int:
+        """By all processes, as far as is known here."""
+        before = self.standing.spent if self.standing else 0
+        return before + self.consumed - self.consumed_then
+
+    def hold(self, amount: int, moment: datetime, now_seconds: float) -> Charge:
+        """Sets aside; whether there is that much was asked before."""
+        self.held += amount
+        self.used_seconds = now_seconds
+        return Charge(self.key.budget_id, self.key.subject_id, self.bucket(moment), amount)
+
+    def settle(self, held: int, charged: int, now_seconds: float) -> None:
+        self.held -= held
+        self.consumed += charged
+        self.used_seconds = now_seconds
+
+    def bucket(self, moment: datetime) -> datetime:
+        """Where what is spent now counts. It changes seldom, and is asked for with every request."""
+        if self._bucket is None or self._bucket_ends is None or not self._bucket <= moment < self._bucket_ends:
+            window = self.budget.window
+            self._bucket = window.bucket(moment)
+            self._bucket_ends = window.resets_at(moment) or datetime.max.replace(tzinfo=moment.tzinfo)
+            self.standing = None  # what was spent before may count no more
+        return self._bucket
+
+    def learn(self, standing: Standing) -> None:
+        """What the database says now."""
+        self.standing = standing
+        self.consumed_then = self.booked
+
+
+def account_key(budget: Budget, subject_id: str) -> AccountKey:
+    """Subjects that the spool shortens are shortened here, too."""
+    return AccountKey(budget.id, budget_subject(subject_id) if budget.subject.id == EACH else "")

@@ -1,0 +1,237 @@
+"""The BudgetBook port: setting money aside in memory, and leasing more of it in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from weakref import WeakValueDictionary
+
+from proxy.application.admission import AppliedBudget
+from proxy.domain.budgets import Charge, usd
+from proxy.domain.errors import BudgetExceeded, NotServing
+from proxy.infrastructure.budgets.account import Account, AccountKey, account_key
+from proxy.infrastructure.budgets.bank import Bank, Lease
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.rows import LedgerRow
+
+_logger = logging.getLogger(__name__)
+_RECALL_LOOKS, _RECALL_STEP_SECONDS = 12, 0.1
+_REMEMBERED_SECONDS = 0.25  # a refusal, so that a crowd does not ask the database one by one
+_SOON_SECONDS = 1.0
+_AWAY_SECONDS = 5.0
+_LOW_WATER = 4  # requests' worth: with less than that more is leased ahead
+_TOLD_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why there was no more lately; whoever needs as much gets the same answer until then."""
+
+    needed: int
+    error: BudgetExceeded | NotServing
+    until_seconds: float
+
+
+class LeasedBudgets:
+    """One for the process."""
+
+    def __init__(self, bank: Bank, clock: Callable[[], float] = time.monotonic) -> None:
+        self.bank = bank
+        self.clock = clock
+        self.accounts: dict[AccountKey, Account] = {}
+        self._leasing: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
+        self._refusals: dict[AccountKey, _Refusal] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # The port.
+
+    async def set_aside(
+        self, budgets: Sequence[AppliedBudget], amount_picodollars: int, moment: datetime
+    ) -> Sequence[Charge]:
+        now = self.clock()
+        accounts = [self._account(applied, now) for applied in budgets]
+        for account in accounts:
+            account.bucket(moment)
+        while lacking := [each for each in accounts if self._lacks(each, amount_picodollars, now)]:
+            for account in lacking:
+                await self._lease(account, amount_picodollars)
+            now = self.clock()
+        charges = [account.hold(amount_picodollars, moment, now) for account in accounts]
+        for account in accounts:
+            if account.budget.is_hard and account.free < _LOW_WATER * amount_picodollars:
+                self._lease_ahead(account, _LOW_WATER * amount_picodollars)
+        return charges
+
+    def settle(self, set_aside: Sequence[Charge], charged: Sequence[Charge]) -> None:
+        now = self.clock()
+        for held in set_aside:
+            account = self.accounts.get(AccountKey(held.budget_id, held.subject_id))
+            if account is not None:
+                amounts = [
+                    charge.picodollars
+                    for charge in charged
+                    if charge.budget_id == held.budget_id and charge.subject_id == held.subject_id
+                ]
+                account.settle(held.picodollars, sum(amounts), now)
+                self._refusals.pop(account.key, None)
+
+    def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
+        passed = [account for applied in budgets if (account := self._known(applied)) and is_warned_of(account)]
+        return {"x-gateway-budget-warning": ", ".join(_told(account) for account in passed)} if passed else {}
+
+    # From the ledger.
+
+    def booked(self, rows: Sequence[LedgerRow]) -> None:
+        """These rows of this process are in the database, and their charges with them."""
+        for row in rows:
+            for charge in row.charges:
+                account = self.accounts.get(AccountKey(charge.budget_id, charge.subject_id))
+                if account is not None:
+                    account.booked += charge.picodollars
+
+    # Leasing.
+
+    def leasing(self, key: AccountKey) -> asyncio.Lock:
+        """Held by whoever tells the database of the account's lease: each statement states the whole of it."""
+        return self._leasing.setdefault(key, asyncio.Lock())
+
+    def forget(self, account: Account) -> None:
+        """The account is over; who holds its lock is the last to know of it."""
+        del self.accounts[account.key]
+        self._refusals.pop(account.key, None)
+
+    def _account(self, applied: AppliedBudget, now: float) -> Account:
+        key = account_key(applied.budget, applied.subject.id)
+        account = self.accounts.get(key)
+        if account is None:
+            account = self.accounts[key] = Account(key, applied.budget, now)
+        elif account.budget is not applied.budget and account.budget != applied.budget:
+            account.budget = applied.budget
+            account.is_removed = False
+            account.granted -= max(0, account.free)  # the database knows the amount that counts now
+            self._refusals.pop(key, None)
+        return account
+
+    def _known(self, applied: AppliedBudget) -> Account | None:
+        return self.accounts.get(account_key(applied.budget, applied.subject.id))
+
+    def _lacks(self, account: Account, amount: int, now: float) -> bool:
+        if not account.budget.is_hard or account.is_removed:
+            return False
+        return account.free < amount or not account.is_trusted(now)
+
+    async def _lease(self, account: Account, amount: int) -> None:
+        """Returns when the account has had enough for one request. Raises BudgetExceeded, NotServing."""
+        async with self.leasing(account.key):
+            if not self._lacks(account, amount, self.clock()):
+                return
+            refusal = self._refused(account)
+            if refusal is not None and refusal.needed <= amount:
+                raise refusal.error
+            try:
+                await self._ask(account, amount)
+            except (BudgetExceeded, NotServing) as error:
+                self._refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
+                raise
+
+    def _refused(self, account: Account) -> _Refusal | None:
+        refusal = self._refusals.get(account.key)
+        return refusal if refusal is not None and self.clock() < refusal.until_seconds else None
+
+    async def _ask(self, account: Account, amount: int) -> None:
+        account.granted -= max(0, account.free)  # put in again: together with what others leave it may be enough
+        try:
+            lease = await self._more(account, amount)
+            if self._lacks(account, amount, self.clock()) and lease.standing.leased_elsewhere > 0:
+                lease = await self._recalled(account, amount, lease)
+        except DATABASE_ERRORS as problem:
+            raise NotServing(
+                f"Budget '{account.budget.name}' cannot be checked: the database does not answer.", _AWAY_SECONDS
+            ) from problem
+        if self._lacks(account, amount, self.clock()):
+            raise _exceeded(account, amount, lease)
+
+    async def _more(self, account: Account, amount: int) -> Lease:
+        asked_at = self.clock()
+        lease = await self.bank.lease(account, amount - account.free)
+        account.granted = lease.granted
+        account.is_removed = lease.is_removed
+        account.has_lease = not lease.is_removed
+        account.renewed_seconds = asked_at
+        account.learn(lease.standing)
+        return lease
+
+    async def _recalled(self, account: Account, amount: int, lease: Lease) -> Lease:
+        """What other processes hold and do not need they give back within moments."""
+        for _ in range(_RECALL_LOOKS):
+            await self.bank.recall(account.key)
+            await asyncio.sleep(_RECALL_STEP_SECONDS)
+            lease = await self._more(account, amount)
+            if lease.standing.leased_elsewhere == 0 or not self._lacks(account, amount, self.clock()):
+                break
+        return lease
+
+    def _lease_ahead(self, account: Account, amount: int) -> None:
+        is_wanted = self.clock() - account.recalled_seconds < _SOON_SECONDS  # by others: who has enough takes no more
+        if account.is_removed or is_wanted or self._refused(account) or self.leasing(account.key).locked():
+            return
+        task = asyncio.get_running_loop().create_task(self._ahead(account, amount))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ahead(self, account: Account, amount: int) -> None:
+        async with self.leasing(account.key):
+            if account.free >= amount:
+                return
+            try:
+                lease = await self._more(account, amount)
+            except DATABASE_ERRORS as problem:
+                _logger.warning("budget not leased ahead", extra={"reason": type(problem).__name__})
+                return
+            if account.free < amount:  # so much there is not: what is left is asked for when it is needed
+                error = _exceeded(account, amount, lease)
+                self._refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
+
+    # Its end.
+
+    async def finish(self) -> None:
+        """Nothing is leased any more; what is left is the ledger's to give up, when all is booked."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))  # each statement has a deadline
+
+
+def is_warned_of(account: Account) -> bool:
+    """Whether its warning share is spent."""
+    budget = account.budget
+    return account.spent() * 100 >= budget.amount_picodollars * budget.warn_percent
+
+
+def _told(account: Account) -> str:
+    name = "".join(c if c.isascii() and c.isprintable() and c != "," else "?" for c in account.budget.name)
+    spent, amount = usd(account.spent()), account.budget.amount_usd
+    return f"{name[:_TOLD_CHARACTERS]}; spent={spent:f}; amount={amount:f}"
+
+
+def _exceeded(account: Account, amount: int, lease: Lease) -> BudgetExceeded:
+    """Names the budget, and says what is spent, what others have set aside, and when there is more."""
+    budget, standing, now = account.budget, lease.standing, datetime.now(UTC)
+    reserved = standing.leased_elsewhere + account.held + account.consumed - account.booked + max(0, account.free)
+    resets = budget.window.resets_at(now)
+    until = f"It resets at {resets.isoformat()}." if resets else "It does not reset."
+    message = (
+        f"Budget '{budget.name}' of {_dollars(standing.amount)} is used up for this request, which may cost up to "
+        f"{_dollars(amount)}: {_dollars(standing.spent)} spent, {_dollars(reserved)} reserved by running requests. "
+        f"{until}"
+    )
+    if standing.spent + amount <= standing.amount:  # it would fit when those that run cost less than they may
+        return BudgetExceeded(message, _SOON_SECONDS)
+    wait = None if resets is None else (resets - now).total_seconds()
+    return BudgetExceeded(message, wait, {"x-should-retry": "false"})
+
+
+def _dollars(picodollars: int) -> str:
+    return f"${usd(picodollars).normalize():f}"

@@ -1,0 +1,82 @@
+"""Charging budgets in the transaction that books the rows.
+
+Only a row that was really added is charged, so a row that is booked again, by whomever, is charged once. A charge goes
+from what the row's process has leased (`budget_leases.booked`) to what was spent (`budget_spend`): their sum stays.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import aiosqlite
+
+from proxy.infrastructure.persistence.rows import LedgerRow
+
+RELEASE: Final = "DELETE FROM budget_leases WHERE holder = {}"
+_ADD = "ON CONFLICT (budget_id, subject_id, bucket) DO UPDATE SET picodollars = budget_spend.picodollars"
+
+_SPEND = f"INSERT INTO budget_spend (budget_id, subject_id, bucket, picodollars) VALUES (?, ?, ?, ?) {_ADD} + ?4"  # noqa: S608
+_BOOK = "UPDATE budget_leases SET booked = booked + ? WHERE budget_id = ? AND subject_id = ? AND holder = ?"
+_BOOKED = "SELECT id FROM request_logs WHERE id IN ({})"
+
+
+def postgres_charging(insert: str, columns: int) -> str:
+    """The statement that adds rows, and charges those that it has added. Its last arguments: five arrays, the holder.
+
+    Sums are added in one order by everybody, so that two processes never wait for each other.
+    """
+    arrays = ("uuid[]", "uuid[]", "text[]", "timestamptz[]", "bigint[]")
+    places = ", ".join(f"${columns + place}::{kind}" for place, kind in enumerate(arrays, 1))
+    return f"""WITH added AS ({insert} RETURNING id),
+        charged AS (
+            SELECT budget_id, subject_id, bucket, SUM(picodollars)::bigint AS picodollars
+            FROM unnest({places}) AS charge (row_id, budget_id, subject_id, bucket, picodollars)
+            JOIN added ON added.id = row_id GROUP BY budget_id, subject_id, bucket
+        ),
+        spent AS (
+            INSERT INTO budget_spend (budget_id, subject_id, bucket, picodollars)
+            SELECT * FROM charged ORDER BY budget_id, subject_id, bucket
+            {_ADD} + excluded.picodollars
+        )
+        UPDATE budget_leases AS lease SET booked = lease.booked + of_lease.picodollars
+        FROM (
+            SELECT budget_id, subject_id, SUM(picodollars)::bigint AS picodollars
+            FROM charged GROUP BY budget_id, subject_id
+        ) AS of_lease
+        WHERE lease.budget_id = of_lease.budget_id AND lease.subject_id = of_lease.subject_id
+        AND lease.holder = ${columns + len(arrays) + 1}"""  # noqa: S608  # all names are ours
+
+
+def charge_columns(rows: Sequence[LedgerRow]) -> list[list[object]]:
+    """The five arrays."""
+    charges = [(row.id, charge) for row in rows for charge in row.charges]
+    return [
+        [row_id for row_id, _charge in charges],
+        [charge.budget_id for _row_id, charge in charges],
+        [charge.subject_id for _row_id, charge in charges],
+        [charge.bucket for _row_id, charge in charges],
+        [charge.picodollars for _row_id, charge in charges],
+    ]
+
+
+async def sqlite_booked(connection: aiosqlite.Connection, rows: Sequence[LedgerRow]) -> set[str]:
+    """Which of the rows the table has, as its ids are written there."""
+    if not rows:
+        return set()
+    places = ", ".join("?" * len(rows))
+    found = await connection.execute_fetchall(_BOOKED.format(places), [row.id for row in rows])
+    return {str(id_) for (id_,) in found}
+
+
+async def sqlite_charge(connection: aiosqlite.Connection, rows: Sequence[LedgerRow], holder: str) -> None:
+    """Charges these rows."""
+    spent: defaultdict[tuple[UUID, str, str], int] = defaultdict(int)
+    for row in rows:
+        for charge in row.charges:
+            spent[charge.budget_id, charge.subject_id, str(charge.bucket)] += charge.picodollars
+    for (budget_id, subject_id, bucket), amount in spent.items():
+        await connection.execute(_SPEND, (str(budget_id), subject_id, bucket, amount))
+        await connection.execute(_BOOK, (amount, str(budget_id), subject_id, holder))

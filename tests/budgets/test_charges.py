@@ -1,0 +1,114 @@
+"""Rows and their charges are booked together, once, on both engines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from proxy.domain.budgets import Charge
+from proxy.infrastructure.ledger.records import (
+    SpooledIntent,
+    intent_payload,
+    interrupted,
+    outcome_payload,
+    read,
+)
+from proxy.infrastructure.persistence.bulk_insert import row_writer
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
+from proxy.infrastructure.persistence.sessions import session
+from tests.budgets.conftest import a_budget, charged_row, leases, put, spent
+from tests.ledger.conftest import intent_of, row
+
+BUCKET = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def charged(budget_id: object, picodollars: int, subject_id: str = "") -> LedgerRow:
+    return ledger_row(charged_row([Charge(budget_id, subject_id, BUCKET, picodollars)]))  # type: ignore[arg-type]
+
+
+async def lease(database: Database, budget_id: object, holder: str, granted: int) -> None:
+    async with session(database) as to:
+        await to.execute(
+            "INSERT INTO budget_leases (budget_id, subject_id, holder, granted, renewed_at)"
+            " VALUES ($1, '', $2, $3, $4)",
+            str(budget_id),
+            holder,
+            granted,
+            datetime.now(UTC),
+        )
+
+
+async def test_a_charge_goes_from_the_lease_to_what_was_spent(database: Database) -> None:
+    budget, other = await put(database, a_budget()), await put(database, a_budget())
+    for one in (budget, other):
+        await lease(database, one.id, "me", 100)
+        await lease(database, one.id, "you", 50)
+    both = ledger_row(charged_row([Charge(budget.id, "", BUCKET, 7), Charge(other.id, "", BUCKET, 7)]))
+    async with row_writer(database) as writer:
+        await writer.write([charged(budget.id, 10), both, charged(budget.id, 1)], "me")
+        await writer.write([charged(budget.id, 2)], "you")
+    assert (await spent(database, budget), await spent(database, other)) == (20, 7)
+    assert await leases(database, budget) == {"me": 82, "you": 48}
+    assert await leases(database, other) == {"me": 93, "you": 50}
+
+
+async def test_a_row_that_is_written_again_is_charged_once(database: Database) -> None:
+    budget = await put(database, a_budget())
+    await lease(database, budget.id, "me", 100)
+    first, second, third = (charged(budget.id, 10) for _ in range(3))
+    async with row_writer(database) as writer:
+        await writer.write([first, second], "me")
+        await writer.write([second, third], "me")
+        await writer.write([first, second, third], "me", again=True)
+    assert await spent(database, budget) == 30
+    assert await leases(database, budget) == {"me": 70}
+
+
+async def test_subjects_and_buckets_are_kept_apart(database: Database) -> None:
+    budget = await put(database, a_budget())
+    later = ledger_row(charged_row([Charge(budget.id, "alice", BUCKET + timedelta(days=30), 5)]))
+    async with row_writer(database) as writer:
+        await writer.write([charged(budget.id, 1, "alice"), charged(budget.id, 2, "bob"), later], "me")
+    async with session(database) as to:
+        rows = await to.fetch("SELECT subject_id, picodollars FROM budget_spend ORDER BY picodollars")
+    assert [(subject, int(amount)) for subject, amount in rows] == [("alice", 1), ("bob", 2), ("alice", 5)]
+
+
+async def test_what_a_holder_leased_is_released_alone(database: Database) -> None:
+    budget = await put(database, a_budget())
+    for holder in ("me", "you"):
+        await lease(database, budget.id, holder, 100)
+    async with row_writer(database) as writer:
+        await writer.release("me")
+        await writer.release("nobody")
+    assert await leases(database, budget) == {"you": 100}
+
+
+async def test_rows_without_charges_cost_no_more_statements(database: Database) -> None:
+    async with row_writer(database) as writer:
+        await writer.write([ledger_row(row())], "me")
+    async with session(database) as to:
+        assert await to.fetch("SELECT * FROM budget_spend") == []
+
+
+def test_the_spool_keeps_charges_and_holds() -> None:
+    charges = [Charge(uuid4(), "alice", BUCKET, 10**18), Charge(uuid4(), "", BUCKET, 0)]
+    outcome = read(outcome_payload(ledger_row(replace(row(), charges=charges))))
+    assert isinstance(outcome, LedgerRow)
+    assert [(each.budget_id, each.subject_id, each.bucket, each.picodollars) for each in outcome.charges] == [
+        (each.budget_id, each.subject_id, each.bucket, each.picodollars) for each in charges
+    ]
+    intent = read(intent_payload(replace(intent_of(row()), holds=charges)))
+    assert isinstance(intent, SpooledIntent)
+    assert interrupted(intent).charges == outcome.charges
+
+
+@pytest.mark.parametrize("subject", ["x" * 65, "Grüße", "line\nbreak", "\ud800"])
+def test_a_subject_that_is_long_or_odd_is_known_by_its_hash(subject: str) -> None:
+    (charge,) = ledger_row(charged_row([Charge(uuid4(), subject, BUCKET, 1)])).charges
+    assert len(charge.subject_id) == 64
+    assert charge.subject_id.isalnum()
