@@ -81,7 +81,20 @@ class Settings(BaseSettings):
         ".llmgateway", min_length=1, description="the ledger's spool and the SQLite database"
     )
     llmgateway_master_key: _OptionalSecret = Field(
-        None, description="clients must send it as bearer token; needed to listen beyond loopback"
+        None, description="the bearer token that administers the gateway; with it all requests need a key"
+    )
+    llmgateway_master_key_calls_models: bool = Field(
+        default=False, description="whether the master key may call models as well"
+    )
+    llmgateway_require_keys: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="whether requests need a key; auto: once there is a master key, an issuer or a virtual key",
+    )
+    llmgateway_keys_stale_seconds: float = Field(
+        3600.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="how long keys that are known serve on while the database is away",
     )
     llmgateway_log_format: Literal["json", "pretty"] | None = Field(
         None, description="`json` or `pretty`; default: pretty on a terminal"
@@ -121,10 +134,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _only_loopback_is_open(self) -> Self:
-        if self.llmgateway_master_key is None and not _is_loopback(self.llmgateway_host):
+        asks_for_keys = {"always": True, "never": False}.get(
+            self.llmgateway_require_keys, self.llmgateway_master_key is not None
+        )
+        if not asks_for_keys and not _is_loopback(self.llmgateway_host):
             raise ValueError(
-                f"refusing to listen on {self.llmgateway_host} without a key: set LLMGATEWAY_MASTER_KEY, "
-                "or listen on 127.0.0.1 (LLMGATEWAY_HOST)"
+                f"refusing to listen on {self.llmgateway_host} without a key: set LLMGATEWAY_MASTER_KEY "
+                "(and not LLMGATEWAY_REQUIRE_KEYS=never), or listen on 127.0.0.1 (LLMGATEWAY_HOST)"
             )
         return self
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from proxy.application.access import Authenticator
 from proxy.application.admission import Gatekeeper
 from proxy.application.exchange import Exchange
 from proxy.application.idempotency import Idempotency
@@ -20,11 +21,11 @@ from proxy.domain.access.principals import Principal
 class Gateway:
     """The use cases and limits that the HTTP layer works with.
 
-    `master_key` is what clients must send as bearer token, None when the gateway is open. `body_timeout_seconds`
-    bounds the reading of a request's body.
+    `body_timeout_seconds` bounds the reading of a request's body.
     """
 
     orchestrator: KernelOrchestrator
+    authenticator: Authenticator
     gatekeeper: Gatekeeper
     models: ModelCatalog
     health: HealthSource
@@ -34,7 +35,6 @@ class Gateway:
     idempotency: Idempotency
     traces: TraceStore
     requests: RequestArchive
-    master_key: str | None
     max_body_bytes: int
     body_timeout_seconds: float
 

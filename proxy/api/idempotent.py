@@ -6,14 +6,13 @@ The header is that of the IETF's draft and of Stripe's API. A request whose enve
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
 
 from proxy.api.answer_headers import answer_headers
-from proxy.api.app_keys import Gateway
+from proxy.api.app_keys import PRINCIPAL, Gateway
 from proxy.api.openai.errors import error_event, error_response, status_of
 from proxy.api.streaming import begin, stream_headers
 from proxy.application.exchange import Exchange
@@ -27,7 +26,6 @@ from proxy.domain.errors import GatewayError, InvalidRequest, StreamBroken, kind
 KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "idempotent-replayed"
 _WELL_FORMED = re.compile(r"[\x21-\x7e]{1,255}")
-_ANYBODY = "anonymous"
 _BROKEN = "stream_broken"
 _OK, _FIRST_SERVER_ERROR = 200, 500
 _MAY_PASS = frozenset({402, 408, 409, 425, 429})  # out of credits, time-outs, conflicts, too early, too many
@@ -40,7 +38,7 @@ async def answer_once(
 
     Raises InvalidRequest, IdempotencyKeyReused or IdempotentAnswerNotKept.
     """
-    key = IdempotencyKey(_principal(request, gateway), _key(request))
+    key = IdempotencyKey(request[PRINCIPAL].id, _key(request))
     tags = "\n".join(request.headers.getall(TAGS_HEADER, ()))  # they choose who may answer, as the body does
     shared = await gateway.idempotency.join(
         key,
@@ -63,14 +61,6 @@ def _key(request: web.Request) -> str:
             "Idempotency-Key must be 1 to 255 visible ASCII characters, and sent once.", code="invalid_idempotency_key"
         )
     return given[0]
-
-
-def _principal(request: web.Request, gateway: Gateway) -> str:
-    """Who the key belongs to: whoever has the same API key. Requests come here authenticated."""
-    if gateway.master_key is None:
-        return _ANYBODY
-    token = request.headers.get("Authorization", "").partition(" ")[2].strip()
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class _Production:

@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from proxy.application.booking import Costs
+from proxy.application.model_access import check_models, models_of
 from proxy.domain.access.principals import ANONYMOUS, Principal
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.budgets import Budget, Charge, picodollars
 from proxy.domain.chat import ChatRequest
-from proxy.domain.errors import ModelNotAllowed, NotServing
+from proxy.domain.errors import NotServing
 from proxy.domain.json_bytes import look_into
 from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestLog
@@ -171,8 +172,16 @@ class Gatekeeper:
     rules: Callable[[], Rulebook]
     default_output_tokens: int
 
+    def check(self, principal: Principal, request: ChatRequest) -> None:
+        """Only whether the models are allowed. Raises what check_models raises."""
+        check_models(principal, request, self.rules().model_groups)
+
+    def models_of(self, principal: Principal) -> Callable[[str], bool]:
+        """Whether the principal may use a model, by its public name."""
+        return models_of(principal, self.rules().model_groups)
+
     async def admit(self, principal: Principal, request: ChatRequest, headers: Mapping[str, str]) -> Admission:
-        """Raises ModelNotAllowed, RateLimited, NotServing."""
+        """Raises what check_models raises, RateLimited and NotServing."""
         rules = self.rules()
         check_models(principal, request, rules.model_groups)
         end_user = end_user_of(request, headers)
@@ -198,24 +207,6 @@ class Gatekeeper:
         estimate = token_estimate(request, self.default_output_tokens)
         rate_pass = await self.limiter.enter(limits, estimate, principal.priority) if limits else None
         return Admission(principal, end_user, rate_pass, self.book, budgets, estimate)
-
-
-def check_models(principal: Principal, request: ChatRequest, groups: Mapping[str, Sequence[str]]) -> None:
-    """Every model that the request names, also in its list of fallbacks, must be allowed. Raises ModelNotAllowed."""
-    scopes = [scope for scope in principal.model_scopes if scope.allowed is not None]
-    if not scopes:
-        return
-    for model in named_models(request):
-        if not all(scope.allows(model, groups) for scope in scopes):
-            raise ModelNotAllowed(model)
-
-
-def named_models(request: ChatRequest) -> list[str]:
-    """All that the request names; what is no name stands as its JSON, which nobody is allowed."""
-    raw = request.member("models")
-    listed = look_into(raw) if raw is not None else None
-    names = listed if isinstance(listed, list) else [] if listed is None else [listed]
-    return [request.model, *(name if isinstance(name, str) else repr(name) for name in names)]
 
 
 def end_user_of(request: ChatRequest, headers: Mapping[str, str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,6 +41,7 @@ class Runtime:
     deployments: Mapping[str, LiveDeployment]
     max_attempts: int
     request_timeout_seconds: float
+    model_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     uses: Uses = field(default_factory=Uses)
 
     def state_of(self, deployment: Deployment, *, stream: bool) -> DeploymentState:

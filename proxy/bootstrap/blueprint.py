@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from proxy.bootstrap.config_file import OPENROUTER
@@ -30,6 +30,7 @@ class Blueprint:
     policy: ModelPolicy
     max_attempts: int
     request_timeout_seconds: float
+    model_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def example_model(self) -> str:
         """A name to try the gateway with."""
@@ -100,6 +101,7 @@ def blueprint_of_file(config: GatewayConfig, settings: Settings) -> Blueprint:
         model_policy(settings),
         max_attempts=config.routing.max_attempts,
         request_timeout_seconds=config.routing.request_timeout_seconds,
+        model_groups=config.model_groups,
     )
 
 

@@ -12,13 +12,14 @@ from aiohttp import web
 
 from proxy.api.app_keys import Gateway
 from proxy.api.routes import create_api
-from proxy.application.admission import Gatekeeper, RateLimiter, Rulebook
+from proxy.application.admission import Gatekeeper, RateLimiter
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
+from proxy.bootstrap.access import access_control
 from proxy.bootstrap.blueprint import openrouter_providers
 from proxy.bootstrap.budgets import budget_book
 from proxy.bootstrap.config_file import configuration_file
@@ -137,13 +138,20 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 )
                 await stack.enter_async_context(once(arrival.here, asking))
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
+        access = await stack.enter_async_context(access_control(settings, arrival))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         app = create_api(
             Gateway(
                 orchestrator=KernelOrchestrator(
                     runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock
                 ),
-                gatekeeper=Gatekeeper(cast("RateLimiter", None), book, Rulebook, settings.budget_default_output_tokens),
+                authenticator=access.authenticator,
+                gatekeeper=Gatekeeper(
+                    cast("RateLimiter", None),
+                    book,
+                    lambda: access.rules.rulebook(runtimes.current().model_groups),
+                    settings.budget_default_output_tokens,
+                ),
                 models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
                 health=monitor,
                 configuration=configuration,
@@ -152,7 +160,6 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 idempotency=idempotency,
                 traces=traces,
                 requests=LedgerRequestArchive(database),
-                master_key=_secret(settings.llmgateway_master_key),
                 max_body_bytes=settings.max_body_bytes,
                 body_timeout_seconds=settings.body_timeout_seconds,
             )
@@ -180,8 +187,3 @@ async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitS
     store = BackgroundPayloads(rows, mode, settings.payload_max_bytes, redaction)
     await stack.enter_async_context(storing(store))
     return store
-
-
-def _secret(value: object) -> str | None:
-    get = getattr(value, "get_secret_value", None)
-    return None if get is None else str(get())

@@ -38,5 +38,6 @@ class Runtimes:
             deployments=deployments,
             max_attempts=blueprint.max_attempts,
             request_timeout_seconds=blueprint.request_timeout_seconds,
+            model_groups=blueprint.model_groups,
             uses=Uses(uses),
         )

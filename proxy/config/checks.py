@@ -9,6 +9,7 @@ from proxy.config.fields import RESERVED_HEADERS, SECRET_HEADERS, is_header
 from proxy.config.names import Names, mapping, mappings
 from proxy.config.problems import Path, Problem, did_you_mean, path_text
 from proxy.config.references import Expanded, as_written
+from proxy.domain.catalog import AUTO
 
 _ADDRESSES = {"openai": "https://api.openai.com/v1", "azure": "https://example.openai.azure.com/openai/v1"}
 _FALLBACKS = ("general", "context_window", "content_policy")
@@ -22,6 +23,7 @@ def check(data: Any) -> list[Problem]:
         *_providers(mapping(root.get("providers"))),
         *_models(root),
         *_aliases(mapping(root.get("aliases")), names),
+        *_model_groups(mapping(root.get("model_groups")), names),
         *_fallbacks(mapping(root.get("fallbacks")), names),
     ]
 
@@ -111,6 +113,16 @@ def _aliases(aliases: Mapping[str, Any], names: Names) -> Iterator[Problem]:
             yield Problem(path, f"leads in a circle: {' -> '.join([*circle, circle[0]])}")
         elif target not in names.aliases and not names.is_model(target):
             yield Problem(path, f"there is no model '{as_written(target)}'" + did_you_mean(target, names.all()))
+
+
+def _model_groups(groups: Mapping[str, Any], names: Names) -> Iterator[Problem]:
+    for group, members in groups.items():
+        for index, member in enumerate(members if isinstance(members, list) else ()):
+            if isinstance(member, str) and member != AUTO and not names.is_known_pattern(member):
+                yield Problem(
+                    ("model_groups", group, index),
+                    f"there is no model '{as_written(member)}'" + did_you_mean(member, names.all()),
+                )
 
 
 def _fallbacks(fallbacks: Mapping[str, Any], names: Names) -> Iterator[Problem]:

@@ -244,6 +244,8 @@ _NO_STAR = "a model name, without '*', braces or control characters"
 PublicModelKey = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR, is_key=True, reserved="auto")]
 AliasKey = Annotated[str, _Text(MODEL_NAME, _NO_STAR, is_key=True, reserved="auto")]
 PublicModelName = Annotated[str, _Text(MODEL_NAME, _NO_STAR, reserved="auto")]
+PublicModelPattern = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
+GroupKey = ProviderKey
 UpstreamModel = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
 Label = Annotated[str, _Text(LABEL, "text without braces or control characters")]
 BaseUrl = Annotated[

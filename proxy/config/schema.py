@@ -14,6 +14,7 @@ from proxy.config.fields import (
     BaseUrl,
     Choice,
     Count,
+    GroupKey,
     Headers,
     Label,
     LongSeconds,
@@ -26,6 +27,7 @@ from proxy.config.fields import (
     ProviderName,
     PublicModelKey,
     PublicModelName,
+    PublicModelPattern,
     RetrySeconds,
     Seconds,
     Tags,
@@ -257,5 +259,10 @@ class GatewayConfig(_Section):
         description="by public name; `openrouter/*` or `*` stand for all names that fit"
     )
     aliases: dict[AliasKey, PublicModelName] = Field(default_factory=dict, description="other names for models")
+    model_groups: dict[GroupKey, Annotated[tuple[PublicModelPattern, ...], NotEmpty(), AfterValidator(each_once)]] = (
+        Field(
+            default_factory=dict, description="models, also with a `*`, that keys are allowed together: `group:<name>`"
+        )
+    )
     fallbacks: FallbacksConfig = Field(default_factory=FallbacksConfig, description="models behind models")
     routing: RoutingConfig = Field(default_factory=RoutingConfig, description="what holds for all models")

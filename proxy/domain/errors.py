@@ -14,7 +14,8 @@ GatewayError
 ├── InvalidConfiguration         a configuration that was to be loaded cannot be used
 ├── NotAuthenticated             no key, or not one of ours
 ├── NotAllowed                   the caller is known, but may not do this
-│   └── ModelNotAllowed          nor use this model
+│   ├── ModelNotAllowed          nor use this model
+│   └── FieldNotAllowed          nor send this field, which could choose another one
 ├── Exceeded                     the caller has had as much as it may
 │   ├── BudgetExceeded
 │   └── RateLimited
@@ -158,6 +159,14 @@ class ModelNotAllowed(NotAllowed):
     def __init__(self, model: str) -> None:
         super().__init__(f"This key may not use model '{model}'. GET /v1/models lists those that it may use.")
         self.model = model
+
+
+class FieldNotAllowed(NotAllowed):
+    """The key may use some models only, and the field could choose others."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"This key is limited to some models and may not send '{field}': {reason}.")
+        self.field = field
 
 
 class Exceeded(GatewayError):

@@ -54,6 +54,11 @@ def _int_or_infinity(digits: str) -> float:
     return int(digits) if len(digits) <= _MOST_DIGITS else float("inf")
 
 
+def member_names(text: bytes) -> list[str]:
+    """The names of the top level's members, in order, as often as they occur. `text` must be a valid JSON object."""
+    return [str(json.loads(member.name)) for member in _members(text)]
+
+
 def replace_member(text: bytes, key: str, value: bytes) -> bytes:
     """The JSON object `text` with the value of the top-level member `key` replaced; every other byte stays.
 

@@ -73,6 +73,8 @@ routing:
   retry_after_cap_seconds: 0
   request_timeout_seconds: 60
   circuit_breaker: {failure_threshold: 2, cooldown_seconds: 15}
+model_groups:
+  cheap: [gpt-4, "openrouter/small-*", auto]
 """
 
 SMALL = """\
@@ -193,6 +195,8 @@ def valid_documents(draw: st.DrawFn) -> dict[str, Any]:
         }
     if aliases := names[len(models) :]:
         document["aliases"] = {alias: draw(st.sampled_from(models)) for alias in aliases}
+    if draw(st.booleans()):
+        document["model_groups"] = {"cheap": [*draw(st.sets(st.sampled_from([*names, "auto"]), min_size=1))]}
     if len(models) > 1 and draw(st.booleans()):
         document["fallbacks"] = {
             kind: {models[0]: models[1:]} for kind in draw(st.sets(st.sampled_from(["general", "context_window"])))

@@ -31,6 +31,7 @@ def test_each_value_has_its_origin() -> None:
         "aliases.gpt-4": ("gpt-4o", "gateway.yaml:49"),
         "fallbacks.general.gpt-4o": ("[openrouter/x]", "gateway.yaml:51"),
         "routing.circuit_breaker.cooldown_seconds": ("15", "gateway.yaml:60"),
+        "model_groups.cheap": ("[gpt-4, openrouter/small-*, auto]", "gateway.yaml:62"),
     }
     assert {path: shown[path] for path in expected} == expected
 

@@ -159,7 +159,7 @@ async def test_both_paths_are_the_same_operation(gateway: TestGateway, upstream:
 async def test_a_key_belongs_to_who_has_the_api_key_however_it_is_spelt(
     start_gateway: StartGateway, upstream: Upstream
 ) -> None:
-    gateway = await start_gateway(llmgateway_master_key="sk-one")
+    gateway = await start_gateway(llmgateway_master_key="sk-one", llmgateway_master_key_calls_models=True)
     await gateway.chat(Idempotency_Key="k1", Authorization="Bearer sk-one")
     _, headers, _ = await gateway.chat(Idempotency_Key="k1", Authorization="bearer  sk-one ")
     assert headers["idempotent-replayed"] == "true"

@@ -158,7 +158,11 @@ async def test_off_stores_nothing_and_keeps_no_references(database_url: str, ups
 async def test_neither_keys_nor_headers_are_stored(database_url: str, upstream: Upstream) -> None:
     upstream.answer(says(headers={"X-Upstream-Secret": "upstream-header"}))
     async with gateway_over(
-        upstream.url, database_url, llmgateway_store_payloads="all", llmgateway_master_key=CLIENT_KEY
+        upstream.url,
+        database_url,
+        llmgateway_store_payloads="all",
+        llmgateway_master_key=CLIENT_KEY,
+        llmgateway_master_key_calls_models=True,
     ) as gateway:
         await gateway.raw_chat(x_request_id="mine", authorization=f"Bearer {CLIENT_KEY}", x_private="client-header")
         await gateway.raw_chat(x_request_id="stranger", authorization="Bearer wrong")

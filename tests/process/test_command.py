@@ -145,7 +145,8 @@ def test_listening_beyond_loopback_needs_a_key() -> None:
 
 
 def test_with_a_key_it_listens_anywhere_and_its_own_commands_use_the_key(tmp_path: Path) -> None:
-    with serving(tmp_path, LLMGATEWAY_HOST="0.0.0.0", LLMGATEWAY_MASTER_KEY="sk-master") as gateway:
+    settings = {"LLMGATEWAY_MASTER_KEY": "sk-master", "LLMGATEWAY_MASTER_KEY_CALLS_MODELS": "true"}
+    with serving(tmp_path, LLMGATEWAY_HOST="0.0.0.0", **settings) as gateway:
         port = gateway.url.rpartition(":")[2]
         with pytest.raises(urllib.error.HTTPError, match="401"):
             post(f"http://127.0.0.1:{port}", HELLO)

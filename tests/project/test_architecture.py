@@ -39,7 +39,9 @@ def test_the_defaults_that_are_documented_are_in_force() -> None:
             continue
         for name, default in zip(names, stated, strict=True):
             value = Settings.model_fields[name.lower()].default
-            if isinstance(value, int | float):
+            if isinstance(value, bool):
+                assert default == str(value).lower(), name
+            elif isinstance(value, int | float):
                 assert float(default) == value, name
 
 

@@ -10,16 +10,19 @@ from proxy.api.body import read_json_body
 from proxy.api.idempotent import KEY_HEADER, answer_once
 from proxy.api.openai.envelope import read_chat_request
 from proxy.api.openai.errors import error_response, status_of
+from proxy.api.permissions import needs
 from proxy.api.streaming import relay
 from proxy.application.admission import Admission
 from proxy.application.exchange import Exchange
 from proxy.application.payloads import Capture
 from proxy.application.tracing import offer_trace
+from proxy.domain.access.permissions import Permission
 from proxy.domain.errors import GatewayError
 
 _OK = 200
 
 
+@needs(Permission.MODELS_CALL, "chat.completions")
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     """Serves one request, and books it once whatever becomes of it."""
     gateway = request.app[GATEWAY]

@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from proxy.api.openai.schemas import openapi_document
+from proxy.api.permissions import open_to_all
 from proxy.domain.errors import RouteNotFound
 
 _STATIC: Final = Path(str(distribution("swagger-ui-py").locate_file("swagger_ui/static")))
@@ -71,6 +72,7 @@ SwaggerUIBundle({
 """
 
 
+@open_to_all
 async def openapi_json(_request: web.Request) -> web.Response:
     """The OpenAPI document."""
     return web.Response(
@@ -78,11 +80,13 @@ async def openapi_json(_request: web.Request) -> web.Response:
     )
 
 
+@open_to_all
 async def docs_page(_request: web.Request) -> web.Response:
     """The page; everything on it comes from this server, and its policy lets nothing else in."""
     return web.Response(text=_PAGE, content_type="text/html", headers=_PAGE_HEADERS)
 
 
+@open_to_all
 async def docs_asset(request: web.Request) -> web.StreamResponse:
     """A script, style sheet or icon of the page. Raises RouteNotFound for any other name."""
     name = request.match_info["name"]

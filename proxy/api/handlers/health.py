@@ -8,11 +8,13 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.api.app_keys import GATEWAY
+from proxy.api.permissions import open_to_all
 
 _STARTED = time.monotonic()
 _UNAVAILABLE = 503
 
 
+@open_to_all
 async def health(request: web.Request) -> web.Response:
     """Everything that is known of the gateway's parts; always 200, read `status`."""
     gateway = request.app[GATEWAY]
@@ -37,11 +39,13 @@ async def health(request: web.Request) -> web.Response:
     )
 
 
+@open_to_all
 async def live(_request: web.Request) -> web.Response:
     """The process runs and its event loop turns."""
     return web.json_response({"status": "alive"})
 
 
+@open_to_all
 async def ready(request: web.Request) -> web.Response:
     """Whether a request would be served now; 503 with the reasons if not."""
     report = request.app[GATEWAY].health.report()

@@ -9,7 +9,7 @@ MIDDLEWARES = (
     request_id,  # first: everything after it, errors and logs included, names the request
     access_log,  # sees the final status, also of errors
     errors,  # turns what is raised below into OpenAI's error object
-    authentication,  # raises for the layer above; nothing below runs for strangers
+    authentication,  # raises for the layer above; nothing below runs for those who may not have it run
 )
 
 __all__ = ["MIDDLEWARES"]

@@ -1,43 +1,40 @@
-"""Lets in whoever has the gateway's key."""
+"""Finds out who makes a request, and lets it through to the routes that it may use."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import logging
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import GATEWAY, PRINCIPAL
-from proxy.domain.access.principals import ANONYMOUS
-from proxy.domain.errors import NotAuthenticated
+from proxy.api.permissions import NO_STRANGERS, Open, access_to, check_access
+from proxy.domain.access.principals import ANONYMOUS, PrincipalKind
+from proxy.domain.errors import NotAllowed
 
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/openapi.json", "/docs"})
-_OPEN_PREFIX = "/docs/"
+_logger = logging.getLogger(__name__)
+_ADMIN = "/admin"
 
 
 @web.middleware
 async def authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Raises NotAuthenticated unless the path is open, the gateway has no key, or the bearer token is the key."""
-    key = request.app[GATEWAY].master_key
-    if key is not None and request.path not in OPEN_PATHS and not request.path.startswith(_OPEN_PREFIX):
-        _check(request.headers.get("Authorization"), key)
-    request[PRINCIPAL] = ANONYMOUS
+    """Sets request[PRINCIPAL]. Raises NotAuthenticated, NotAllowed or NotServing.
+
+    Paths that do not exist are told to those only who have shown a good key, where one is required.
+    """
+    route = request.match_info
+    access = access_to(route.handler)
+    if isinstance(access, Open):
+        request[PRINCIPAL] = ANONYMOUS
+        return await handler(request)
+    authenticator = request.app[GATEWAY].authenticator
+    principal = await authenticator.authenticate(request.headers.getall("Authorization", ()))
+    request[PRINCIPAL] = principal
+    if principal.kind is PrincipalKind.ANONYMOUS and (request.path == _ADMIN or request.path.startswith(f"{_ADMIN}/")):
+        raise NotAllowed(NO_STRANGERS)
+    if route.http_exception is None:
+        if access is None:
+            _logger.error("route without a permission", extra={"path": request.path})
+            raise NotAllowed("This path declares no permission, so nobody may use it.")
+        check_access(principal, access)
     return await handler(request)
-
-
-def _check(header: str | None, key: str) -> None:
-    if not header:
-        raise NotAuthenticated("No API key given. Send it as 'Authorization: Bearer <key>'.")
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not _equal(token.strip(), key):
-        raise NotAuthenticated("Incorrect API key given.")
-
-
-def _equal(given: str, key: str) -> bool:
-    """In a time that depends on neither: digests have one length, and headers may hold bytes that are no text."""
-    return hmac.compare_digest(_digest(given), _digest(key))
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

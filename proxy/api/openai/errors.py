@@ -18,6 +18,7 @@ from proxy.domain.errors import (
     DeadlineExceeded,
     DeploymentBusy,
     Exceeded,
+    FieldNotAllowed,
     GatewayError,
     IdempotencyKeyReused,
     IdempotentAnswerNotKept,
@@ -62,6 +63,7 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     NotAuthenticated: (401, "invalid_api_key"),
     NotAllowed: (403, "permission_denied"),
     ModelNotAllowed: (403, "model_not_allowed"),
+    FieldNotAllowed: (403, "permission_denied"),
     Exceeded: (429, "rate_limit_exceeded"),
     BudgetExceeded: (429, "budget_exceeded"),
     RateLimited: (429, "rate_limit_exceeded"),
@@ -125,6 +127,8 @@ def error_object(error: GatewayError) -> dict[str, Any]:
         members |= {"param": error.param, "code": error.code or code}
     elif isinstance(error, ModelNotAllowed):
         members["param"] = "model"
+    elif isinstance(error, FieldNotAllowed):
+        members["param"] = error.field
     elif isinstance(error, InvalidConfiguration):
         members["problems"] = list(error.problems)
     elif isinstance(error, AllProvidersFailed):

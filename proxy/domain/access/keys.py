@@ -30,11 +30,15 @@ class NewKey:
     @property
     def hint(self) -> str:
         """Enough to tell it from others, too little to guess it by."""
-        return f"{PREFIX}…{self.secret[-_SHOWN_CHARACTERS:]}"
+        return hint_of(self.secret)
 
 
 def generate_key() -> NewKey:
     return NewKey(PREFIX + secrets.token_urlsafe(_RANDOM_BYTES))
+
+
+def hint_of(secret: str) -> str:
+    return f"{PREFIX}…{secret[-_SHOWN_CHARACTERS:]}"
 
 
 def key_hash(secret: str) -> str:

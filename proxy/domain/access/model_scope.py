@@ -21,6 +21,10 @@ class ModelScope:
 
     allowed: tuple[str, ...] | None = None
 
+    @property
+    def is_all(self) -> bool:
+        return self.allowed is None
+
     def allows(self, model: str, groups: ModelGroups) -> bool:
         """Whether a request may name this model."""
         if self.allowed is None:
