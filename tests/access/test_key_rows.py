@@ -17,11 +17,6 @@ from tests.access.tenancy import NOW, Tenancy, budget, limit, scope
 
 
 @pytest.fixture
-def tenancy(database_url: str) -> Tenancy:
-    return Tenancy(database_url)
-
-
-@pytest.fixture
 async def rows(database_url: str) -> AsyncIterator[KeyRows]:
     async with open_database(database_url) as database:
         yield KeyRows(database)
