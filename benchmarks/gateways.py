@@ -112,6 +112,7 @@ async def gateway(directory: Path, upstream: str, database_url: str, **more: str
         "LLMGATEWAY_DATA_DIR": str(directory / "data"),
         "LLMGATEWAY_PORT": "0",
         "LLMGATEWAY_LOG_LEVEL": "WARNING",
+        "LLMGATEWAY_REQUIRE_KEYS": "never",
         "RETRY_MAX_RETRIES": "0",
         **more,
     }

@@ -42,6 +42,7 @@ from tests.harness import COMPLETION, HELLO, TestGateway, Upstream, chunk, endin
 USAGE = {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000}
 WITHOUT_COST = {**COMPLETION, "usage": USAGE}
 OTHER = "someone/else"
+OPEN: dict[str, Any] = {"llmgateway_require_keys": "never"}  # without a database nobody knows whether there are keys
 
 
 @dataclass
@@ -132,7 +133,7 @@ async def test_requests_are_served_while_the_server_is_stopped_and_booked_when_i
 ) -> None:
     url = await server.new_database()
     await server.stop()
-    gateway = await start_gateway(database_url=url)
+    gateway = await start_gateway(database_url=url, **OPEN)
     report = (await gateway.get("health"))[1]
     assert (report["status"], report["database"]["status"]) == ("degraded", "down")
     assert report["database"]["last_error"]
@@ -171,7 +172,7 @@ async def test_prices_are_the_seeds_until_a_frozen_server_goes_on(
         assert await PiccoloModelPricing(database).set(price, EPOCH)
     upstream.answer(says({**WITHOUT_COST, "model": OTHER}))
     server.freeze()
-    gateway = await start_gateway(database_url=url)
+    gateway = await start_gateway(database_url=url, **OPEN)
     assert (await gateway.get("health"))[1]["database"]["last_error"] == "TimeoutError"
     assert (await gateway.chat({**HELLO, "model": OTHER}))[0] == 200
     server.thaw()
@@ -198,7 +199,7 @@ async def test_nothing_is_written_before_the_schema_is_up_to_date(
     server.freeze()
     upstream.models = [{"id": OTHER, "pricing": {"prompt": "0.000001", "completion": "0.000002"}}]
     gateway = await start_gateway(
-        database_url=url, prices_sync_seconds=0.05, llmgateway_store_payloads="all", ledger_retention_days=1
+        database_url=url, prices_sync_seconds=0.05, llmgateway_store_payloads="all", ledger_retention_days=1, **OPEN
     )
     server.thaw()
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -231,7 +232,7 @@ async def test_a_server_that_comes_without_the_database_is_waited_for_further(
 ) -> None:
     """The gateway serves by then: what would have ended its start does not end it."""
     await server.stop()
-    gateway = await start_gateway(database_url=server.url("later"))
+    gateway = await start_gateway(database_url=server.url("later"), **OPEN)
     await gateway.chat()
     await server.start()
     report = await health_when(gateway, lambda r: r["database"]["last_error"] == "InvalidCatalogNameError")

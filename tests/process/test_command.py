@@ -166,7 +166,8 @@ def test_a_database_that_is_not_there_is_said_so() -> None:
 
 
 def test_a_server_that_is_not_there_is_served_without(tmp_path: Path) -> None:
-    with serving(tmp_path, DATABASE_URL="postgresql://me:s3cret@127.0.0.1:1/none") as gateway:
+    settings = {"DATABASE_URL": "postgresql://me:s3cret@127.0.0.1:1/none", "LLMGATEWAY_REQUIRE_KEYS": "never"}
+    with serving(tmp_path, **settings) as gateway:
         post(gateway.url, HELLO)
         assert gateway.stop() == 0
         output = "".join(gateway.output)
