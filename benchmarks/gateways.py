@@ -112,7 +112,7 @@ async def gateway(directory: Path, upstream: str, database_url: str, **more: str
         "LLMGATEWAY_DATA_DIR": str(directory / "data"),
         "LLMGATEWAY_PORT": "0",
         "LLMGATEWAY_LOG_LEVEL": "WARNING",
-        "LLMGATEWAY_REQUIRE_KEYS": "never",
+        "LLMGATEWAY_REQUIRE_KEYS": "auto" if "LLMGATEWAY_MASTER_KEY" in more else "never",
         "RETRY_MAX_RETRIES": "0",
         **more,
     }

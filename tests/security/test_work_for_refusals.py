@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -23,7 +23,7 @@ class Source:
     asked: list[str] = field(default_factory=list)
     confirmed_at: float = 0.0
 
-    async def find(self, key_hash: str) -> KnownKey | None:
+    async def find(self, key_hash: str, now: datetime) -> KnownKey | None:  # tells bad ones, too
         self.asked.append(key_hash)
         return self.keys.get(key_hash)
 

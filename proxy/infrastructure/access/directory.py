@@ -31,8 +31,8 @@ _RETRY_AFTER_SECONDS = 2.0
 class KeySource(Protocol):
     """Where keys are kept."""
 
-    async def find(self, key_hash: str) -> KnownKey | None:
-        """The key with this hash, good or not. Raises DATABASE_ERRORS."""
+    async def find(self, key_hash: str, now: datetime) -> KnownKey | None:
+        """The key with this hash, if it is good now. Raises DATABASE_ERRORS."""
         ...
 
 
@@ -144,7 +144,7 @@ class CachedKeyDirectory:
             known: KnownKey | None = None
             for _ in range(_TRIES):
                 generation, began = self._generation, self._clock()
-                known = await self._source.find(key_hash)
+                known = await self._source.find(key_hash, self._now())
                 if generation == self._generation:
                     self._keep(key_hash, known, began)
                     break

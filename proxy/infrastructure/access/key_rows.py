@@ -1,4 +1,8 @@
-"""One key with all that bears on it, read in one statement: its team, its organisation, their budgets and limits."""
+"""One good key with all that bears on it, read in one statement: its team, its organisation, their budgets and limits.
+
+What is not good is not read: else it would take a little longer to refuse a key that is disabled than one that is not
+there, and the difference can be measured.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from proxy.domain.access.known_keys import KnownKey, known_key
@@ -54,7 +59,9 @@ def _statement(rows: str, row: str) -> str:
         LEFT JOIN teams AS team ON team.id = key.team_id
         LEFT JOIN organisations AS organisation
             ON organisation.id = COALESCE(team.organisation_id, key.organisation_id)
-        WHERE key.hash = $1 OR key.previous_hash = $1"""  # noqa: S608  # names of ours; the hash is an argument
+        WHERE (key.hash = $1 OR (key.previous_hash = $1 AND key.previous_until > $2))
+            AND NOT key.disabled AND (key.expires_at IS NULL OR key.expires_at > $2)
+            AND NOT COALESCE(team.disabled, false) AND NOT COALESCE(organisation.disabled, false)"""  # noqa: S608  # names of ours; the hash is an argument
 
 
 _POSTGRES: Final = _statement("json_agg", "json_build_array")
@@ -70,10 +77,10 @@ class KeyRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, key_hash: str) -> KnownKey | None:
+    async def find(self, key_hash: str, now: datetime) -> KnownKey | None:
         """Raises DATABASE_ERRORS. A row that makes no sense to this version is told in the log, and admits nobody."""
         async with asyncio.timeout(_TIMEOUT_SECONDS), session(self._database) as reader:
-            rows = await reader.fetch(_POSTGRES if reader.is_postgres else _SQLITE, key_hash)
+            rows = await reader.fetch(_POSTGRES if reader.is_postgres else _SQLITE, key_hash, now)
         if not rows:
             return None
         try:
