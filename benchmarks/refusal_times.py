@@ -2,8 +2,8 @@
 
 python -m benchmarks.refusal_times --database sqlite --keys 400
 
-Each kind is asked for in turn, in an order of chance, each key once, over one connection. The Mann-Whitney U test says for each pair of kinds
-how likely such a difference is if there is none; a p below 0.001 would be one.
+Each kind is asked for in turn, in an order of chance, each key once, over one connection. The Mann-Whitney U test says
+for each pair of kinds how likely such a difference is if there is none; a p below 0.001 would be one.
 """
 
 from __future__ import annotations

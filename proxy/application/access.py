@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
@@ -20,6 +21,7 @@ _logger = logging.getLogger(__name__)
 NO_KEY: Final = "No API key given. Send it as 'Authorization: Bearer <key>'."
 WRONG_KEY: Final = "Incorrect API key given."  # unknown, disabled or expired: a stranger is not told which
 _QUIET_SECONDS = 1.0
+_LEAST_REFUSAL_SECONDS = 0.01
 _RETRY_AFTER_SECONDS = 2.0
 _DOTS_OF_A_JWT = 2
 
@@ -88,6 +90,8 @@ class Authenticator:
     master: Principal = field(default_factory=lambda: master_principal(calls_models=False))
     verifier: TokenVerifier | None = None
     refusals: RefusalLog = field(default_factory=RefusalLog)
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def authenticate(self, authorizations: Sequence[str]) -> Principal:
         """Whom the request's Authorization headers stand for; ANONYMOUS without a good key where none is required.
@@ -98,12 +102,14 @@ class Authenticator:
             if self.requires_keys():
                 raise NotAuthenticated(NO_KEY)
             return ANONYMOUS
-        token = _bearer_token(authorizations)
+        token, began = _bearer_token(authorizations), self.clock()
         try:
             return await self._principal(token)
         except NotAuthenticated:
             if self.requires_keys():
                 self.refusals.note(token)
+                # What a look-up takes would tell: a disabled key's row is read before it is found to be disabled.
+                await self.sleep(max(0.0, began + _LEAST_REFUSAL_SECONDS - self.clock()))
                 raise
         except NotServing:
             if self.requires_keys():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,6 +20,10 @@ from tests.conftest import StartGateway
 OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/{name}"}
 
 
+def settings_of(database_url: str, directory: Path, **more: Any) -> Settings:
+    return Settings(**{"database_url": database_url, "llmgateway_data_dir": str(directory), **more})
+
+
 def routes_of(app: web.Application) -> Iterator[tuple[str, str, object]]:
     """Method, path and handler of all routes, those of sub-applications too."""
     for resource in app.router.resources():
@@ -28,8 +34,8 @@ def routes_of(app: web.Application) -> Iterator[tuple[str, str, object]]:
             yield route.method, resource.canonical, route.handler
 
 
-async def test_every_route_declares_what_it_asks_for(sqlite_url: str, tmp_path: object) -> None:
-    settings = Settings(database_url=sqlite_url, llmgateway_data_dir=str(tmp_path))
+async def test_every_route_declares_what_it_asks_for(sqlite_url: str, tmp_path: Path) -> None:
+    settings = settings_of(sqlite_url, tmp_path)
     async with running_gateway(settings) as gateway:
         routes = list(routes_of(gateway.app))
     assert len(routes) > 15
@@ -54,9 +60,9 @@ async def declared(_request: web.Request) -> web.Response:
 
 @pytest.mark.parametrize("prefix", ["", "/sub"])
 @pytest.mark.parametrize("key", [None, "sk-master", "sk-wrong"])
-async def test_an_undeclared_route_is_nobodys(sqlite_url: str, tmp_path: object, prefix: str, key: str | None) -> None:
+async def test_an_undeclared_route_is_nobodys(sqlite_url: str, tmp_path: Path, prefix: str, key: str | None) -> None:
     """In a sub-application, too."""
-    settings = Settings(database_url=sqlite_url, llmgateway_data_dir=str(tmp_path), llmgateway_master_key="sk-master")
+    settings = settings_of(sqlite_url, tmp_path, llmgateway_master_key="sk-master")
     async with running_gateway(settings) as gateway:
         app = web.Application() if prefix else gateway.app
         app.router.add_get("/undeclared", undeclared)

@@ -10,6 +10,7 @@ import pytest
 from proxy.application.access import Authenticator, RequireKeys
 from proxy.domain.access.keys import NewKey, generate_key, key_hash
 from proxy.domain.access.known_keys import KnownKey, known_key
+from proxy.domain.access.principals import Principal
 from proxy.domain.errors import NotAuthenticated
 from proxy.infrastructure.access.directory import CachedKeyDirectory
 from tests.access.tenancy import NOW, virtual_key
@@ -67,6 +68,32 @@ async def test_every_refusal_asks_once_and_by_the_hash(*, is_warm: bool) -> None
         messages.add(str(raised.value))
         assert source.asked == [key_hash(secret)]
     assert len(messages) == 1
+
+
+async def test_refusals_take_their_time() -> None:
+    """So that what a look-up takes does not show."""
+    now, waits = [0.0], []
+
+    @dataclass
+    class Slow:
+        """A KeyDirectory that takes its time, too."""
+
+        seconds: float
+
+        async def find(self, key_hash: str) -> Principal:
+            now[0] += self.seconds
+            raise NotAuthenticated(key_hash)
+
+    async def sleep(seconds: float) -> None:
+        waits.append(round(seconds, 6))
+
+    for seconds in (0.0, 0.003, 0.01, 1.0):
+        authenticator = Authenticator(
+            Slow(seconds), lambda: True, RequireKeys.ALWAYS, clock=lambda: now[0], sleep=sleep
+        )
+        with pytest.raises(NotAuthenticated):
+            await authenticator.authenticate([f"Bearer {generate_key().secret}"])
+    assert waits == [0.01, 0.007, 0.0, 0.0]
 
 
 async def test_what_cannot_be_a_key_is_not_looked_up() -> None:
