@@ -65,6 +65,9 @@ class Expected:
             Dimension.PROVIDER: row.provider_name,
             Dimension.DAY: f"{row.timestamp:%Y-%m-%d}",
             Dimension.STATUS: row.status.value,
+            Dimension.KEY: str(row.key_id or ""),
+            Dimension.TEAM: str(row.team_id or ""),
+            Dimension.ORGANISATION: str(row.organisation_id or ""),
         }
         for by, name in names.items():
             sums = self.sums[by][name]

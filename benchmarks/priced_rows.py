@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from uuid import UUID
 
 from proxy.domain.chat import Usage
 from proxy.domain.pricing import EPOCH, ModelPricing
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 
+_KEYS = (None, UUID(int=1), UUID(int=2))
+_TEAMS = (None, UUID(int=3), UUID(int=4))
+_ORGANISATION = UUID(int=5)
 _SPAN = timedelta(days=6)
 _PICODOLLAR = Decimal("1e-12")
 # Below 2,000 USD a float, which is what SQLite keeps, is nearest to the picodollar that was written.
@@ -86,6 +90,9 @@ class Rows:
             reported_cost=None if billed is None else CostAmount(billed),
             cost_source=source,
             response_time_ms=int(10 ** chance.uniform(0, 5)),
+            key_id=chance.choice(_KEYS),
+            team_id=chance.choice(_TEAMS),
+            organisation_id=_ORGANISATION,
         )
         if billed is not None:
             return row, billed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from proxy.domain.request_log import RequestLog
 from proxy.domain.trace import RequestTrace, exact_usd
@@ -61,4 +62,12 @@ def row_as_dict(row: RequestLog) -> dict[str, Any]:
         "response_time_ms": row.response_time_ms,
         "time_to_first_byte_ms": row.time_to_first_byte_ms,
         "generation_id": row.generation_id,
+        "key_id": _optional_text(row.key_id),
+        "team_id": _optional_text(row.team_id),
+        "organisation_id": _optional_text(row.organisation_id),
+        "end_user": row.end_user,
     }
+
+
+def _optional_text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)

@@ -55,12 +55,15 @@ def percentile(buckets: Mapping[int, int], share: Decimal) -> int | None:
 
 
 class Dimension(StrEnum):
-    """What a report's rows are grouped by; days are UTC days."""
+    """What a report's rows are grouped by; days are UTC days, keys, teams and organisations their ids ('' is none)."""
 
     MODEL = "model"
     PROVIDER = "provider"
     DAY = "day"
     STATUS = "status"
+    KEY = "key"
+    TEAM = "team"
+    ORGANISATION = "organisation"
 
 
 @dataclass(frozen=True, slots=True)

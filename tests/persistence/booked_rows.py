@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus
 from proxy.domain.values import CostAmount, ModelName, TokenCount
@@ -15,6 +16,8 @@ from proxy.infrastructure.persistence.rows import ledger_row
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_rollups import RollupState, read_state, roll_up
 
+KEYS = [None, *(UUID(int=number) for number in (1, 2, 3))]
+TEAMS = [None, *(UUID(int=number) for number in (11, 12))]
 START = datetime(2026, 3, 1, 21, 30, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -38,6 +41,9 @@ def some_rows(count: int, start: datetime = START, span: timedelta = 3 * DAY, se
                 cost_source=source,
                 response_time_ms=int(10 ** chance.uniform(0, 6)),
                 time_to_first_byte_ms=chance.choice([None, chance.randrange(5000)]),
+                key_id=chance.choice(KEYS),
+                team_id=chance.choice(TEAMS),
+                organisation_id=chance.choice([None, UUID(int=21)]),
             )
         )
     return rows

@@ -63,6 +63,10 @@ POSTGRES_TYPES = {
         "response_time_ms": "integer",
         "time_to_first_byte_ms": "integer",
         "generation_id": "character varying",
+        "key_id": "uuid",
+        "team_id": "uuid",
+        "organisation_id": "uuid",
+        "end_user": "character varying",
     },
     "model_pricing": {
         "id": "uuid",
@@ -97,6 +101,7 @@ INDEXED = {
     ("request_logs", "request_id", False),
     ("request_logs", "timestamp", False),
     ("request_logs", "provider_name", False),
+    ("request_logs", "key_id", False),
     ("model_pricing", "id", True),
     ("model_pricing", "model_name", True),
     ("request_payloads", "id", True),
@@ -213,6 +218,28 @@ async def test_a_migration_that_stopped_half_way_is_finished_by_the_next_run(emp
         assert len(await PiccoloRequestLogs(database).get_recent(10)) == 1
         if database.is_postgres:
             assert await database.request_logs.raw("SELECT 1 FROM ONLY request_logs_default") == []
+
+
+async def test_whom_requests_were_for_is_added_once_and_sums_of_before_are_nobodys(empty_url: str) -> None:
+    async with open_database(empty_url) as database:
+        await _migrate_to(database, "2026-11-23T02:00:00:000000")
+        for table in ("usage_hourly", "usage_daily"):
+            await database.request_logs.raw(
+                f"INSERT INTO {table} (start, model, provider, status, cost_source, requests, input_tokens,"
+                " output_tokens, unknown_costs, microdollars, picodollars)"
+                " VALUES ({}, 'm', 'p', 'success', 'reported', 3, 1, 1, 0, 5, 7)",
+                datetime(2026, 3, 1, tzinfo=UTC),
+            )
+        await database.request_logs.raw("UPDATE usage_state SET rolled_until = {}", datetime(2026, 3, 9, tzinfo=UTC))
+        for pending in ("%05:10%", "nothing"):
+            await migrate(database)
+            reports = LedgerUsageReports(database)
+            for by in (Dimension.KEY, Dimension.TEAM, Dimension.ORGANISATION):
+                rows = (await reports.report(UsageQuery(by))).rows
+                assert {name: usage.requests for name, usage in rows.items()} == {"": 3}
+            await PiccoloRequestLogs(database).save(RequestLog(model=ModelName("m"), provider_name="p", end_user="u"))
+            await database.request_logs.raw("DELETE FROM request_logs")
+            await database.request_logs.raw("DELETE FROM migration WHERE name LIKE {}", pending)
 
 
 async def test_prices_are_seeded_exactly_once(empty_url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -42,6 +43,10 @@ FULL = RequestLog(
     response_time_ms=1234,
     time_to_first_byte_ms=56,
     generation_id="gen-abc",
+    key_id=UUID("0197f1a2-0000-7000-8000-000000000001"),
+    team_id=UUID("0197f1a2-0000-7000-8000-000000000002"),
+    organisation_id=UUID("0197f1a2-0000-7000-8000-000000000003"),
+    end_user="zoë",
 )
 BARE = RequestLog(model=ModelName("x"), provider_name="none", timestamp=NOW + timedelta(seconds=1))
 
@@ -134,6 +139,7 @@ async def test_what_no_column_takes_is_clamped(database: Database) -> None:
         time_to_first_byte_ms=10**12,
         estimated_cost=CostAmount(Decimal(10) ** 20),
         generation_id="g" * 1000,
+        end_user="\x00\ud800" + "u" * 1000,
     )
     repository = PiccoloRequestLogs(database)
     async with row_writer(database) as writer:
@@ -142,6 +148,7 @@ async def test_what_no_column_takes_is_clamped(database: Database) -> None:
     assert row.model.value.startswith("nul and ? xxx")
     assert len(row.model.value) == 255
     assert row.input_tokens.value == 2**63 - 1
+    assert row.end_user == "?" + "u" * 254
     assert row.estimated_cost is not None
 
 

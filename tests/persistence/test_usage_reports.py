@@ -28,6 +28,9 @@ def name_of(row: RequestLog, by: Dimension) -> str:
         Dimension.PROVIDER: row.provider_name,
         Dimension.DAY: f"{row.timestamp:%Y-%m-%d}",
         Dimension.STATUS: row.status.value,
+        Dimension.KEY: str(row.key_id or ""),
+        Dimension.TEAM: str(row.team_id or ""),
+        Dimension.ORGANISATION: str(row.organisation_id or ""),
     }[by]
 
 

@@ -85,6 +85,10 @@ def _row() -> dict[str, Schema]:
         "response_time_ms": _count(),
         "time_to_first_byte_ms": {"type": ["integer", "null"]},
         "generation_id": _text(null=True, description="The upstream's own name for what it generated."),
+        "key_id": _text(null=True, description="Whose key it was; null without one."),
+        "team_id": _text(null=True, description="The key's team at that time."),
+        "organisation_id": _text(null=True),
+        "end_user": _text(null=True, description="What x-gateway-user said, else the body's `user`."),
     }
 
 

@@ -17,7 +17,7 @@ _GENERATION_CHARACTERS = 128
 
 
 class SpooledIntent(msgspec.Struct, frozen=True, array_like=True):
-    """A request that was about to be sent upstream."""
+    """A request that was about to be sent upstream. As in LedgerRow, what is new comes last and has a default."""
 
     id: UUID
     timestamp: datetime
@@ -26,6 +26,10 @@ class SpooledIntent(msgspec.Struct, frozen=True, array_like=True):
     model: str
     provider_name: str
     stream: bool
+    key_id: UUID | None = None
+    team_id: UUID | None = None
+    organisation_id: UUID | None = None
+    end_user: str | None = None
     holds: tuple[RowCharge, ...] = ()
 
 
@@ -62,6 +66,10 @@ def intent_payload(intent: RequestIntent) -> bytes:
         _clean(intent.model),
         intent.provider_name,
         intent.stream,
+        intent.key_id,
+        intent.team_id,
+        intent.organisation_id,
+        None if intent.end_user is None else _clean(intent.end_user),
         row_charges(intent.holds),
     )
     return _INTENT + _encoder.encode(spooled)
@@ -111,6 +119,10 @@ def interrupted(intent: SpooledIntent, generation_id: str | None = None) -> Ledg
             usage_source=UsageSource.NONE,
             cost_source=CostSource.UNKNOWN,
             generation_id=generation_id,
+            key_id=intent.key_id,
+            team_id=intent.team_id,
+            organisation_id=intent.organisation_id,
+            end_user=intent.end_user,
         )
     )
     return msgspec.structs.replace(row, charges=intent.holds)

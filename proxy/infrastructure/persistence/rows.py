@@ -63,6 +63,10 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
     response_time_ms: int
     time_to_first_byte_ms: int | None
     generation_id: str | None
+    key_id: UUID | None = None
+    team_id: UUID | None = None
+    organisation_id: UUID | None = None
+    end_user: str | None = None
     charges: tuple[RowCharge, ...] = ()
 
 
@@ -93,6 +97,10 @@ def ledger_row(row: RequestLog) -> LedgerRow:
         response_time_ms=min(row.response_time_ms, _MAX_INT),
         time_to_first_byte_ms=_milliseconds(row.time_to_first_byte_ms),
         generation_id=_optional_text(row.generation_id, _ID_LENGTH),
+        key_id=row.key_id,
+        team_id=row.team_id,
+        organisation_id=row.organisation_id,
+        end_user=_optional_text(row.end_user, NAME_LENGTH),
         charges=row_charges(row.charges),
     )
 
@@ -160,7 +168,16 @@ def request_log(columns: Mapping[str, Any]) -> RequestLog:
         response_time_ms=columns["response_time_ms"],
         time_to_first_byte_ms=columns["time_to_first_byte_ms"],
         generation_id=columns["generation_id"],
+        key_id=_uuid(columns["key_id"]),
+        team_id=_uuid(columns["team_id"]),
+        organisation_id=_uuid(columns["organisation_id"]),
+        end_user=columns["end_user"],
     )
+
+
+def _uuid(value: UUID | None) -> UUID | None:
+    """asyncpg's UUIDs are of a class of its own."""
+    return None if value is None else UUID(str(value))
 
 
 def _cost(value: Decimal | None) -> CostAmount | None:

@@ -49,6 +49,10 @@ class RequestLogTable(Table, tablename="request_logs"):
     response_time_ms = Integer(default=0)
     time_to_first_byte_ms = Integer(null=True, default=None)
     generation_id = Varchar(length=128, null=True, default=None)
+    key_id = UUID(null=True, default=None)
+    team_id = UUID(null=True, default=None)
+    organisation_id = UUID(null=True, default=None)
+    end_user = Varchar(length=NAME_LENGTH, null=True, default=None)
 
 
 class ModelPricingTable(Table, tablename="model_pricing"):

@@ -2,6 +2,7 @@
 """The statements of rollups and reports, for both engines; they differ in a few expressions only.
 
 Costs are whole picodollars, summed in two parts (millionths of a dollar, and the rest) so that neither passes 64 bits.
+Whom a row is for is text in the sums, '' for nobody, so that it can be grouped and joined by.
 A histogram is an array (JSON on SQLite) of integers: the bucket's number in the upper bits, its count in the lower 40.
 """
 
@@ -16,7 +17,14 @@ from proxy.domain.usage_report import BUCKET_BOUNDS, ERROR_STATUSES, Dimension
 _COUNT_BITS = 40
 _COUNT_MASK = 2**_COUNT_BITS - 1
 _MOST_TOKENS = 10**12  # more in one request is nonsense, and would make the sums overflow
-_KEYS = "start, model, provider, status, cost_source"
+_OWNERS = ("key_id", "team_id", "organisation_id")
+_KEYS = f"start, model, provider, status, cost_source, {', '.join(_OWNERS)}"
+_OWNERS_OF_ROW = ", ".join(f"COALESCE(CAST({owner} AS VARCHAR(36)), '') AS {owner}" for owner in _OWNERS)
+_NAMES: Final = {
+    Dimension.KEY: "key_id",
+    Dimension.TEAM: "team_id",
+    Dimension.ORGANISATION: "organisation_id",
+}
 _MEASURES = ("response_times", "first_byte_times")
 _SUMS = "requests, input_tokens, output_tokens, unknown_costs, microdollars, picodollars"
 _ADDED = ", ".join(f"CAST(SUM({name}) AS BIGINT) AS {name}" for name in _SUMS.split(", "))
@@ -127,7 +135,8 @@ class UsageSql:
     def _booked(self, condition: str) -> str:
         dialect = self._dialect
         return f"""SELECT {dialect.hour.format("timestamp")} AS start, model_used AS model, provider_name AS provider,
-                status, cost_source, {dialect.least}(input_tokens, {_MOST_TOKENS}) AS input_tokens,
+                status, cost_source, {_OWNERS_OF_ROW},
+                {dialect.least}(input_tokens, {_MOST_TOKENS}) AS input_tokens,
                 {dialect.least}(output_tokens, {_MOST_TOKENS}) AS output_tokens, {dialect.picodollars} AS cost,
                 {dialect.bucket.format("response_time_ms")} AS response_times,
                 {dialect.bucket.format("time_to_first_byte_ms")} AS first_byte_times
@@ -174,7 +183,7 @@ class UsageSql:
         )
 
     def _name(self, by: Dimension) -> str:
-        return self._dialect.day_name.format("start") if by is Dimension.DAY else by.value
+        return self._dialect.day_name.format("start") if by is Dimension.DAY else _NAMES.get(by, by.value)
 
 
 def _counted(booked: str) -> str:

@@ -1,0 +1,51 @@
+"""What the spool's records hold, also those that earlier versions have written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from proxy.domain.request_log import RequestIntent, RequestLog
+from proxy.domain.values import ModelName
+from proxy.infrastructure.ledger.records import (
+    SpooledIntent,
+    intent_payload,
+    interrupted,
+    outcome_payload,
+    read,
+)
+from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
+
+KEY, TEAM, ORGANISATION = (UUID(int=number) for number in (1, 2, 3))
+ROW = RequestLog(
+    model=ModelName("m/x"), provider_name="p", key_id=KEY, team_id=TEAM, organisation_id=ORGANISATION, end_user="zoë"
+)
+BEFORE_KEYS = {"I": 7, "O": 24}  # how many columns there were
+
+
+def test_whom_a_request_is_for_is_in_its_outcome() -> None:
+    assert read(outcome_payload(ledger_row(ROW))) == ledger_row(ROW)
+
+
+def test_whom_a_request_is_for_is_kept_when_its_process_dies() -> None:
+    intent = RequestIntent(
+        UUID(int=9), datetime.now(UTC), "r", "m", "m", "p", True, KEY, TEAM, ORGANISATION, "\ud800" + "u" * 500
+    )
+    spooled = read(intent_payload(intent))
+    assert isinstance(spooled, SpooledIntent)
+    row = interrupted(spooled)
+    assert (row.key_id, row.team_id, row.organisation_id) == (KEY, TEAM, ORGANISATION)
+    assert row.end_user == "?" + "u" * 254
+
+
+def test_records_of_before_there_were_keys_are_read() -> None:
+    intent = intent_payload(RequestIntent(UUID(int=9), datetime.now(UTC), "r", "m", "m", "p", stream=True))
+    for payload in (intent, outcome_payload(ledger_row(ROW))):
+        kind = payload[:1]
+        columns = msgspec.msgpack.decode(payload[1:])[: BEFORE_KEYS[kind.decode()]]
+        record = read(kind + msgspec.msgpack.encode(columns))
+        assert isinstance(record, SpooledIntent | LedgerRow)
+        assert (record.key_id, record.team_id, record.organisation_id, record.end_user) == (None,) * 4
+        assert record.id == (UUID(int=9) if kind == b"I" else ROW.id)
