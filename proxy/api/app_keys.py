@@ -13,6 +13,7 @@ from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import ConfigurationControl, HealthSource, ModelCatalog, UsageReports
+from proxy.application.self_service import SelfService
 from proxy.application.traces import RequestArchive, TraceStore
 from proxy.domain.access.principals import Principal
 
@@ -35,6 +36,7 @@ class Gateway:
     idempotency: Idempotency
     traces: TraceStore
     requests: RequestArchive
+    self_service: SelfService
     max_body_bytes: int
     body_timeout_seconds: float
 

@@ -10,6 +10,7 @@ from proxy.api.handlers.admin import reload_config
 from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import health, live, ready
+from proxy.api.handlers.me import get_me
 from proxy.api.handlers.models import get_model, list_models
 from proxy.api.handlers.requests import get_request
 from proxy.api.handlers.route import plan_route
@@ -27,6 +28,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/models/{model_id:.+}", get_model)
     app.router.add_get("/models/{model_id:.+}", get_model)
     app.router.add_get("/v1/usage", get_usage)
+    app.router.add_get("/v1/me", get_me)
     app.router.add_get("/v1/requests/{request_id}", get_request)
     app.router.add_post("/admin/config/reload", reload_config)
     app.router.add_get("/health", health)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from proxy.domain.access.scopes import Subject
 from proxy.domain.errors import UpstreamError
 from proxy.domain.pricing import ModelPricing, PriceChanges
 from proxy.domain.request_log import RequestIntent, RequestLog
@@ -23,8 +24,15 @@ class RequestLogRepository(Protocol):
         """Book one row; booking the same id again changes nothing. Returns the row as saved."""
         ...
 
-    async def get_recent(self, count: int) -> Sequence[RequestLog]:
-        """The last `count` rows, newest first. Raises InvalidValue unless count > 0."""
+    async def get_recent(self, count: int, of: Sequence[Subject] = ()) -> Sequence[RequestLog]:
+        """The last `count` rows, newest first. Raises InvalidValue unless count > 0.
+
+        `of` are keys, teams and organisations by id or name, each of which must own a row.
+        """
+        ...
+
+    async def key_names(self, rows: Sequence[RequestLog]) -> Mapping[UUID, str]:
+        """The names of the rows' keys, as far as there still are such keys."""
         ...
 
     async def get_total_cost(self, since: datetime) -> CostAmount:

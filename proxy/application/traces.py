@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
+from proxy.domain.access.scopes import GATEWAY, Subject
 from proxy.domain.explanation import ExplainedRequest
 from proxy.domain.request_log import RequestLog
 from proxy.domain.trace import RequestTrace
@@ -52,6 +53,9 @@ class NoTraces:
 class RequestArchive(Protocol):
     """The booked requests, with all that is known of them."""
 
-    async def find(self, asked: str) -> ExplainedRequest | None:
-        """By request id or by a row's id; of several with one request id the newest. Raises NotServing."""
+    async def find(self, asked: str, within: Subject = GATEWAY) -> ExplainedRequest | None:
+        """By request id or by a row's id; of several with one request id the newest. Raises NotServing.
+
+        What is not within the asker's reach is not there, also not among the other rows of a request id.
+        """
         ...

@@ -17,6 +17,7 @@ from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
+from proxy.application.self_service import SelfService
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.access import access_control
@@ -38,6 +39,7 @@ from proxy.infrastructure.payloads.redaction import load_redaction
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
 from proxy.infrastructure.periodic import once
+from proxy.infrastructure.persistence.accounts import LedgerAccounts
 from proxy.infrastructure.persistence.arrival import Arrival
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
@@ -140,6 +142,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
         access = await stack.enter_async_context(access_control(settings, arrival))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
+        usage = LedgerUsageReports(database)
         app = create_api(
             Gateway(
                 orchestrator=KernelOrchestrator(
@@ -155,11 +158,12 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
                 health=monitor,
                 configuration=configuration,
-                usage=LedgerUsageReports(database),
+                usage=usage,
                 payloads=payloads,
                 idempotency=idempotency,
                 traces=traces,
                 requests=LedgerRequestArchive(database),
+                self_service=SelfService(usage, LedgerAccounts(database)),
                 max_body_bytes=settings.max_body_bytes,
                 body_timeout_seconds=settings.body_timeout_seconds,
             )

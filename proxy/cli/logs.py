@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID
 
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.explanation import row_as_dict
 from proxy.domain.request_log import CostSource, RequestLog
 from proxy.domain.trace import exact_usd
@@ -18,21 +20,33 @@ from proxy.settings import Settings
 
 @click.command()
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many rows.")
+@click.option("--key", help="Only of this key: its id, or its name.")
+@click.option("--team", help="Only of this team: its id, or its name.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: rows and totals.")
-def logs(limit: int, as_json: bool) -> None:
+def logs(limit: int, key: str | None, team: str | None, as_json: bool) -> None:
     """Show the last requests, newest first, with their tokens and cost."""
-    rows = with_database(_recent(settings_or_fail(), limit))
+    of = [Subject(scope, named) for scope, named in ((Scope.KEY, key), (Scope.TEAM, team)) if named is not None]
+    rows, key_names = with_database(_recent(settings_or_fail(), limit, of))
     if as_json:
-        click.echo(json.dumps({"rows": [row_as_dict(row) for row in rows], "totals": totals(rows)}, indent=2))
+        shown = [{**row_as_dict(row), "key_name": _key_name(row, key_names)} for row in rows]
+        click.echo(json.dumps({"rows": shown, "totals": totals(rows)}, indent=2))
     else:
-        _print_table(rows)
+        _print_table(rows, key_names)
 
 
-async def _recent(settings: Settings, limit: int) -> Sequence[RequestLog]:
+_KeyNames = Mapping[UUID, str]
+
+
+def _key_name(row: RequestLog, names: _KeyNames) -> str | None:
+    return None if row.key_id is None else names.get(row.key_id)
+
+
+async def _recent(settings: Settings, limit: int, of: Sequence[Subject]) -> tuple[Sequence[RequestLog], _KeyNames]:
     from proxy.bootstrap.storage import request_logs  # noqa: PLC0415
 
     async with request_logs(settings) as repository:
-        return await repository.get_recent(limit)
+        rows = await repository.get_recent(limit, of)
+        return rows, await repository.key_names(rows)
 
 
 def totals(rows: Sequence[RequestLog]) -> dict[str, Any]:
@@ -61,11 +75,12 @@ _CELLS: Mapping[str, Callable[[RequestLog], str]] = {
     "request id": lambda row: row.request_id,
 }
 _NUMBERS = ("http", "tries", "in", "out", "cost USD", "ms")
+_WRAPPED = ("model", "key")
 _ONLY_WIDE = ("tries", "request id")
 _WIDE, _PIPED_WIDTH = 130, 200
 
 
-def _print_table(rows: Sequence[RequestLog]) -> None:
+def _print_table(rows: Sequence[RequestLog], key_names: _KeyNames) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -74,12 +89,15 @@ def _print_table(rows: Sequence[RequestLog]) -> None:
     if not console.is_terminal:
         console = Console(width=_PIPED_WIDTH)
     table = Table(box=None, pad_edge=False)
-    headings = [heading for heading in _CELLS if heading not in _ONLY_WIDE or console.width >= _WIDE]
+    cells = dict(_CELLS)
+    if any(row.key_id for row in rows):
+        cells["key"] = lambda row: _key_name(row, key_names) or str(row.key_id or "-")
+    headings = [heading for heading in cells if heading not in _ONLY_WIDE or console.width >= _WIDE]
     for heading in headings:
         side: Literal["left", "right"] = "right" if heading in _NUMBERS else "left"
-        table.add_column(heading, justify=side, no_wrap=heading != "model", overflow="fold")
+        table.add_column(heading, justify=side, no_wrap=heading not in _WRAPPED, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_CELLS[heading](row)) for heading in headings))  # Text: a model's name is not markup
+        table.add_row(*(Text(cells[heading](row)) for heading in headings))  # Text: a model's name is not markup
     console.print(table)
     total = totals(rows)
     unknown = total["requests_without_known_cost"]

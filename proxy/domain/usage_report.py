@@ -16,6 +16,7 @@ from enum import StrEnum
 from math import ceil
 from typing import Final
 
+from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.request_log import RequestStatus
 
@@ -66,13 +67,26 @@ class Dimension(StrEnum):
     ORGANISATION = "organisation"
 
 
+OWNERS: Final[Mapping[Dimension, Scope]] = {
+    Dimension.KEY: Scope.KEY,
+    Dimension.TEAM: Scope.TEAM,
+    Dimension.ORGANISATION: Scope.ORGANISATION,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """Requests from `since` (included) to `until` (excluded); None is no bound."""
+    """Requests from `since` (included) to `until` (excluded); None is no bound.
+
+    `of` are keys, teams and organisations by id or name, each of which must own a request; `within` is what the asker
+    may see, by id.
+    """
 
     by: Dimension
     since: datetime | None = None
     until: datetime | None = None
+    of: tuple[Subject, ...] = ()
+    within: Subject = GATEWAY
 
 
 @dataclass(slots=True)
@@ -110,17 +124,22 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """The rows by the value of the query's dimension: days in order, the others by falling number of requests."""
+    """The rows by the value of the query's dimension: days in order, the others by falling number of requests.
+
+    `names` are those of keys, teams or organisations that there still are, by id.
+    """
 
     query: UsageQuery
     rows: Mapping[str, Usage]
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, query: UsageQuery, groups: Mapping[str, Usage]) -> UsageReport:
+    def of(cls, query: UsageQuery, groups: Mapping[str, Usage], names: Mapping[str, str] | None = None) -> UsageReport:
         """The report with its rows in order."""
         if query.by is Dimension.DAY:
             return cls(query, dict(sorted(groups.items())))
-        return cls(query, dict(sorted(groups.items(), key=lambda item: (-item[1].requests, item[0]))))
+        ordered = dict(sorted(groups.items(), key=lambda item: (-item[1].requests, item[0])))
+        return cls(query, ordered, names or {})
 
     def total(self) -> Usage:
         """All rows together."""
@@ -137,22 +156,29 @@ class UsageReport:
             "by": query.by.value,
             "since": None if query.since is None else query.since.isoformat(),
             "until": None if query.until is None else query.until.isoformat(),
-            "data": [{query.by.value: name, **_figures(usage)} for name, usage in self.rows.items()],
-            "total": _figures(self.total()),
+            "data": [{**self._label(name), **usage_figures(usage)} for name, usage in self.rows.items()],
+            "total": usage_figures(self.total()),
         }
+
+    def _label(self, name: str) -> dict[str, str | None]:
+        by = self.query.by
+        if by not in OWNERS:
+            return {by.value: name}
+        return {by.value: name or None, f"{by.value}_name": self.names.get(name)}
 
 
 _MEDIAN, _P95 = Decimal("0.5"), Decimal("0.95")
 
 
-def _figures(usage: Usage) -> dict[str, object]:
+def usage_figures(usage: Usage) -> dict[str, object]:
+    """The sums for machines."""
     return {
         "requests": usage.requests,
         "errors": usage.errors,
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
-        "cost_usd": _plain(usage.cost_usd()),
-        "cost_usd_by_source": {source: _plain(usage.cost_usd(source)) for source in sorted(usage.picodollars)},
+        "cost_usd": plain_usd(usage.cost_usd()),
+        "cost_usd_by_source": {source: plain_usd(usage.cost_usd(source)) for source in sorted(usage.picodollars)},
         "requests_of_unknown_cost": usage.requests_of_unknown_cost,
         "response_time_ms": _percentiles(usage.response_times),
         "time_to_first_byte_ms": _percentiles(usage.first_byte_times),
@@ -163,26 +189,31 @@ def _percentiles(times: Counter[int]) -> dict[str, int | None]:
     return {"p50": percentile(times, _MEDIAN), "p95": percentile(times, _P95)}
 
 
-def _plain(amount: Decimal) -> str:
+def plain_usd(amount: Decimal) -> str:
+    """An exact decimal without an exponent or zeros that say nothing."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def usage_query(arguments: Mapping[str, Sequence[str]]) -> UsageQuery:
+_ARGUMENTS: Final = ("by", "since", "until", *(owner.value for owner in OWNERS))
+
+
+def usage_query(arguments: Mapping[str, Sequence[str]], within: Subject = GATEWAY) -> UsageQuery:
     """The question as it was asked in words; `param` of the error names the argument.
 
     Raises:
         InvalidRequest: an argument that is unknown, missing, given twice or not understood.
     """
     for name, values in arguments.items():
-        if name not in ("by", "since", "until"):
-            raise InvalidRequest(f"Unknown argument '{name}'; known are by, since and until.", param=name)
+        if name not in _ARGUMENTS:
+            raise InvalidRequest(f"Unknown argument '{name}'; known are {', '.join(_ARGUMENTS)}.", param=name)
         if len(values) != 1:
             raise InvalidRequest(f"Argument '{name}' is given {len(values)} times.", param=name)
     since, until = (_moment(name, arguments[name][0]) if name in arguments else None for name in ("since", "until"))
     if since is not None and until is not None and since >= until:
         raise InvalidRequest("'until' must be later than 'since'; it is not included itself.", param="until")
-    return UsageQuery(_dimension(arguments), since, until)
+    of = tuple(Subject(scope, arguments[owner.value][0]) for owner, scope in OWNERS.items() if owner in arguments)
+    return UsageQuery(_dimension(arguments), since, until, of, within)
 
 
 def _dimension(arguments: Mapping[str, Sequence[str]]) -> Dimension:

@@ -58,7 +58,7 @@ async def test_bounds_are_half_open_and_may_have_a_zone(gateway: TestGateway) ->
     ("query", "param"),
     [
         ("", "by"),
-        ("by=key", "by"),
+        ("by=colour", "by"),
         ("by=day&since=now", "since"),
         ("by=day&until=1&until=2", "until"),
         ("by=day&x", "x"),

@@ -102,7 +102,7 @@ def test_the_table_shows_names_as_they_are_and_what_is_not_known(booked_url: str
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--by", "key"], "--by"),
+        (["--by", "colour"], "--by"),
         ([], "--by"),
         (["--by", "day", "--since", "soon"], "--since"),
         (["--by", "day", "--since", "2026-02-02", "--until", "2026-02-01"], "--until"),

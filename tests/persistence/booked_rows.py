@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -16,16 +16,30 @@ from proxy.infrastructure.persistence.rows import ledger_row
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_rollups import RollupState, read_state, roll_up
 
-KEYS = [None, *(UUID(int=number) for number in (1, 2, 3))]
-TEAMS = [None, *(UUID(int=number) for number in (11, 12))]
+ORGANISATION = UUID(int=21)
+TEAMS = (UUID(int=11), UUID(int=12))
+KEYS = {
+    None: (None, None),
+    UUID(int=1): (TEAMS[0], ORGANISATION),
+    UUID(int=2): (TEAMS[1], ORGANISATION),
+    UUID(int=3): (None, None),
+}
 START = datetime(2026, 3, 1, 21, 30, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-def some_rows(count: int, start: datetime = START, span: timedelta = 3 * DAY, seed: int = 7) -> list[RequestLog]:
+def some_rows(
+    count: int,
+    start: datetime = START,
+    span: timedelta = 3 * DAY,
+    seed: int = 7,
+    keys: Sequence[UUID | None] = tuple(KEYS),
+) -> list[RequestLog]:
     chance = random.Random(seed)  # noqa: S311
     rows = []
     for _ in range(count):
+        key = chance.choice(keys)
+        team, organisation = KEYS[key]
         source = chance.choice(list(CostSource))
         cost = CostAmount(Decimal(chance.randrange(10**13)).scaleb(-12))
         rows.append(
@@ -41,9 +55,9 @@ def some_rows(count: int, start: datetime = START, span: timedelta = 3 * DAY, se
                 cost_source=source,
                 response_time_ms=int(10 ** chance.uniform(0, 6)),
                 time_to_first_byte_ms=chance.choice([None, chance.randrange(5000)]),
-                key_id=chance.choice(KEYS),
-                team_id=chance.choice(TEAMS),
-                organisation_id=chance.choice([None, UUID(int=21)]),
+                key_id=key,
+                team_id=team,
+                organisation_id=organisation,
             )
         )
     return rows

@@ -307,7 +307,7 @@ async def test_sqlite_gives_the_space_back(tmp_path: Path, is_new: bool) -> None
             await connection.execute("CREATE TABLE other (x)")
     async with open_database(url) as database:
         await migrate(database)
-        await book(database, some_rows(4000, TODAY - 60 * DAY, HOUR))
+        await book(database, some_rows(8000, TODAY - 60 * DAY, HOUR, keys=[None]))
         mode, before = await _pages(url)
         assert (mode == 2) is is_new
         await upkeep(database).run()

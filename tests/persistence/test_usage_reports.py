@@ -66,7 +66,7 @@ async def check(database: Database, rows: Sequence[RequestLog], query: UsageQuer
     assert set(report.rows) == {name_of(row, query.by) for row in inside}
     shown = report.as_dict()
     for one in shown["data"]:  # type: ignore[attr-defined]
-        name = one[query.by.value]
+        name = one[query.by.value] or ""  # null is nobody
         agree(report.rows[name], [row for row in inside if name_of(row, query.by) == name], one)
     agree(report.total(), inside, shown["total"])  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from proxy.api.openai.envelope import FIELDS, ROLES
 from proxy.api.openai.request_schemas import request_schemas
-from proxy.domain.usage_report import Dimension
+from proxy.api.openai.usage_schemas import usage_schemas
 
 Schema = dict[str, Any]
 
@@ -60,7 +60,7 @@ def object_schemas() -> dict[str, Schema]:
             "object",
             "data",
         ),
-        **_usage_schemas(),
+        **usage_schemas(),
         **request_schemas(),
         **_health_schemas(),
     }
@@ -196,52 +196,6 @@ def _model() -> Schema:
         "owned_by",
         description="OpenAI's members, and all that the upstream adds.",
     )
-
-
-def _usage_schemas() -> dict[str, Schema]:
-    time = {"type": ["integer", "null"], "description": "In ms: exact up to 20, within 5 % above."}
-    percentiles = _open({"p50": time, "p95": time}, "p50", "p95")
-    amount = {"type": "string", "description": "USD, an exact decimal."}
-    figures: dict[str, Schema] = {
-        "requests": _COUNT,
-        "errors": {**_COUNT, "description": "Neither succeeded, nor replayed, nor given up by the client."},
-        "input_tokens": _COUNT,
-        "output_tokens": _COUNT,
-        "cost_usd": amount,
-        "cost_usd_by_source": {
-            "type": "object",
-            "additionalProperties": amount,
-            "description": "Reported by the upstream, or computed from the price table.",
-        },
-        "requests_of_unknown_cost": {
-            **_COUNT,
-            "description": "Not in the cost. Requests for which nothing was billed are not among them.",
-        },
-        "response_time_ms": percentiles,
-        "time_to_first_byte_ms": percentiles,
-    }
-    group = {
-        dimension.value: {"type": "string", "description": "If it is what the report is grouped by."}
-        for dimension in Dimension
-    }
-    return {
-        "UsageReport": _open(
-            {
-                "object": {"const": "usage.report"},
-                "by": {"enum": [dimension.value for dimension in Dimension]},
-                "since": _TEXT_OR_NULL,
-                "until": _TEXT_OR_NULL,
-                "data": {"type": "array", "items": _open({**group, **figures}, *figures)},
-                "total": _open(figures, *figures),
-            },
-            "object",
-            "by",
-            "since",
-            "until",
-            "data",
-            "total",
-        )
-    }
 
 
 def _configuration_schema() -> Schema:

@@ -53,6 +53,7 @@ def openapi_document() -> Document:
     gateway = {
         "/v1/route": {"post": _plan_route()},
         "/v1/usage": {"get": _get_usage()},
+        "/v1/me": {"get": _get_me()},
         "/v1/requests/{request_id}": {"get": _get_request()},
         "/admin/config/reload": {"post": _reload_config()},
     }
@@ -180,8 +181,20 @@ def _get_usage() -> Document:
         "tags": ["usage"],
         "operationId": "getUsage",
         "summary": "Sum up what was used and what it cost",
-        "parameters": [_ref("parameters", name) for name in ("By", "Since", "Until", "RequestId")],
+        "parameters": [
+            _ref("parameters", name) for name in ("By", "Since", "Until", "Key", "Team", "Organisation", "RequestId")
+        ],
         "responses": {"200": _answer("The sums.", "UsageReport"), **_error_refs([400, 401, 503])},
+    }
+
+
+def _get_me() -> Document:
+    return {
+        "tags": ["usage"],
+        "operationId": "getMe",
+        "summary": "Tell the caller what it may use, and what it has used",
+        "parameters": [_ref("parameters", "RequestId")],
+        "responses": {"200": _answer("The caller.", "Me"), **_error_refs([401, 503])},
     }
 
 
@@ -257,7 +270,7 @@ def _parameters() -> Document:
     def header(name: str, description: str) -> Document:
         return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
 
-    def moment(name: str, description: str) -> Document:
+    def query(name: str, description: str) -> Document:
         return {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
 
     return {
@@ -289,8 +302,11 @@ def _parameters() -> Document:
             "description": "What to group by; days are UTC days.",
             "schema": {"enum": [dimension.value for dimension in Dimension]},
         },
-        "Since": moment("since", "Only requests from this ISO date or time on. UTC unless it has a zone."),
-        "Until": moment("until", "Only requests before this ISO date or time."),
+        "Since": query("since", "Only requests from this ISO date or time on. UTC unless it has a zone."),
+        "Until": query("until", "Only requests before this ISO date or time."),
+        "Key": query("key", "Only requests of this key: its id, or its name."),
+        "Team": query("team", "Only requests of this team: its id, or its name."),
+        "Organisation": query("organisation", "Only requests of this organisation: its id, or its name."),
         "ModelId": {
             "name": "model_id",
             "in": "path",

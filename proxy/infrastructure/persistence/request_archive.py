@@ -8,12 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from proxy.domain.access.scopes import GATEWAY, Subject
 from proxy.domain.errors import InvalidValue, NotServing
 from proxy.domain.explanation import ExplainedRequest
 from proxy.domain.request_log import RequestLog
 from proxy.domain.trace import RequestTrace
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.owners import OwnedBy, owned_columns
+from proxy.infrastructure.persistence.owners import within as owners_within
 from proxy.infrastructure.persistence.rows import request_log
 from proxy.infrastructure.persistence.sessions import session
 
@@ -22,7 +25,6 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MOST_ROWS = 50
 _TIMEOUT_SECONDS = 15.0
 _RETRY_AFTER_SECONDS = 5.0
-_TRACES = f"SELECT id, trace FROM request_traces WHERE request_id = $1 ORDER BY timestamp DESC LIMIT {_MOST_ROWS}"  # noqa: S608
 
 
 class LedgerRequestArchive:
@@ -31,44 +33,47 @@ class LedgerRequestArchive:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, asked: str) -> ExplainedRequest | None:
+    async def find(self, asked: str, within: Subject = GATEWAY) -> ExplainedRequest | None:
         if not _ID.fullmatch(asked):
             return None
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                return await self._find(asked)
+                return await self._find(asked, owners_within(within))
         except DATABASE_ERRORS as problem:
             raise NotServing(
                 f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
             ) from problem
 
-    async def _find(self, asked: str) -> ExplainedRequest | None:
-        named = await self._row(asked)
-        rows = await self._rows(named.request_id if named else asked)
+    async def _find(self, asked: str, owned: Sequence[OwnedBy]) -> ExplainedRequest | None:
+        named = await self._row(asked, owned)
+        rows = await self._rows(named.request_id if named else asked, owned)
         if not rows:
             return None
-        traces = await self._traces(rows[0].request_id)
+        traces = await self._traces([row.id for row in rows])
         # A call that lost against another one has the same time; the trace is with the one that won.
         row = named or max(rows, key=lambda each: (each.timestamp, each.id in traces))
         return ExplainedRequest(row, traces.get(row.id), [other for other in rows if other.id != row.id])
 
-    async def _row(self, asked: str) -> RequestLog | None:
+    async def _row(self, asked: str, owned: Sequence[OwnedBy]) -> RequestLog | None:
         try:
             row_id = UUID(asked)
         except ValueError:
             return None
         table = self._database.request_logs
-        found = await table.select().where(table.id == row_id)
+        found = await table.select().where(table.id == row_id, *owned_columns(table, owned))
         return request_log(found[0]) if found else None
 
-    async def _rows(self, request_id: str) -> Sequence[RequestLog]:
+    async def _rows(self, request_id: str, owned: Sequence[OwnedBy]) -> Sequence[RequestLog]:
         table = self._database.request_logs
-        query = table.select().where(table.request_id == request_id).order_by(table.timestamp, ascending=False)
+        wanted = (table.request_id == request_id, *owned_columns(table, owned))
+        query = table.select().where(*wanted).order_by(table.timestamp, ascending=False)
         return [request_log(columns) for columns in await query.limit(_MOST_ROWS)]
 
-    async def _traces(self, request_id: str) -> Mapping[UUID, RequestTrace]:
+    async def _traces(self, row_ids: Sequence[UUID]) -> Mapping[UUID, RequestTrace]:
+        places = ", ".join(f"${place}" for place in range(1, len(row_ids) + 1))
+        query = f"SELECT id, trace FROM request_traces WHERE id IN ({places})"  # noqa: S608  # numbers
         async with session(self._database) as reader:
-            found = await reader.fetch(_TRACES, request_id)
+            found = await reader.fetch(query, *map(str, row_ids))
         return {UUID(str(row_id)): trace for row_id, text in found if (trace := _read(text)) is not None}
 
 

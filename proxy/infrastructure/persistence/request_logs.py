@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
+from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.errors import InvalidValue
 from proxy.domain.request_log import RequestLog
 from proxy.domain.values import CostAmount
 from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.owners import meant_by, names_of, owned_columns
 from proxy.infrastructure.persistence.rows import ledger_row, request_log
+from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 
 
@@ -34,12 +38,22 @@ class PiccoloRequestLogs:
             del each["charges"]  # which only the ledger's writer books
         await table.insert(*(table(**each) for each in values)).on_conflict(action="DO NOTHING")
 
-    async def get_recent(self, count: int) -> Sequence[RequestLog]:
+    async def get_recent(self, count: int, of: Sequence[Subject] = ()) -> Sequence[RequestLog]:
         if count <= 0:
             raise InvalidValue("Count must be greater than zero")
         table = self._table
-        found = await table.select().order_by(table.timestamp, ascending=False).limit(count)
-        return [request_log(columns) for columns in found]
+        query = table.select().order_by(table.timestamp, ascending=False).limit(count)
+        if of:
+            async with session(self._database) as reader:
+                query = query.where(*owned_columns(table, await meant_by(reader, of)))
+        return [request_log(columns) for columns in await query]
+
+    async def key_names(self, rows: Sequence[RequestLog]) -> Mapping[UUID, str]:
+        ids = {str(row.key_id) for row in rows if row.key_id is not None}
+        if not ids:
+            return {}
+        async with session(self._database) as reader:
+            return {UUID(id_): name for id_, name in (await names_of(reader, Scope.KEY, ids)).items()}
 
     async def get_total_cost(self, since: datetime) -> CostAmount:
         return CostAmount(await LedgerUsageReports(self._database).total_cost(since))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,9 +16,10 @@ from enum import Enum, auto
 
 from proxy.domain.errors import NotServing
 from proxy.domain.request_log import CostSource
-from proxy.domain.usage_report import Dimension, Usage, UsageQuery, UsageReport
+from proxy.domain.usage_report import OWNERS, Dimension, Usage, UsageQuery, UsageReport
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.owners import OwnedBy, arguments, condition, meant_by, names_of, within
 from proxy.infrastructure.persistence.sessions import Session, session
 from proxy.infrastructure.persistence.usage_rollups import (
     BEGINNING,
@@ -95,7 +96,6 @@ class LedgerUsageReports:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._sql = UsageSql(is_postgres=database.is_postgres)
 
     async def report(self, query: UsageQuery) -> UsageReport:
         groups: defaultdict[str, Usage] = defaultdict(Usage)
@@ -105,50 +105,67 @@ class LedgerUsageReports:
                 session(self._database) as reader,
                 reader.snapshot(writing=False),
             ):
+                owned = [*within(query.within), *await meant_by(reader, query.of)]
+                reading = _Reading(reader, query.by, owned, groups)
                 for segment in segments(query, await read_state(reader)):
-                    await self._add_sums(reader, query.by, segment, groups)
-                    await self._add_times(reader, query.by, segment, groups)
+                    await reading.add_sums(segment)
+                    await reading.add_times(segment)
+                scope = OWNERS.get(query.by)
+                names = {} if scope is None else await names_of(reader, scope, groups)
         except DATABASE_ERRORS as problem:
             raise NotServing(
                 f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
             ) from problem
-        return UsageReport.of(query, groups)
+        return UsageReport.of(query, groups, names)
 
     async def total_cost(self, since: datetime) -> Decimal:
         """The exact sum of known costs from that time on. Raises DATABASE_ERRORS."""
         groups: defaultdict[str, Usage] = defaultdict(Usage)
         query = UsageQuery(Dimension.STATUS, since.astimezone(UTC))
         async with session(self._database) as reader, reader.snapshot(writing=False):
+            reading = _Reading(reader, query.by, (), groups)
             for segment in segments(query, await read_state(reader)):
-                await self._add_sums(reader, query.by, segment, groups)
+                await reading.add_sums(segment)
         return UsageReport.of(query, groups).total().cost_usd()
 
-    async def _add_sums(
-        self, reader: Session, by: Dimension, segment: Segment, groups: defaultdict[str, Usage]
+
+class _Reading:
+    """One report as it grows in `groups`."""
+
+    def __init__(
+        self, reader: Session, by: Dimension, owned: Sequence[OwnedBy], groups: defaultdict[str, Usage]
     ) -> None:
+        self._reader = reader
+        self._by = by
+        self._sql = UsageSql(is_postgres=reader.is_postgres, only=condition(owned, first_place=3))
+        self._owners = arguments(owned)
+        self._groups = groups
+
+    async def add_sums(self, segment: Segment) -> None:
+        by = self._by
         statement = {
             Source.DAYS: self._sql.sums_of_rollup(by, "usage_daily"),
             Source.HOURS: self._sql.sums_of_rollup(by, "usage_hourly"),
             Source.ROWS: self._sql.sums_of_rows(by),
             Source.LATE_ROWS: self._sql.sums_of_late_rows(by),
         }[segment.source]
-        for row in await reader.fetch(statement, segment.start, segment.end):
+        for row in await self._reader.fetch(statement, segment.start, segment.end, *self._owners):
             name, cost_source, requests, input_tokens, output_tokens, unknown, microdollars, picodollars, errors = row
             usage = Usage(requests, errors, input_tokens, output_tokens, unknown)
             if requests > unknown and cost_source != CostSource.NONE:
                 usage.picodollars[cost_source] = microdollars * _MILLION + picodollars
-            groups[name].add(usage)
+            self._groups[name].add(usage)
 
-    async def _add_times(
-        self, reader: Session, by: Dimension, segment: Segment, groups: defaultdict[str, Usage]
-    ) -> None:
+    async def add_times(self, segment: Segment) -> None:
+        by = self._by
         statement = {
             Source.DAYS: self._sql.times_of_rollup(by, "usage_daily"),
             Source.HOURS: self._sql.times_of_rollup(by, "usage_hourly"),
             Source.ROWS: self._sql.times_of_rows(by),
             Source.LATE_ROWS: self._sql.times_of_late_rows(by),
         }[segment.source]
-        for name, measure, bucket, count in await reader.fetch(statement, segment.start, segment.end):
-            usage = groups[name]
+        found = await self._reader.fetch(statement, segment.start, segment.end, *self._owners)
+        for name, measure, bucket, count in found:
+            usage = self._groups[name]
             times = usage.response_times if measure == "response_times" else usage.first_byte_times
             times[bucket] += count

@@ -82,8 +82,11 @@ class UsageSql:
     Sums have the columns name, cost_source, six sums and errors; times have name, measure, bucket and count.
     """
 
-    def __init__(self, *, is_postgres: bool) -> None:
+    def __init__(self, *, is_postgres: bool, only: str = "") -> None:
+        """`only` is a further condition (` AND …`) on the owners of what reports read, with arguments from `$3` on."""
         self._dialect = POSTGRES if is_postgres else SQLITE
+        self._rows = _SPAN_OF_ROWS + only
+        self._hours = _SPAN_OF_HOURS + only
 
     def roll_up_hours(self) -> str:
         """From the rows of a span of whole hours."""
@@ -106,23 +109,23 @@ class UsageSql:
 
     def sums_of_rows(self, by: Dimension) -> str:
         """From the rows themselves."""
-        return self._sums_of(by, self._booked(_SPAN_OF_ROWS))
+        return self._sums_of(by, self._booked(self._rows))
 
     def sums_of_late_rows(self, by: Dimension) -> str:
         """From late rows in the span."""
-        return self._sums_of(by, self._booked(f"{_SPAN_OF_ROWS} AND {_LATE_ROWS}"))
+        return self._sums_of(by, self._booked(f"{self._rows} AND {_LATE_ROWS}"))
 
     def sums_of_rollup(self, by: Dimension, table: str) -> str:
         """From `usage_hourly` or `usage_daily`."""
-        return self._sums(by, f"{table} WHERE {_SPAN_OF_HOURS}")
+        return self._sums(by, f"{table} WHERE {self._hours}")
 
     def times_of_rows(self, by: Dimension) -> str:
         """From the rows themselves."""
-        return self._times_of(by, self._booked(_SPAN_OF_ROWS))
+        return self._times_of(by, self._booked(self._rows))
 
     def times_of_late_rows(self, by: Dimension) -> str:
         """From late rows in the span."""
-        return self._times_of(by, self._booked(f"{_SPAN_OF_ROWS} AND {_LATE_ROWS}"))
+        return self._times_of(by, self._booked(f"{self._rows} AND {_LATE_ROWS}"))
 
     def times_of_rollup(self, by: Dimension, table: str) -> str:
         """From `usage_hourly` or `usage_daily`."""
@@ -165,7 +168,7 @@ class UsageSql:
     def _entries(self, keys: str, table: str, measure: str) -> str:
         unpack = self._dialect.unpack.format(measure)
         entry = f"entry.value >> {_COUNT_BITS} AS bucket, entry.value & {_COUNT_MASK} AS n"
-        return f"SELECT {keys}, {entry} FROM {table} {unpack} WHERE {_SPAN_OF_HOURS}"
+        return f"SELECT {keys}, {entry} FROM {table} {unpack} WHERE {self._hours}"
 
     def _sums_of(self, by: Dimension, rows: str) -> str:
         counted = _counted(f"({rows}) AS booked")
