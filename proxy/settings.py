@@ -9,7 +9,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from proxy.domain.access.permissions import Role
+
 OPENROUTER_URL = "https://openrouter.ai/api/v1/"
+# Who can change what comes from there can make tokens: plain HTTP is for a test on one's own machine only.
+_SECURE_URL = r"^(https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s]*)?)$"
 _MAY_HOLD_SECRETS = ("KEY", "URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -96,6 +100,24 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="how long keys that are known serve on while the database is away",
     )
+    oidc_issuer: _OptionalText = Field(
+        None, pattern=_SECURE_URL, description="whose JWTs are bearer tokens here, as in their `iss`; default: nobody's"
+    )
+    oidc_audience: _OptionalText = Field(None, description="what a token's `aud` must name")
+    oidc_jwks_url: _OptionalText = Field(
+        None, pattern=_SECURE_URL, description="the issuer's keys; default: as its discovery document says"
+    )
+    oidc_team_claim: _OptionalText = Field("team", description="the claim with the name of the team; empty: no teams")
+    oidc_role_claim: str = Field("role", min_length=1, description="the claim with roles; dots lead into objects")
+    oidc_roles: _OptionalText = Field(
+        None,
+        pattern=r"^\s*[^=,\s]+\s*=\s*[a-z_]+\s*(,\s*[^=,\s]+\s*=\s*[a-z_]+\s*)*$",
+        description="`value=role` pairs, the first that fits counts, `*` fits all; roles: " + ", ".join(Role),
+    )
+    oidc_calls_models: bool = Field(default=True, description="whether tokens of members may call models")
+    oidc_clock_skew_seconds: float = Field(
+        60.0, ge=0, le=600, description="by how much the issuer's clock may differ from ours"
+    )
     llmgateway_log_format: Literal["json", "pretty"] | None = Field(
         None, description="`json` or `pretty`; default: pretty on a terminal"
     )
@@ -135,14 +157,34 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _only_loopback_is_open(self) -> Self:
         asks_for_keys = {"always": True, "never": False}.get(
-            self.llmgateway_require_keys, self.llmgateway_master_key is not None
+            self.llmgateway_require_keys, self.llmgateway_master_key is not None or self.oidc_issuer is not None
         )
         if not asks_for_keys and not _is_loopback(self.llmgateway_host):
             raise ValueError(
-                f"refusing to listen on {self.llmgateway_host} without a key: set LLMGATEWAY_MASTER_KEY "
+                f"refusing to listen on {self.llmgateway_host} without a key: set LLMGATEWAY_MASTER_KEY or OIDC_ISSUER "
                 "(and not LLMGATEWAY_REQUIRE_KEYS=never), or listen on 127.0.0.1 (LLMGATEWAY_HOST)"
             )
         return self
+
+    @model_validator(mode="after")
+    def _tokens_have_an_audience_and_roles(self) -> Self:
+        if self.oidc_issuer is not None:
+            if self.oidc_audience is None:
+                raise ValueError("OIDC_ISSUER needs OIDC_AUDIENCE: tokens for other services must not be good here")
+            if self.oidc_roles is None:
+                raise ValueError("OIDC_ISSUER needs OIDC_ROLES, for example 'platform=admin,*=member'")
+            self.oidc_role_mapping()
+        return self
+
+    def oidc_role_mapping(self) -> dict[str, Role]:
+        """OIDC_ROLES in its order."""
+        pairs = (pair.split("=") for pair in (self.oidc_roles or "").split(",") if pair.strip())
+        mapping: dict[str, Role] = {}
+        for value, name in pairs:
+            if name.strip() not in set(Role):
+                raise ValueError(f"OIDC_ROLES: '{name.strip()}' is no role; roles are {', '.join(Role)}")
+            mapping[value.strip()] = Role(name.strip())
+        return mapping
 
     @property
     def uses_demo_upstream(self) -> bool:

@@ -46,7 +46,10 @@ class TokenVerifier(Protocol):
     """Knows the tokens of an issuer."""
 
     async def verify(self, token: str) -> Principal:
-        """Whom a good token stands for. Raises NotAuthenticated, or NotServing when that cannot be said now."""
+        """Whom a good token stands for.
+
+        Raises NotAuthenticated; NotAllowed for one that gives no rights here; NotServing when that cannot be said now.
+        """
         ...
 
 
@@ -96,7 +99,7 @@ class Authenticator:
     async def authenticate(self, authorizations: Sequence[str]) -> Principal:
         """Whom the request's Authorization headers stand for; ANONYMOUS without a good key where none is required.
 
-        Raises NotAuthenticated or NotServing.
+        Raises NotAuthenticated, NotAllowed or NotServing.
         """
         if not authorizations:
             if self.requires_keys():

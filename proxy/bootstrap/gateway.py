@@ -140,7 +140,7 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
                 )
                 await stack.enter_async_context(once(arrival.here, asking))
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
-        access = await stack.enter_async_context(access_control(settings, arrival))
+        access = await stack.enter_async_context(access_control(settings, arrival, session))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         usage = LedgerUsageReports(database)
         app = create_api(

@@ -33,24 +33,25 @@ _logger = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 5.0
 
 
-def _named(columns: Sequence[str], of: str) -> str:
+def named_columns(columns: Sequence[str], of: str) -> str:
+    """`of.this, of.that`."""
     return ", ".join(f"{of}.{column}" for column in columns)
 
 
-_RULES = """(SELECT {rows}({row}({columns})) FROM {table} rule WHERE
+RULES: Final = """(SELECT {rows}({row}({columns})) FROM {table} rule WHERE
     (rule.scope = 'key' AND rule.subject_id = CAST(key.id AS TEXT))
     OR (rule.scope = 'team' AND rule.subject_id = CAST(team.id AS TEXT))
     OR (rule.scope = 'organisation' AND rule.subject_id = CAST(organisation.id AS TEXT)))"""
 
 
 def _statement(rows: str, row: str) -> str:
-    budgets = _RULES.format(rows=rows, row=row, columns=_named(BUDGET_COLUMNS, "rule"), table="budgets")
-    limits = _RULES.format(rows=rows, row=row, columns=_named(LIMIT_COLUMNS, "rule"), table="rate_limits")
+    budgets = RULES.format(rows=rows, row=row, columns=named_columns(BUDGET_COLUMNS, "rule"), table="budgets")
+    limits = RULES.format(rows=rows, row=row, columns=named_columns(LIMIT_COLUMNS, "rule"), table="rate_limits")
     columns = ", ".join(
         (
-            _named(KEY_COLUMNS, "key"),
-            _named(TEAM_COLUMNS, "team"),
-            _named(ORGANISATION_COLUMNS, "organisation"),
+            named_columns(KEY_COLUMNS, "key"),
+            named_columns(TEAM_COLUMNS, "team"),
+            named_columns(ORGANISATION_COLUMNS, "organisation"),
             budgets,
             limits,
         )
