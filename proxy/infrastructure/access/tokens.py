@@ -26,6 +26,7 @@ KEPT_SECONDS: Final = 60.0
 _MOST_KEPT = 10_000
 _MOST_CHARACTERS = 16 * 1024
 _MOST_SUBJECT_CHARACTERS = 240
+_LATEST_END = 2**40  # seconds; what is later makes no sense
 _RETRY_AFTER_SECONDS = 2.0
 _OPTIONS: Final = {"require": ["exp", "iss", "aud", "sub"]}
 _REFUSED: Final = "The token is not accepted."
@@ -66,7 +67,7 @@ class TokenChecks:
 class _Verified:
     principal: Principal
     until: float
-    expires_at: float
+    expires_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class IssuerTokens:
         holder = holder_of(claims, self._rules)
         principal = principal_of(holder, await self._membership(holder), self._rules)
         if generation == self._generation:
-            verified = _Verified(principal, self._clock() + KEPT_SECONDS, float(claims["exp"]))
+            verified = _Verified(principal, self._clock() + KEPT_SECONDS, int(claims["exp"]))
             _keep(self._verified, name, verified)
         return principal
 
@@ -133,7 +134,9 @@ class IssuerTokens:
     async def _claims(self, token: str) -> dict[str, Any]:
         header = _header(token)
         algorithm, key_id = header.get("alg"), header.get("kid")
-        if algorithm not in ALGORITHMS or "crit" in header or not isinstance(key_id, str | None):
+        if not isinstance(algorithm, str) or not isinstance(key_id, str | None):
+            raise NotAuthenticated(_REFUSED)
+        if algorithm not in ALGORITHMS or "crit" in header:
             raise NotAuthenticated(_REFUSED)
         key = await self._keys.find(key_id)
         if key is None or key.algorithm not in (None, algorithm):
@@ -158,6 +161,8 @@ class IssuerTokens:
             raise NotAuthenticated(f"{_REFUSED[:-1]}: {reason}." if reason else _REFUSED) from None
         subject = claims["sub"]
         if not isinstance(subject, str) or not subject or len(subject) > _MOST_SUBJECT_CHARACTERS:
+            raise NotAuthenticated(_REFUSED)
+        if int(claims["exp"]) > _LATEST_END:
             raise NotAuthenticated(_REFUSED)
         return claims
 
