@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from decimal import Decimal
+from uuid import UUID
 
 from click.testing import CliRunner
 
@@ -13,6 +15,7 @@ from proxy.domain.request_log import CostSource, RequestLog, RequestStatus
 from proxy.domain.values import CostAmount, ModelName
 from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+from tests.access.tenancy import Tenancy
 
 
 def row(**members: object) -> RequestLog:
@@ -30,9 +33,9 @@ def test_a_cost_of_nothing_is_not_an_unknown_cost() -> None:
     assert totals([REFUSED])["requests_without_known_cost"] == 0
 
 
-async def _book(url: str) -> None:
+async def _book(url: str, *more: RequestLog) -> None:
     async with open_database(url) as database:
-        await PiccoloRequestLogs(database).save_all([BILLED, UNKNOWN, REFUSED])
+        await PiccoloRequestLogs(database).save_all([BILLED, UNKNOWN, REFUSED, *more])
 
 
 def test_the_table_shows_a_dash_where_nothing_was_billed(sqlite_url: str) -> None:
@@ -44,3 +47,21 @@ def test_the_table_shows_a_dash_where_nothing_was_billed(sqlite_url: str) -> Non
     assert "unknown" in unknown
     assert "unknown" not in refused
     assert "(1 of unknown cost)" in shown
+
+
+def test_rows_of_a_key_or_team_are_shown_with_the_keys_name(sqlite_url: str) -> None:
+    tenancy = Tenancy(sqlite_url)
+    team = asyncio.run(tenancy.team())
+    _, key = asyncio.run(tenancy.key(name="[red]bot", team_id=team.id))
+    gone = UUID(int=7)
+    asyncio.run(_book(sqlite_url, row(key_id=key.id, team_id=team.id), row(key_id=gone)))
+
+    def logs(*arguments: str) -> str:
+        return CliRunner().invoke(main, ["logs", *arguments], env={"DATABASE_URL": sqlite_url}).stdout
+
+    assert "[red]bot" in logs()
+    for arguments in (("--key", "[red]bot"), ("--key", str(key.id)), ("--team", team.name), ("--team", str(team.id))):
+        shown = json.loads(logs(*arguments, "--json"))
+        assert [(one["key_name"], one["key_id"]) for one in shown["rows"]] == [("[red]bot", str(key.id))]
+    assert "1 requests" in logs("--key", str(gone))
+    assert "0 requests" in logs("--key", "nobody")
