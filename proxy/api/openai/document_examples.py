@@ -12,6 +12,7 @@ from proxy.domain.errors import (
     IdempotentAnswerNotKept,
     InvalidRequest,
     MethodNotAllowed,
+    ModelNotAllowed,
     ModelNotFound,
     NotAuthenticated,
     PermanentUpstreamError,
@@ -32,8 +33,8 @@ ERRORS: Final[tuple[tuple[str, GatewayError], ...]] = (
         PermanentUpstreamError("Insufficient credits.", status=402, details={"code": 402}),
     ),
     (
-        "The upstream refused the content, or the account may not use the model.",
-        PermanentUpstreamError("The prompt was flagged by moderation.", status=403, details={"code": 403}),
+        "The key may not do this or not use the model; or the upstream refused the content.",
+        ModelNotAllowed("gpt-5"),
     ),
     ("No such model.", ModelNotFound("no/such-model")),
     ("The path takes other methods: see `Allow`.", MethodNotAllowed("PUT", "/v1/chat/completions", ["POST"])),

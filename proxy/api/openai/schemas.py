@@ -83,7 +83,8 @@ def openapi_document() -> Document:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The gateway's key (LLMGATEWAY_MASTER_KEY). Not needed where none is set.",
+                    "description": "A virtual key, which calls models, or LLMGATEWAY_MASTER_KEY, which administers. "
+                    "Not needed where there is neither.",
                 }
             },
             "schemas": object_schemas(),
@@ -145,7 +146,7 @@ def _list_models() -> Document:
         "operationId": "listModels",
         "summary": "List the models",
         "parameters": [_ref("parameters", "RequestId")],
-        "responses": {"200": _answer("What the gateway serves.", "ModelList"), **_error_refs([401])},
+        "responses": {"200": _answer("What the gateway serves.", "ModelList"), **_error_refs([401, 403, 503])},
     }
 
 
@@ -155,7 +156,7 @@ def _get_model() -> Document:
         "operationId": "getModel",
         "summary": "Get a model",
         "parameters": [_ref("parameters", "ModelId"), _ref("parameters", "RequestId")],
-        "responses": {"200": _answer("The model.", "Model"), **_error_refs([401, 404])},
+        "responses": {"200": _answer("The model.", "Model"), **_error_refs([401, 403, 404, 503])},
     }
 
 
@@ -171,7 +172,7 @@ def _plan_route() -> Document:
         },
         "responses": {
             "200": _answer("Whom it would ask, in which order, and why not others.", "Route"),
-            **_error_refs([400, 401, 404, 413, 415, 417, 503]),
+            **_error_refs([400, 401, 403, 404, 413, 415, 417, 503]),
         },
     }
 
@@ -184,7 +185,7 @@ def _get_usage() -> Document:
         "parameters": [
             _ref("parameters", name) for name in ("By", "Since", "Until", "Key", "Team", "Organisation", "RequestId")
         ],
-        "responses": {"200": _answer("The sums.", "UsageReport"), **_error_refs([400, 401, 503])},
+        "responses": {"200": _answer("The sums.", "UsageReport"), **_error_refs([400, 401, 403, 503])},
     }
 
 
@@ -212,7 +213,7 @@ def _get_request() -> Document:
                 "headers": _header_refs(),
                 "content": _json("Error", example=error_object(unknown)),
             },
-            **_error_refs([401, 503]),
+            **_error_refs([401, 403, 503]),
         },
     }
 
@@ -231,7 +232,7 @@ def _reload_config() -> Document:
                 "headers": _header_refs(),
                 "content": _json("Error", example=error_object(refused)),
             },
-            **_error_refs([401]),
+            **_error_refs([401, 403, 503]),
         },
     }
 
