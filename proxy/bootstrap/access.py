@@ -48,7 +48,7 @@ async def access_control(
         changes.subscribe(directory.heed)
         changes.subscribe(rules.heed)
         if arrival.here.is_set():
-            await rules.load()
+            await rules.load_or_later()
         await stack.enter_async_context(keeping_rules(rules))
         await stack.enter_async_context(once(arrival.here, following_changes(changes)))
         secret = settings.llmgateway_master_key

@@ -56,7 +56,8 @@ def _int_or_infinity(digits: str) -> float:
 
 def member_names(text: bytes) -> list[str]:
     """The names of the top level's members, in order, as often as they occur. `text` must be a valid JSON object."""
-    return [str(json.loads(member.name)) for member in _members(text)]
+    names = (member.name for member in _members(text))
+    return [str(json.loads(name)) if b"\\" in name else name[1:-1].decode() for name in names]
 
 
 def replace_member(text: bytes, key: str, value: bytes) -> bytes:

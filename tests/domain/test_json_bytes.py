@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.json_bytes import (
     add_member,
+    member_names,
     nests_deeper_than,
     replace_member,
     without_member,
@@ -309,3 +310,10 @@ def test_a_member_is_added_and_every_other_byte_stays(text: bytes, changed: byte
 
 def test_an_added_member_s_name_is_escaped() -> None:
     assert add_member(b"{}", 'a"\u017e', b"1") == b'{"a\\"\\u017e":1}'
+
+
+def test_member_names_are_those_of_the_top_level_as_often_as_they_come() -> None:
+    text = rb' { "a" : 1, "b":{"c":"d,\"e\":"},"a":[{"f":1}], "g\u0068\ud800" : "i:j", "\"":{} , "":null}'
+    assert member_names(text) == ["a", "b", "a", "gh\ud800", '"', ""]
+    assert member_names(b"{}") == []
+    assert member_names('{"é\u017f": 1}'.encode()) == ["é\u017f"]

@@ -30,7 +30,7 @@ from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.sessions import session
 
 _logger = logging.getLogger(__name__)
-_TIMEOUT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 3.0
 
 
 def named_columns(columns: Sequence[str], of: str) -> str:
@@ -77,11 +77,11 @@ class KeyRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._late: set[asyncio.Task[Sequence[Sequence[Any]]]] = set()
 
     async def find(self, key_hash: str, now: datetime) -> KnownKey | None:
         """Raises DATABASE_ERRORS. A row that makes no sense to this version is told in the log, and admits nobody."""
-        async with asyncio.timeout(_TIMEOUT_SECONDS), session(self._database) as reader:
-            rows = await reader.fetch(_POSTGRES if reader.is_postgres else _SQLITE, key_hash, now)
+        rows = await self._in_time(asyncio.create_task(self._rows(key_hash, now)))
         if not rows:
             return None
         try:
@@ -89,6 +89,24 @@ class KeyRows:
         except (ValueError, KeyError, TypeError) as problem:
             _logger.error("key cannot be read", extra={"key_id": str(rows[0][0]), "reason": type(problem).__name__})
             return None
+
+    async def _rows(self, key_hash: str, now: datetime) -> Sequence[Sequence[Any]]:
+        async with session(self._database) as reader:
+            return await reader.fetch(_POSTGRES if reader.is_postgres else _SQLITE, key_hash, now)
+
+    async def _in_time(self, reading: asyncio.Task[Sequence[Sequence[Any]]]) -> Sequence[Sequence[Any]]:
+        """What takes too long is left to itself: a server that is frozen does not hear that it shall stop, either."""
+        done, _ = await asyncio.wait([reading], timeout=_TIMEOUT_SECONDS)
+        if done:
+            return reading.result()
+        self._late.add(reading)
+        reading.add_done_callback(self._forget)
+        raise TimeoutError
+
+    def _forget(self, reading: asyncio.Task[Sequence[Sequence[Any]]]) -> None:
+        self._late.discard(reading)
+        if not reading.cancelled():
+            reading.exception()
 
 
 def _known(row: list[Any]) -> KnownKey:

@@ -83,6 +83,16 @@ class StandingRules:
         self._rules = Rulebook(budgets, limits, self._rules.model_groups)
         self._has_keys, self._read_at = has_keys, began
 
+    async def load_or_later(self) -> bool:
+        """Whether they were read; if not, `keep_up` tries again."""
+        try:
+            await self.load()
+        except DATABASE_ERRORS as problem:
+            _logger.warning("budgets and limits not read", extra={"reason": type(problem).__name__})
+            self._changed.set()
+            return False
+        return True
+
     def end(self) -> None:
         self._is_ending = True
         self._changed.set()
@@ -94,11 +104,7 @@ class StandingRules:
             if self._is_ending:
                 return
             self._changed.clear()
-            try:
-                await self.load()
-            except DATABASE_ERRORS as problem:
-                _logger.warning("budgets and limits not read again", extra={"reason": type(problem).__name__})
-                self._changed.set()
+            if not await self.load_or_later():
                 await asyncio.sleep(_AGAIN_SECONDS)
 
 
