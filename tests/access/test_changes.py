@@ -180,3 +180,21 @@ async def test_a_feed_ends_also_while_its_database_is_away() -> None:
     async with asyncio.timeout(10), following_changes(feed):
         await asyncio.sleep(0)
     assert heard.told == []
+
+
+async def test_changes_of_long_ago_are_forgotten(database: Database, database_url: str) -> None:
+    """When a feed begins: whoever has missed so many reads everything again."""
+    tenancy = Tenancy(database_url)
+    await tenancy.execute("INSERT INTO access_changes (kind, object_id) VALUES ('teams', 'first')")
+    override = "OVERRIDING SYSTEM VALUE" if database.is_postgres else ""
+    for sequence in (2, 100_001, 100_002):
+        await tenancy.execute(
+            f"INSERT INTO access_changes (sequence, kind, object_id) {override} VALUES ({sequence}, 'teams', 'x')"
+        )
+    async with followed(database), asyncio.timeout(10):
+        while len(await tenancy.fetch("SELECT sequence FROM access_changes")) != 2:
+            await asyncio.sleep(0.01)
+    assert [row[0] for row in await tenancy.fetch("SELECT sequence FROM access_changes ORDER BY 1")] == [
+        100_001,
+        100_002,
+    ]

@@ -98,8 +98,9 @@ class ChangeFeed:
                 for subscriber in self._subscribers:
                     subscriber(changes)
             if changes is None:
-                await reader.execute(_FORGET, window.highest - _ROWS_TO_KEEP)
                 self._is_told = False
+                if window.highest > _ROWS_TO_KEEP:
+                    await reader.execute(_FORGET, window.highest - _ROWS_TO_KEEP)
             self.confirmed_at = began
             await self._wait(interval_seconds)
 
