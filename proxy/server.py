@@ -7,6 +7,7 @@ import gc
 import json
 import signal
 import sys
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 
@@ -32,25 +33,30 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    async with running_gateway(settings) as gateway:
-        runner = web.AppRunner(
-            gateway.app,
-            handler_cancellation=True,  # a client that hangs up must end its upstream call
-            access_log=None,  # ours has the facts
-            auto_decompress=False,  # compressed bodies are refused, not unpacked
-            shutdown_timeout=settings.shutdown_grace_seconds / 2,  # aiohttp waits twice
-        )
-        await runner.setup()
+    async with running_gateway(settings) as gateway, AsyncExitStack() as stack:
+        if gateway.admin is not None and settings.llmgateway_admin_port is not None:
+            await _site(gateway.admin, settings.llmgateway_admin_port, settings, stack)
+        runner = await _site(gateway.app, settings.llmgateway_port, settings, stack)
         _keep_for_good()
-        try:
-            site = web.TCPSite(runner, settings.llmgateway_host, settings.llmgateway_port, backlog=_BACKLOG)
-            await site.start()
-            print(banner(gateway, runner.addresses[0], settings), file=sys.stderr, flush=True)  # noqa: T201
-            _reload_on_signal(gateway)
-            await stop.wait()
-            gateway.stop_serving()
-        finally:
-            await runner.cleanup()
+        print(banner(gateway, runner.addresses[0], settings), file=sys.stderr, flush=True)  # noqa: T201
+        _reload_on_signal(gateway)
+        await stop.wait()
+        gateway.stop_serving()
+
+
+async def _site(app: web.Application, port: int, settings: Settings, stack: AsyncExitStack) -> web.AppRunner:
+    """Serves the application until the stack ends."""
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,  # a client that hangs up must end its upstream call
+        access_log=None,  # ours has the facts
+        auto_decompress=False,  # compressed bodies are refused, not unpacked
+        shutdown_timeout=settings.shutdown_grace_seconds / 2,  # aiohttp waits twice
+    )
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    await web.TCPSite(runner, settings.llmgateway_host, port, backlog=_BACKLOG).start()
+    return runner
 
 
 def _keep_for_good() -> None:

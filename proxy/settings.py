@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     )
     llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    llmgateway_admin_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_blank_is_none)] = (
+        Field(None, description="a port of its own for the admin API, which then is not served on the other one")
+    )
     llmgateway_data_dir: str = Field(
         ".llmgateway", min_length=1, description="the ledger's spool and the SQLite database"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from proxy.api.admin.app import create_admin
+from proxy.api.admin.context import AdminApi
+from proxy.api.admin.problems import PREFIX
 from proxy.api.app_keys import GATEWAY, Gateway
 from proxy.api.body import expect_continue
-from proxy.api.handlers.admin import reload_config
 from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import health, live, ready
@@ -30,19 +32,37 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/usage", get_usage)
     app.router.add_get("/v1/me", get_me)
     app.router.add_get("/v1/requests/{request_id}", get_request)
-    app.router.add_post("/admin/config/reload", reload_config)
-    app.router.add_get("/health", health)
-    app.router.add_get("/health/live", live)
-    app.router.add_get("/health/ready", ready)
+    add_health_routes(app)
     app.router.add_get("/openapi.json", openapi_json)
     app.router.add_get("/docs", docs_page)
     app.router.add_get("/docs/{name}", docs_asset)
 
 
-def create_api(gateway: Gateway) -> web.Application:
-    """The HTTP application over the given use cases; knows no adapter."""
+def add_health_routes(app: web.Application) -> None:
+    app.router.add_get("/health", health)
+    app.router.add_get("/health/live", live)
+    app.router.add_get("/health/ready", ready)
+
+
+def create_api(gateway: Gateway, admin: AdminApi | None) -> web.Application:
+    """The HTTP application over the given use cases; knows no adapter. Without `admin` there is nothing at /admin."""
+    app = _application(gateway)
+    add_routes(app)
+    if admin is not None:
+        app.add_subapp(f"{PREFIX}/", create_admin(admin))
+    return app
+
+
+def create_admin_site(gateway: Gateway, admin: AdminApi) -> web.Application:
+    """The admin API and health alone, for a port of their own."""
+    app = _application(gateway)
+    add_health_routes(app)
+    app.add_subapp(f"{PREFIX}/", create_admin(admin))
+    return app
+
+
+def _application(gateway: Gateway) -> web.Application:
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=gateway.max_body_bytes)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(send_request_id)
-    add_routes(app)
     return app

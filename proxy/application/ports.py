@@ -145,6 +145,10 @@ class LiveDeployment(Protocol):
         """95th percentile of the times to first byte; None while there are too few."""
         ...
 
+    def drain(self, *, is_drained: bool) -> None:
+        """Whether it gets no new requests, or gets some again."""
+        ...
+
     def report(self) -> Mapping[str, Any]:
         """For people and programs."""
         ...

@@ -11,7 +11,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from proxy.api.app_keys import Gateway
-from proxy.api.routes import create_api
+from proxy.api.routes import create_admin_site, create_api
 from proxy.application.admission import Gatekeeper, RateLimiter
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
@@ -21,6 +21,7 @@ from proxy.application.self_service import SelfService
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.access import access_control
+from proxy.bootstrap.administration import admin_api
 from proxy.bootstrap.blueprint import openrouter_providers
 from proxy.bootstrap.budgets import budget_book
 from proxy.bootstrap.config_file import configuration_file
@@ -61,9 +62,10 @@ _SPOOL_DIRECTORY = "spool"
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """The application, and what a command line wants to say of it."""
+    """The application, that of the admin API if it has a port of its own, and what a command line says of them."""
 
     app: web.Application
+    admin: web.Application | None
     upstream: str
     database: str
     stop_serving: Callable[[], None]
@@ -143,34 +145,38 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         access = await stack.enter_async_context(access_control(settings, arrival, session))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         usage = LedgerUsageReports(database)
-        app = create_api(
-            Gateway(
-                orchestrator=KernelOrchestrator(
-                    runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock
-                ),
-                authenticator=access.authenticator,
-                gatekeeper=Gatekeeper(
-                    cast("RateLimiter", None),
-                    book,
-                    lambda: access.rules.rulebook(runtimes.current().model_groups),
-                    settings.budget_default_output_tokens,
-                ),
-                models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
-                health=monitor,
-                configuration=configuration,
-                usage=usage,
-                payloads=payloads,
-                idempotency=idempotency,
-                traces=traces,
-                requests=LedgerRequestArchive(database),
-                self_service=SelfService(usage, LedgerAccounts(database)),
-                max_body_bytes=settings.max_body_bytes,
-                body_timeout_seconds=settings.body_timeout_seconds,
-            )
+        gateway = Gateway(
+            orchestrator=KernelOrchestrator(runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock),
+            authenticator=access.authenticator,
+            gatekeeper=Gatekeeper(
+                cast("RateLimiter", None),
+                book,
+                lambda: access.rules.rulebook(runtimes.current().model_groups),
+                settings.budget_default_output_tokens,
+            ),
+            models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
+            health=monitor,
+            configuration=configuration,
+            usage=usage,
+            payloads=payloads,
+            idempotency=idempotency,
+            traces=traces,
+            requests=LedgerRequestArchive(database),
+            self_service=SelfService(usage, LedgerAccounts(database)),
+            max_body_bytes=settings.max_body_bytes,
+            body_timeout_seconds=settings.body_timeout_seconds,
         )
+        admin = admin_api(
+            database,
+            lambda: runtimes.current().model_groups,
+            lambda: runtimes.current().deployments,
+            configuration,
+        )
+        has_own_port = settings.llmgateway_admin_port is not None
         upstream = "demo upstream (built in)" if uses_demo else blueprint.summary()
         yield RunningGateway(
-            app=app,
+            app=create_api(gateway, None if has_own_port else admin),
+            admin=create_admin_site(gateway, admin) if has_own_port else None,
             upstream=upstream,
             database=arrival.description,
             stop_serving=monitor.stop_serving,

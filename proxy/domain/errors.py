@@ -23,6 +23,8 @@ GatewayError
 ├── MethodNotAllowed             the path exists, the method does not
 ├── ModelNotFound                no provider serves that model
 ├── RequestNotFound              no such request is booked
+├── ObjectNotFound               nothing of that name is administered, or it is not the caller's to see
+├── AlreadyThere                 a name is taken
 ├── NotServing                   the gateway itself cannot take the request now
 │   ├── LedgerFull               a row could not be promised, so nothing is sent upstream
 │   ├── CircuitOpen              the upstream failed too often; it is left alone for a while
@@ -224,6 +226,17 @@ class RequestNotFound(GatewayError):
             f"No request '{request_id}' is booked. A row is found a moment after its request has ended, and until "
             "retention takes it."
         )
+
+
+class ObjectNotFound(GatewayError):
+    """Nothing of that kind and name is administered, or it is not the caller's to see."""
+
+    def __init__(self, kind: str, named: str) -> None:
+        super().__init__(f"There is no {kind} '{named}'.")
+
+
+class AlreadyThere(GatewayError):
+    """Something else has that name, or that hash."""
 
 
 class NotServing(GatewayError):

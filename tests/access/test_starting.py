@@ -34,7 +34,16 @@ def said(**more: Any) -> str:
     async def reload() -> None:
         pass
 
-    gateway = RunningGateway(web.Application(), "up", "db", lambda: None, reload, uses_demo=False, example_model="m")
+    gateway = RunningGateway(
+        app=web.Application(),
+        admin=None,
+        upstream="up",
+        database="db",
+        stop_serving=lambda: None,
+        reload=reload,
+        uses_demo=False,
+        example_model="m",
+    )
     return banner(gateway, ("127.0.0.1", 4000), Settings(**more))
 
 

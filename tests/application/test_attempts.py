@@ -77,6 +77,8 @@ class FakeDeployment:
     def p95_seconds(self, *, stream: bool) -> float | None:
         return None
 
+    def drain(self, *, is_drained: bool) -> None: ...
+
     def report(self) -> dict[str, object]:
         return {}
 

@@ -7,6 +7,7 @@ import pytest
 from proxy.domain import errors
 from proxy.domain.errors import (
     AllProvidersFailed,
+    AlreadyThere,
     BodyTooLarge,
     BudgetExceeded,
     CircuitOpen,
@@ -30,6 +31,7 @@ from proxy.domain.errors import (
     NotAllowed,
     NotAuthenticated,
     NotServing,
+    ObjectNotFound,
     PermanentUpstreamError,
     RateLimited,
     RequestNotFound,
@@ -68,6 +70,8 @@ TREE: dict[type[GatewayError], type[Exception]] = {
     MethodNotAllowed: GatewayError,
     ModelNotFound: GatewayError,
     RequestNotFound: GatewayError,
+    ObjectNotFound: GatewayError,
+    AlreadyThere: GatewayError,
     NotServing: GatewayError,
     LedgerFull: NotServing,
     CircuitOpen: NotServing,

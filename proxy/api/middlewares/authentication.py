@@ -7,13 +7,13 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from proxy.api.admin.problems import is_admin_path
 from proxy.api.app_keys import GATEWAY, PRINCIPAL
 from proxy.api.permissions import NO_STRANGERS, Open, access_to, check_access
 from proxy.domain.access.principals import ANONYMOUS, PrincipalKind
 from proxy.domain.errors import NotAllowed
 
 _logger = logging.getLogger(__name__)
-_ADMIN = "/admin"
 
 
 @web.middleware
@@ -30,7 +30,7 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     authenticator = request.app[GATEWAY].authenticator
     principal = await authenticator.authenticate(request.headers.getall("Authorization", ()))
     request[PRINCIPAL] = principal
-    if principal.kind is PrincipalKind.ANONYMOUS and (request.path == _ADMIN or request.path.startswith(f"{_ADMIN}/")):
+    if principal.kind is PrincipalKind.ANONYMOUS and is_admin_path(request.path):
         raise NotAllowed(NO_STRANGERS)
     if route.http_exception is None:
         if access is None:

@@ -7,6 +7,7 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from proxy.api.admin.problems import is_admin_path, problem_response
 from proxy.api.app_keys import EXCHANGE, REQUEST_ID
 from proxy.api.openai.errors import error_object, error_response, error_type, json_error
 from proxy.application.tracing import short_trace
@@ -21,7 +22,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:
-        response = error_response(error)
+        response = _told(request, error)
     except web.HTTPException as refusal:
         response = _from_aiohttp(request, refusal)
     except Exception:
@@ -40,6 +41,11 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+def _told(request: web.Request, error: GatewayError) -> web.Response:
+    """OpenAI's clients know its error object; the admin API's are told in the standard form."""
+    return problem_response(error) if is_admin_path(request.path) else error_response(error)
+
+
 def _from_aiohttp(request: web.Request, refusal: web.HTTPException) -> web.Response:
     """aiohttp raises for what its router and its parser refuse, with plain text bodies."""
     error: GatewayError | None = None
@@ -50,7 +56,7 @@ def _from_aiohttp(request: web.Request, refusal: web.HTTPException) -> web.Respo
     elif isinstance(refusal, web.HTTPRequestEntityTooLarge):
         error = BodyTooLarge(request.client_max_size)
     if error is not None:
-        return error_response(error)
+        return _told(request, error)
     body = error_object(GatewayError(refusal.reason))
     body["error"] |= {"type": error_type(refusal.status), "code": None}
     return json_error(refusal.status, body)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from proxy.domain.errors import (
     AllProvidersFailed,
+    AlreadyThere,
     BodyTooLarge,
     BudgetExceeded,
     CircuitOpen,
@@ -35,6 +36,7 @@ from proxy.domain.errors import (
     NotAllowed,
     NotAuthenticated,
     NotServing,
+    ObjectNotFound,
     PermanentUpstreamError,
     RateLimited,
     RequestNotFound,
@@ -72,6 +74,8 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     ModelNotFound: (404, "model_not_found"),
     InvalidConfiguration: (422, "invalid_configuration"),
     RequestNotFound: (404, "request_not_found"),
+    ObjectNotFound: (404, "not_found"),
+    AlreadyThere: (409, "already_there"),
     NotServing: (503, "service_unavailable"),
     LedgerFull: (503, "ledger_full"),
     CircuitOpen: (503, "provider_unavailable"),

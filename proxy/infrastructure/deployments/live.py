@@ -135,6 +135,9 @@ class LiveDeployment:
     def seems_well(self) -> bool:
         return not self.traffic.outcomes.last_failed
 
+    def drain(self, *, is_drained: bool) -> None:
+        self.is_drained = is_drained
+
     def p95_seconds(self, *, stream: bool) -> float | None:
         return self.traffic.latency(stream=stream).p95_seconds()
 

@@ -1,0 +1,1 @@
+"""The admin API: an application of its own below /admin, on the gateway's port or on another one."""

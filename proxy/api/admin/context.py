@@ -1,0 +1,78 @@
+"""What the admin API's handlers find in their application and in a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from proxy.api.admin.problems import invalid_body
+from proxy.api.app_keys import PRINCIPAL, REQUEST_ID
+from proxy.api.body import read_json_body
+from proxy.application.administration.administration import Actor, Administration
+from proxy.application.administration.ports import BudgetReports, DeploymentSwitches, Page, RequestList
+from proxy.application.ports import ConfigurationControl, PriceHistory, UsageReports
+from proxy.domain.errors import InvalidRequest, UnsupportedMediaType
+
+_Body = TypeVar("_Body", bound=BaseModel)
+_MOST_BODY_BYTES, _BODY_SECONDS = 1024 * 1024, 30.0
+_MOST_ON_A_PAGE, _USUAL_ON_A_PAGE = 200, 50
+_MOST_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AdminApi:
+    """The use cases. `deployments` and `configuration` are None where no gateway runs: in a command line."""
+
+    administration: Administration
+    budgets: BudgetReports
+    prices: PriceHistory
+    usage: UsageReports
+    requests: RequestList
+    deployments: DeploymentSwitches | None = None
+    configuration: ConfigurationControl | None = None
+
+
+ADMIN = web.AppKey("admin", AdminApi)
+
+
+def actor_of(request: web.Request) -> Actor:
+    return Actor(request[PRINCIPAL], request.get(REQUEST_ID))
+
+
+async def body_of(request: web.Request, kind: type[_Body]) -> _Body:
+    """The body as this kind. Raises InvalidRequest with the fields that are wrong.
+
+    The content type must be given: no page of another site can send it without being asked first (CSRF).
+    """
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
+    raw = await read_json_body(request, _MOST_BODY_BYTES, _BODY_SECONDS)
+    try:
+        return kind.model_validate_json(raw or b"{}")
+    except ValidationError as problem:
+        raise invalid_body(problem) from None
+
+
+def page_of(request: web.Request, *filters: str) -> Page:
+    """`limit`, `after` and the filters of the query. Raises InvalidRequest for others."""
+    query = request.query
+    for name in query:
+        if name not in (*filters, "limit", "after"):
+            known = ", ".join((*filters, "limit", "after"))
+            raise InvalidRequest(f"Unknown parameter '{name[:64]!a}'; known are {known}.", param=name[:64])
+        if len(query.getall(name)) > 1:
+            raise InvalidRequest(f"Parameter '{name}' is given twice.", param=name)
+    limit = query.get("limit", str(_USUAL_ON_A_PAGE))
+    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= _MOST_ON_A_PAGE):
+        raise InvalidRequest(f"limit must be a whole number from 1 to {_MOST_ON_A_PAGE}.", param="limit")
+    found = {name: query[name] for name in filters if name in query}
+    return Page(filters=found, limit=int(limit), after=query.get("after"))
+
+
+def page_answer(views: list[dict[str, Any]], page: Page) -> web.Response:
+    """`next` is what to give as `after` for the next page; null when there is none."""
+    following = views[-1]["id"] if len(views) == page.limit else None
+    return web.json_response({"data": views, "next": following})

@@ -1,0 +1,211 @@
+"""/admin/deployments, /admin/prices, /admin/usage, /admin/requests, /admin/audit and /admin/config"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from proxy.api.admin.bodies import Name
+from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, page_answer, page_of
+from proxy.api.permissions import needs
+from proxy.application.ports import ConfigurationControl, LiveDeployment
+from proxy.domain.access.permissions import Permission
+from proxy.domain.access.tenants import Team, VirtualKey
+from proxy.domain.errors import AlreadyThere, InvalidRequest, ObjectNotFound, RouteNotFound
+from proxy.domain.pricing import PRICES, ModelPricing, PriceSource, exact_text
+from proxy.domain.usage_report import usage_query
+from proxy.domain.values import ModelName
+
+_CREATED = 201
+_Price = Annotated[Decimal, Field(ge=0, max_digits=24, decimal_places=12)]
+
+
+class PriceBody(BaseModel):
+    """A model's prices in USD from a moment on; what is null costs what other input or output tokens do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+    input_cost_per_1m_tokens: _Price
+    output_cost_per_1m_tokens: _Price
+    cached_input_cost_per_1m_tokens: _Price | None = None
+    cache_write_cost_per_1m_tokens: _Price | None = None
+    audio_input_cost_per_1m_tokens: _Price | None = None
+    image_input_cost_per_1m_tokens: _Price | None = None
+    reasoning_cost_per_1m_tokens: _Price | None = None
+    request_fee_usd: _Price | None = None
+    max_context_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
+    valid_from: AwareDatetime | None = None
+
+    def made(self) -> ModelPricing:
+        now = datetime.now(UTC)
+        model = ModelName(self.model)
+        return ModelPricing(
+            model=model,
+            provider=model.provider,
+            max_context_tokens=self.max_context_tokens,
+            updated_at=now,
+            valid_from=self.valid_from or now,
+            source=PriceSource.SET,
+            **{name: getattr(self, name) for name in PRICES},
+        )
+
+
+@needs(Permission.PRICES_READ, whole_gateway=True)
+async def list_prices(request: web.Request) -> web.Response:
+    page_of(request)
+    return web.json_response({"data": [_price(each) for each in await request.app[ADMIN].prices.get_all()]})
+
+
+@needs(Permission.PRICES_WRITE, whole_gateway=True)
+async def set_price(request: web.Request) -> web.Response:
+    admin, body = request.app[ADMIN], await body_of(request, PriceBody)
+    price = body.made()
+    before = await admin.prices.get_by_model(price.model.value)
+    if not await admin.prices.set(price, price.valid_from):
+        raise AlreadyThere(f"'{body.model}' has a price from that very moment on already; prices are never changed.")
+    await admin.administration.note(
+        actor_of(request), "set", "prices", body.model, None if before is None else _price(before), _price(price)
+    )
+    return web.json_response(_price(price), status=_CREATED)
+
+
+def _price(price: ModelPricing) -> dict[str, Any]:
+    def text(name: str) -> str | None:
+        value: Decimal | None = getattr(price, name)
+        return None if value is None else exact_text(value)
+
+    return {
+        "model": price.model.value,
+        **{name: text(name) for name in PRICES},
+        "max_context_tokens": price.max_context_tokens,
+        "valid_from": price.valid_from.isoformat(),
+        "source": price.source.value,
+    }
+
+
+@needs(Permission.DEPLOYMENTS_READ, whole_gateway=True)
+async def list_deployments(request: web.Request) -> web.Response:
+    """Of this process."""
+    page_of(request)
+    deployments = _running(request.app[ADMIN]).items()
+    return web.json_response({"data": [{"name": name, **live.report()} for name, live in deployments]})
+
+
+@needs(Permission.DEPLOYMENTS_READ, whole_gateway=True)
+async def get_deployment(request: web.Request) -> web.Response:
+    live = _deployment(request)
+    return web.json_response({"name": live.name, **live.report()})
+
+
+@needs(Permission.DEPLOYMENTS_WRITE, whole_gateway=True)
+async def drain_deployment(request: web.Request) -> web.Response:
+    """It gets no new requests; those that run end as they would. In this process, until it is enabled or restarted."""
+    return await _switched(request, "drain", is_drained=True)
+
+
+@needs(Permission.DEPLOYMENTS_WRITE, whole_gateway=True)
+async def enable_deployment(request: web.Request) -> web.Response:
+    return await _switched(request, "enable", is_drained=False)
+
+
+async def _switched(request: web.Request, action: str, *, is_drained: bool) -> web.Response:
+    live = _deployment(request)
+    before = {"drained": live.report()["drained"]}
+    after = {"drained": is_drained}
+    await request.app[ADMIN].administration.note(
+        actor_of(request), action, "deployments", live.name[:255], before, after
+    )
+    live.drain(is_drained=is_drained)
+    return web.json_response({"name": live.name, **live.report()})
+
+
+def _deployment(request: web.Request) -> LiveDeployment:
+    name = request.match_info["name"]
+    found = _running(request.app[ADMIN]).get(name)
+    if found is None:
+        raise ObjectNotFound("deployment", name[:255])
+    return found
+
+
+def _running(admin: AdminApi) -> Mapping[str, LiveDeployment]:
+    if admin.deployments is None:
+        raise RouteNotFound("No gateway runs here: ask a running one.")
+    return admin.deployments()
+
+
+@needs(Permission.USAGE_READ)
+async def get_usage(request: web.Request) -> web.Response:
+    """As GET /v1/usage, over all that is reached."""
+    arguments = {name: request.query.getall(name) for name in request.query}
+    query = usage_query(arguments, actor_of(request).principal.reach)
+    report = await request.app[ADMIN].usage.report(query)
+    return web.json_response(report.as_dict())
+
+
+@needs(Permission.USAGE_READ)
+async def list_requests(request: web.Request) -> web.Response:
+    """Rows of the ledger, newest first."""
+    admin, actor = request.app[ADMIN], actor_of(request)
+    page = page_of(request, "key", "team", "model", "provider", "status", "end_user", "request_id", "since", "until")
+    ids: dict[str, str] = {}
+    if "key" in page.filters:
+        ids["key"] = str((await admin.administration.get(actor, VirtualKey, page.filters["key"])).id)
+    if "team" in page.filters:
+        ids["team"] = str((await admin.administration.get(actor, Team, page.filters["team"])).id)
+    page = replace(page, filters={**_with_times(page.filters), **ids}, within=actor.principal.reach)
+    return page_answer([dict(each) for each in await admin.requests.page(page)], page)
+
+
+@needs(Permission.AUDIT_READ)
+async def list_audit(request: web.Request) -> web.Response:
+    """Who changed what, newest first."""
+    page = page_of(request, "actor", "action", "kind", "object", "since", "until")
+    page = replace(page, filters=_with_times(page.filters))
+    found = await request.app[ADMIN].administration.audited(actor_of(request), page)
+    return page_answer([each.view() for each in found], page)
+
+
+def _with_times(filters: Mapping[str, str]) -> dict[str, str]:
+    """With `since` and `until` in UTC. Raises InvalidRequest."""
+    times = {}
+    for name in ("since", "until"):
+        if name in filters:
+            try:
+                moment = datetime.fromisoformat(filters[name])
+            except ValueError:
+                raise InvalidRequest(f"{name} must be a time as in ISO 8601, 2026-11-23T12:00Z.", param=name) from None
+            times[name] = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).isoformat()
+    return {**filters, **times}
+
+
+@needs(Permission.CONFIG_WRITE, whole_gateway=True)
+async def reload_config(request: web.Request) -> web.Response:
+    """Loads the configuration file anew, or tells all that is wrong with it and changes nothing."""
+    admin = request.app[ADMIN]
+    if admin.configuration is None:
+        raise RouteNotFound("No gateway runs here: ask a running one.")
+    control: ConfigurationControl = admin.configuration
+    before = dict(control.state())
+    after = dict(await control.reload())
+    await admin.administration.note(actor_of(request), "reload", "configuration", "file", before, after)
+    return web.json_response(after)
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_get("/prices", list_prices)
+    app.router.add_post("/prices", set_price)
+    app.router.add_get("/deployments", list_deployments)
+    app.router.add_get("/deployments/{name:.+}", get_deployment)
+    app.router.add_post("/deployments/{name:.+}/drain", drain_deployment)
+    app.router.add_post("/deployments/{name:.+}/enable", enable_deployment)
+    app.router.add_get("/usage", get_usage)
+    app.router.add_get("/requests", list_requests)
+    app.router.add_get("/audit", list_audit)
+    app.router.add_post("/config/reload", reload_config)

@@ -1,0 +1,229 @@
+"""The use cases. Every change is checked, made and noted in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import uuid4
+
+from proxy.application.administration.objects import KINDS, AuditEntry, Entity, view
+from proxy.application.administration.ports import AccessStore, AuditLog, Changing, Page, Reading
+from proxy.application.administration.rights import READ, WRITE, check_grants, check_reach
+from proxy.domain.access.keys import NewKey, generate_key
+from proxy.domain.access.model_scope import ModelGroups
+from proxy.domain.access.permissions import Permission
+from proxy.domain.access.principals import Principal
+from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.access.tenants import Organisation, Team, VirtualKey
+from proxy.domain.budgets import Budget
+from proxy.domain.errors import InvalidRequest, NotAllowed, ObjectNotFound
+from proxy.domain.rate_limits import RateLimit
+
+E = TypeVar("E", bound=Entity)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, and in which request."""
+
+    principal: Principal
+    request_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For the audit log."""
+        return f"{self.principal.id} ({self.principal.name})"
+
+    def must(self, permission: Permission) -> None:
+        if not self.principal.may(permission):
+            raise NotAllowed(f"This key lacks the permission {permission.value}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """`groups` gives the configuration's model groups."""
+
+    store: AccessStore
+    audit: AuditLog
+    groups: Callable[[], ModelGroups]
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    # Reading.
+
+    async def page(self, actor: Actor, kind: type[E], page: Page) -> Sequence[E]:
+        actor.must(READ[KINDS[kind]])
+        async with self.store.reading() as world:
+            return await world.page(kind, replace(page, within=actor.principal.reach))
+
+    async def get(self, actor: Actor, kind: type[E], id_or_name: str) -> E:
+        """Raises ObjectNotFound, also for what the actor does not reach."""
+        actor.must(READ[KINDS[kind]])
+        async with self.store.reading() as world:
+            return await self._get(actor, kind, id_or_name, world)
+
+    async def audited(self, actor: Actor, page: Page) -> Sequence[AuditEntry]:
+        actor.must(Permission.AUDIT_READ)
+        return await self.audit.entries(replace(page, within=actor.principal.reach), actor.name)
+
+    async def subject(self, scope: Scope, named: str) -> Subject:
+        """By id or name. Raises ObjectNotFound."""
+        kinds: Mapping[Scope, type[Organisation | Team | VirtualKey]] = {
+            Scope.ORGANISATION: Organisation,
+            Scope.TEAM: Team,
+            Scope.KEY: VirtualKey,
+        }
+        if scope not in kinds:
+            return Subject(scope, "" if scope is Scope.GATEWAY else named)
+        async with self.store.reading() as world:
+            found = await world.get(kinds[scope], named)
+        if found is None:
+            raise ObjectNotFound(scope.value, named)
+        return Subject(scope, str(found.id))
+
+    async def team_named(self, named: str) -> Team:
+        """Raises ObjectNotFound."""
+        async with self.store.reading() as world:
+            return await _must_find(world, Team, named)
+
+    async def organisation_named(self, named: str) -> Organisation:
+        """Raises ObjectNotFound."""
+        async with self.store.reading() as world:
+            return await _must_find(world, Organisation, named)
+
+    # Changing.
+
+    async def create(self, actor: Actor, *entities: Entity) -> None:
+        """Adds all of them, or none. Raises NotAllowed, InvalidRequest, AlreadyThere."""
+        async with self.store.changing() as world:
+            for entity in entities:
+                actor.must(WRITE[KINDS[type(entity)]])
+                if not _is_rule_for(entity, entities[0]):
+                    await check_reach(actor.principal, entity, world)
+                await check_grants(actor.principal, None, entity, world, self.groups())
+                await world.add(entity)
+                await self._note(actor, world, "create", None, entity)
+
+    async def update(
+        self, actor: Actor, kind: type[E], id_or_name: str, change: Callable[[E], E], action: str = "update"
+    ) -> E:
+        """Raises ObjectNotFound, NotAllowed, InvalidRequest, AlreadyThere."""
+        actor.must(WRITE[KINDS[kind]])
+        async with self.store.changing() as world:
+            before = await self._get(actor, kind, id_or_name, world)
+            after = change(before)
+            for entity in (before, after):
+                await check_reach(actor.principal, entity, world)
+            await check_grants(actor.principal, before, after, world, self.groups())
+            await world.replace(after)
+            await self._note(actor, world, action, before, after)
+        return after
+
+    async def remove(self, actor: Actor, kind: type[Budget | RateLimit], id_: str) -> None:
+        """Raises ObjectNotFound, NotAllowed."""
+        actor.must(WRITE[KINDS[kind]])
+        async with self.store.changing() as world:
+            entity = await self._get(actor, kind, id_, world)
+            await check_reach(actor.principal, entity, world)
+            await world.remove(entity)
+            await self._note(actor, world, "delete", entity, None)
+
+    async def rotate(self, actor: Actor, id_or_name: str, grace_seconds: float) -> tuple[VirtualKey, NewKey]:
+        """A new secret; the old one is good for as long as that."""
+        secret, until = generate_key(), self.clock() + timedelta(seconds=grace_seconds)
+
+        def rotated(key: VirtualKey) -> VirtualKey:
+            if key.disabled:
+                raise InvalidRequest("The key is revoked; make another one.", param="id")
+            keeps = grace_seconds > 0
+            return replace(
+                key,
+                hash=secret.hash,
+                hint=secret.hint,
+                previous_hash=key.hash if keeps else None,
+                previous_until=until if keeps else None,
+            )
+
+        return await self.update(actor, VirtualKey, id_or_name, rotated, "rotate"), secret
+
+    async def revoke(self, actor: Actor, id_or_name: str) -> VirtualKey:
+        """The key, and the one that it replaced, are good no more."""
+
+        def revoked(key: VirtualKey) -> VirtualKey:
+            return replace(key, disabled=True, previous_hash=None, previous_until=None)
+
+        return await self.update(actor, VirtualKey, id_or_name, revoked, "revoke")
+
+    async def note(
+        self,
+        actor: Actor,
+        action: str,
+        object_kind: str,
+        object_id: str,
+        before: Mapping[str, object] | None,
+        after: Mapping[str, object] | None,
+    ) -> None:
+        """For changes that are made elsewhere: prices, deployments, the configuration."""
+        async with self.store.changing() as world:
+            await world.note(self._entry(actor, action, object_kind, object_id, before, after))
+
+    async def _get(self, actor: Actor, kind: type[E], id_or_name: str, world: Reading) -> E:
+        found = await world.get(kind, id_or_name)
+        if found is None or not await self._reaches(actor.principal.reach, found, world):
+            raise ObjectNotFound(KINDS[kind].value.removesuffix("s"), id_or_name)
+        return found
+
+    async def _reaches(self, reach: Subject, entity: Entity, world: Reading) -> bool:
+        if reach == GATEWAY:
+            return True
+        match entity:
+            case Organisation():
+                return await world.is_within(Subject(Scope.ORGANISATION, str(entity.id)), reach)
+            case Team():
+                return await world.is_within(Subject(Scope.TEAM, str(entity.id)), reach)
+            case VirtualKey():
+                return await world.is_within(Subject(Scope.KEY, str(entity.id)), reach)
+            case _:
+                return await world.is_within(entity.subject, reach)
+
+    async def _note(
+        self, actor: Actor, world: Changing, action: str, before: Entity | None, after: Entity | None
+    ) -> None:
+        entity = after or before
+        if entity is not None:
+            views = [None if each is None else view(each) for each in (before, after)]
+            await world.note(self._entry(actor, action, KINDS[type(entity)].value, str(entity.id), *views))
+
+    def _entry(
+        self,
+        actor: Actor,
+        action: str,
+        object_kind: str,
+        object_id: str,
+        before: Mapping[str, object] | None,
+        after: Mapping[str, object] | None,
+    ) -> AuditEntry:
+        return AuditEntry(
+            id=uuid4(),
+            timestamp=self.clock(),
+            actor=actor.name[:255],
+            action=action,
+            object_kind=object_kind,
+            object_id=object_id,
+            before=before,
+            after=after,
+            request_id=actor.request_id,
+        )
+
+
+async def _must_find(world: Reading, kind: type[E], named: str) -> E:
+    found = await world.get(kind, named)
+    if found is None:
+        raise ObjectNotFound(KINDS[kind].value.removesuffix("s"), named)
+    return found
+
+
+def _is_rule_for(entity: Entity, first: Entity) -> bool:
+    """A budget or limit that is made together with its subject is as much the actor's to make."""
+    return entity is not first and isinstance(entity, Budget | RateLimit) and entity.subject.id == str(first.id)

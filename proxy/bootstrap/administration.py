@@ -1,0 +1,106 @@
+"""Composing the admin API: of a running gateway, or for a command that works on the database itself."""
+
+from __future__ import annotations
+
+import getpass
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from proxy.api.admin.app import create_admin
+from proxy.api.admin.context import AdminApi
+from proxy.api.admin.problems import PREFIX
+from proxy.api.app_keys import PRINCIPAL
+from proxy.api.middlewares.errors import errors
+from proxy.api.middlewares.request_id import request_id
+from proxy.application.administration.administration import Administration
+from proxy.application.administration.ports import DeploymentSwitches
+from proxy.application.ports import ConfigurationControl
+from proxy.bootstrap.config_file import configuration_file, read_configuration
+from proxy.bootstrap.storage import migrated_database
+from proxy.domain.access.model_scope import ModelGroups
+from proxy.domain.access.permissions import Role, permissions_of
+from proxy.domain.access.principals import Principal, PrincipalKind
+from proxy.domain.access.scopes import GATEWAY
+from proxy.domain.errors import NotAuthenticated
+from proxy.infrastructure.budgets.reports import SqlBudgetReports
+from proxy.infrastructure.persistence.access_store import SqlAccessStore
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
+from proxy.infrastructure.persistence.request_list import LedgerRequestList
+from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
+from proxy.settings import Settings
+
+
+def admin_api(
+    database: Database,
+    groups: Callable[[], ModelGroups],
+    deployments: DeploymentSwitches | None = None,
+    configuration: ConfigurationControl | None = None,
+) -> AdminApi:
+    store = SqlAccessStore(database)
+    return AdminApi(
+        administration=Administration(store, store, groups),
+        budgets=SqlBudgetReports(database),
+        prices=PiccoloModelPricing(database),
+        usage=LedgerUsageReports(database),
+        requests=LedgerRequestList(database),
+        deployments=deployments,
+        configuration=configuration,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAdminApi:
+    """Where it is for as long as the command runs, and what only the command knows."""
+
+    url: str
+    token: str
+
+
+@asynccontextmanager
+async def local_admin_api(settings: Settings) -> AsyncIterator[LocalAdminApi]:
+    """The same admin API over the database, without a gateway. Whoever may open the database is an administrator.
+
+    Raises InvalidValue, ConfigErrors or DATABASE_ERRORS.
+    """
+    path = configuration_file(settings)
+    groups: ModelGroups = read_configuration(path, settings).model_groups if path is not None else {}
+    token = secrets.token_urlsafe(32)
+    async with migrated_database(settings) as database:
+        app = web.Application(middlewares=[request_id, errors, _letting_in(token)])
+        app.add_subapp(f"{PREFIX}/", create_admin(admin_api(database, lambda: groups)))
+        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            host, port = runner.addresses[0][:2]
+            yield LocalAdminApi(f"http://{host}:{port}", token)
+        finally:
+            await runner.cleanup()
+
+
+def _letting_in(token: str) -> Middleware:
+    name = getpass.getuser()
+    actor = Principal(
+        kind=PrincipalKind.MASTER,
+        id="cli",
+        name=name,
+        permissions=permissions_of(Role.ADMIN, calls_models=False),
+        reach=GATEWAY,
+    )
+
+    @web.middleware
+    async def local_authentication(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+            raise NotAuthenticated("This is another program's.")
+        request[PRINCIPAL] = actor
+        return await handler(request)
+
+    return local_authentication

@@ -1,0 +1,343 @@
+# ruff: noqa: S608  # every name in these statements is ours; what is not is an argument
+"""AccessStore and AuditLog on either engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from proxy.application.administration.objects import AuditEntry, Entity
+from proxy.application.administration.ports import Changing, Page, Reading
+from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.access.tenants import Organisation, Team, VirtualKey
+from proxy.domain.budgets import Budget
+from proxy.domain.errors import AlreadyThere, InvalidRequest, NotServing
+from proxy.domain.rate_limits import RateLimit
+from proxy.infrastructure.persistence import access_rows as rows
+from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
+from proxy.infrastructure.persistence.sessions import Session, moment, session_within
+
+E = TypeVar("E", bound=Entity)
+_TIMEOUT_SECONDS = 10.0
+_RETRY_AFTER_SECONDS = 5.0
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_TEAMS_OF = "SELECT CAST(id AS TEXT) FROM teams WHERE CAST(organisation_id AS TEXT) = {of}"
+_KEYS_OF_ORGANISATION = f"""SELECT CAST(id AS TEXT) FROM virtual_keys WHERE CAST(organisation_id AS TEXT) = {{of}}
+    OR CAST(team_id AS TEXT) IN ({_TEAMS_OF})"""
+_KEYS_OF_TEAM = "SELECT CAST(id AS TEXT) FROM virtual_keys WHERE CAST(team_id AS TEXT) = {of}"
+_RULES_WITHIN: Final = {
+    Scope.ORGANISATION: f"""((scope = 'organisation' AND subject_id = {{of}})
+        OR (scope = 'team' AND subject_id IN ({_TEAMS_OF}))
+        OR (scope = 'key' AND subject_id IN ({_KEYS_OF_ORGANISATION})))""",
+    Scope.TEAM: f"""((scope = 'team' AND subject_id = {{of}})
+        OR (scope = 'key' AND subject_id IN ({_KEYS_OF_TEAM})))""",
+    Scope.KEY: "(scope = 'key' AND subject_id = {of})",
+}
+_TEAM_OF_KEY = "SELECT CAST(team_id AS TEXT) FROM virtual_keys WHERE CAST(id AS TEXT) = {of}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """`within` are the conditions for each reach but the whole gateway's; one that is missing reaches nothing.
+
+    `filters` gives the condition for each filter. `name` is the column that objects are named by, if there is one.
+    """
+
+    table: str
+    columns: Sequence[str]
+    read: Callable[[Sequence[Any]], Any]
+    write: Callable[[Any], tuple[object, ...]]
+    within: dict[Scope, str]
+    filters: dict[str, str]
+    name: str | None = None
+    stamps: bool = False  # whether `created_at` is the table's only
+
+
+_BY_NAME = {
+    "name": "lower(name) LIKE '%' || lower({of}) || '%'",
+    "disabled": "CASE WHEN disabled THEN 'true' ELSE 'false' END = {of}",
+}
+_BY_SUBJECT = {"scope": "scope = {of}", "subject": "subject_id = {of}"}
+_TABLES: Final[dict[type, _Table]] = {
+    Organisation: _Table(
+        "organisations",
+        rows.ORGANISATION_COLUMNS,
+        rows.organisation_of,
+        rows.organisation_row,
+        {
+            Scope.ORGANISATION: "CAST(id AS TEXT) = {of}",
+            Scope.TEAM: "id IN (SELECT organisation_id FROM teams WHERE CAST(id AS TEXT) = {of})",
+        },
+        _BY_NAME,
+        "name",
+    ),
+    Team: _Table(
+        "teams",
+        rows.TEAM_COLUMNS,
+        rows.team_of,
+        rows.team_row,
+        {
+            Scope.ORGANISATION: "CAST(organisation_id AS TEXT) = {of}",
+            Scope.TEAM: "CAST(id AS TEXT) = {of}",
+            Scope.KEY: f"CAST(id AS TEXT) IN ({_TEAM_OF_KEY})",
+        },
+        {**_BY_NAME, "organisation": "CAST(organisation_id AS TEXT) = {of}"},
+        "name",
+    ),
+    VirtualKey: _Table(
+        "virtual_keys",
+        rows.KEY_COLUMNS,
+        rows.key_of,
+        rows.key_row,
+        {
+            Scope.ORGANISATION: f"CAST(id AS TEXT) IN ({_KEYS_OF_ORGANISATION})",
+            Scope.TEAM: "CAST(team_id AS TEXT) = {of}",
+            Scope.KEY: "CAST(id AS TEXT) = {of}",
+        },
+        {
+            **_BY_NAME,
+            "team": "CAST(team_id AS TEXT) = {of}",
+            "organisation": f"CAST(id AS TEXT) IN ({_KEYS_OF_ORGANISATION})",
+            "owner": "owner = {of}",
+            "role": "role = {of}",
+        },
+        "name",
+    ),
+    Budget: _Table(
+        "budgets",
+        rows.BUDGET_COLUMNS,
+        rows.budget_of,
+        rows.budget_row,
+        _RULES_WITHIN,
+        {**_BY_SUBJECT, "name": _BY_NAME["name"]},
+        "name",
+        stamps=True,
+    ),
+    RateLimit: _Table(
+        "rate_limits",
+        rows.LIMIT_COLUMNS,
+        rows.limit_of,
+        rows.limit_row,
+        _RULES_WITHIN,
+        _BY_SUBJECT,
+        stamps=True,
+    ),
+}
+_AUDIT_COLUMNS = (
+    "id",
+    "timestamp",
+    "actor",
+    "action",
+    "object_kind",
+    "object_id",
+    "before",
+    "after",
+    "request_id",
+)
+_AUDIT_FILTERS = {
+    "actor": "actor LIKE '%' || {of} || '%'",
+    "action": "action = {of}",
+    "kind": "object_kind = {of}",
+    "object": "object_id = {of}",
+}
+_AUDIT_WITHIN = {
+    Scope.ORGANISATION: f"""(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({_TEAMS_OF})
+        OR object_id IN ({_KEYS_OF_ORGANISATION}))""",
+    Scope.TEAM: f"(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({_KEYS_OF_TEAM}))",
+    Scope.KEY: "(actor = {actor} OR object_id = {of})",
+}
+
+
+class SqlAccessStore:
+    """Every block has a connection of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Reading]:
+        async with self._answering(), session_within(self._database, _TIMEOUT_SECONDS) as to:
+            yield _World(to)
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[Changing]:
+        async with self._answering(), session_within(self._database, _TIMEOUT_SECONDS) as to, to.transaction():
+            yield _World(to)
+
+    async def entries(self, page: Page, actor: str) -> Sequence[AuditEntry]:
+        """The audit log's, newest first; filters are actor, action, kind, object, since and until."""
+        query = _Query("audit_log", _AUDIT_COLUMNS, "timestamp")
+        if page.within != GATEWAY:
+            condition = _AUDIT_WITHIN[page.within.scope]
+            query.where(condition.format(of=query.place(page.within.id), actor=query.place(actor)))
+        for name, value in page.filters.items():
+            if name in ("since", "until"):
+                sign = ">=" if name == "since" else "<"
+                query.where(f"timestamp {sign} {query.place(datetime.fromisoformat(value))}")
+            else:
+                query.where(_AUDIT_FILTERS[name].format(of=query.place(value)))
+        async with self._answering(), session_within(self._database, _TIMEOUT_SECONDS) as to:
+            return [_entry(row) for row in await query.run(to, page)]
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except DATABASE_ERRORS as problem:
+            if is_about_the_row(problem):
+                raise AlreadyThere("The name or the hash is taken, or something that it refers to is gone.") from None
+            raise NotServing(
+                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
+            ) from problem
+
+
+class _Query:
+    """A page of a table, newest first."""
+
+    def __init__(self, table: str, columns: Sequence[str], time: str) -> None:
+        self._table = table
+        self._columns = columns
+        self._time = time
+        self._conditions: list[str] = []
+        self._arguments: list[object] = []
+
+    def place(self, value: object) -> str:
+        self._arguments.append(value)
+        return f"${len(self._arguments)}"
+
+    def where(self, condition: str) -> None:
+        self._conditions.append(condition)
+
+    async def run(self, to: Session, page: Page) -> Sequence[Sequence[Any]]:
+        if page.after is not None:
+            if not _UUID.fullmatch(page.after):
+                return []
+            place = self.place(page.after)
+            self.where(
+                f"({self._time}, CAST(id AS TEXT)) < "
+                f"(SELECT {self._time}, CAST(id AS TEXT) FROM {self._table} WHERE CAST(id AS TEXT) = {place})"
+            )
+        where = " AND ".join(["true", *self._conditions])
+        columns = ", ".join(self._columns)
+        return await to.fetch(
+            f"SELECT {columns} FROM {self._table} WHERE {where} "
+            f"ORDER BY {self._time} DESC, CAST(id AS TEXT) DESC LIMIT {int(page.limit)}",
+            *self._arguments,
+        )
+
+
+class _World:
+    """One transaction's view, and its changes."""
+
+    def __init__(self, to: Session) -> None:
+        self._to = to
+
+    async def get(self, kind: type[E], id_or_name: str) -> E | None:
+        table = _TABLES[kind]
+        if _UUID.fullmatch(id_or_name):
+            condition, order = "id = $1", "id"
+        elif table.name is None:
+            return None
+        else:  # of those that are named so, the one that is in use
+            condition, order = f"{table.name} = $1", "disabled" if "disabled" in table.columns else "id"
+        found = await self._to.fetch(
+            f"SELECT {', '.join(table.columns)} FROM {table.table} WHERE {condition} ORDER BY {order} LIMIT 2",
+            _storable(id_or_name),
+        )
+        if len(found) > 1 and not getattr(table.read(found[1]), "disabled", False):
+            raise InvalidRequest(f"Several {table.table} are named '{id_or_name}': use the id.", param="id")
+        return table.read(found[0]) if found else None
+
+    async def page(self, kind: type[E], page: Page) -> Sequence[E]:
+        table = _TABLES[kind]
+        query = _Query(table.table, table.columns, "created_at")
+        if page.within != GATEWAY:
+            condition = table.within.get(page.within.scope, "false")
+            query.where(condition.format(of=query.place(page.within.id)) if "{of}" in condition else condition)
+        for name, value in page.filters.items():
+            query.where(table.filters[name].format(of=query.place(_storable(value))))
+        return [table.read(row) for row in await query.run(self._to, page)]
+
+    async def is_within(self, subject: Subject, reach: Subject) -> bool:
+        kinds: dict[Scope, type[Entity]] = {
+            Scope.ORGANISATION: Organisation,
+            Scope.TEAM: Team,
+            Scope.KEY: VirtualKey,
+        }
+        if subject.scope not in kinds:
+            return reach == GATEWAY
+        width = {Scope.KEY: 0, Scope.TEAM: 1, Scope.ORGANISATION: 2, Scope.GATEWAY: 3}
+        if width[reach.scope] < width[subject.scope]:
+            return False  # what something belongs to is not within it
+        if not _UUID.fullmatch(subject.id):
+            return False
+        table = _TABLES[kinds[subject.scope]]
+        condition = "true" if reach == GATEWAY else table.within.get(reach.scope, "false")
+        arguments = [subject.id] if "{of}" not in condition else [subject.id, reach.id]
+        found = await self._to.fetch(
+            f"SELECT 1 FROM {table.table} WHERE id = $1 AND {condition.format(of='$2')}", *arguments
+        )
+        return bool(found)
+
+    async def add(self, entity: Entity) -> None:
+        table, values = _TABLES[type(entity)], _TABLES[type(entity)].write(entity)
+        columns = list(table.columns)
+        if table.stamps:
+            columns, values = [*columns, "created_at"], (*values, datetime.now(UTC))
+        places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
+        await self._to.execute(f"INSERT INTO {table.table} ({', '.join(columns)}) VALUES ({places})", *values)
+
+    async def replace(self, entity: Entity) -> None:
+        table = _TABLES[type(entity)]
+        sets = ", ".join(f"{column} = ${place}" for place, column in enumerate(table.columns, 1))
+        await self._to.execute(
+            f"UPDATE {table.table} SET {sets} WHERE id = ${len(table.columns) + 1}",
+            *table.write(entity),
+            str(entity.id),
+        )
+
+    async def remove(self, entity: Entity) -> None:
+        table = _TABLES[type(entity)].table
+        await self._to.execute(f"DELETE FROM {table} WHERE id = $1", str(entity.id))
+
+    async def note(self, entry: AuditEntry) -> None:
+        values = (
+            str(entry.id),
+            entry.timestamp,
+            entry.actor,
+            entry.action,
+            entry.object_kind,
+            entry.object_id,
+            None if entry.before is None else json.dumps(entry.before),
+            None if entry.after is None else json.dumps(entry.after),
+            entry.request_id,
+        )
+        places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
+        await self._to.execute(f"INSERT INTO audit_log ({', '.join(_AUDIT_COLUMNS)}) VALUES ({places})", *values)
+
+
+def _entry(row: Sequence[Any]) -> AuditEntry:
+    id_, timestamp, actor, action, kind, object_id, before, after, request_id = row
+    return AuditEntry(
+        id=UUID(str(id_)),
+        timestamp=moment(timestamp) or datetime.min.replace(tzinfo=UTC),
+        actor=actor,
+        action=action,
+        object_kind=kind,
+        object_id=object_id,
+        before=None if before is None else json.loads(before),
+        after=None if after is None else json.loads(after),
+        request_id=request_id,
+    )
+
+
+def _storable(text: str) -> str:
+    """Without what no database finds: NUL bytes and lone surrogates."""
+    return text.replace("\x00", "").encode(errors="replace").decode()
