@@ -128,12 +128,16 @@ def model_of(*providers: str, weights: Sequence[float] = (), **more: Any) -> dic
     return {"deployments": deployments, **more}
 
 
+ADMIN_KEY = "sk-administrator"
+
+
 @asynccontextmanager
 async def gateway_with_file(
     directory: Path, path: Path, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[tuple[Gateway, aiohttp.ClientSession]]:
     """A gateway process that follows the file, and a session for its clients."""
     more = {"LLMGATEWAY_CONFIG": str(path), "RETRY_MAX_RETRIES": "3", "PRICES_SYNC_SECONDS": "0"}
+    more |= {"LLMGATEWAY_MASTER_KEY": ADMIN_KEY, "LLMGATEWAY_REQUIRE_KEYS": "never"}  # open, but for reloads
     more |= {"RECONCILE_SECONDS": "0", **(settings or {})}
     async with (
         gateway(directory, "http://127.0.0.1:9/", database_url(directory), **more) as serving,

@@ -15,6 +15,7 @@ import aiohttp
 
 from benchmarks.gateways import Gateway, until_all_is_booked
 from benchmarks.load import (
+    ADMIN_KEY,
     Figure,
     Reply,
     asking,
@@ -163,7 +164,8 @@ async def _reload(
     file.write(valid=valid)
     began, way = time.perf_counter(), ("request", "request", "signal", "signal", "file", "file")[number % 6]
     if way == "request":
-        async with session.post(f"{gateway.url}/admin/config/reload") as response:
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        async with session.post(f"{gateway.url}/admin/config/reload", headers=headers) as response:
             if response.status != (200 if valid else 422):
                 found.wrong.append(f"reload {number} was answered with {response.status}")
     elif way == "signal":

@@ -40,6 +40,9 @@ COMPLETION: dict[str, Any] = {
     ],
     "usage": USAGE,
 }
+# A gateway that asks for no key, and has one that administers it; and what that one's holder sends.
+ADMINISTERED: dict[str, Any] = {"llmgateway_master_key": "sk-administrator", "llmgateway_require_keys": "never"}
+AS_ADMIN = {"Authorization": "Bearer sk-administrator"}
 HELLO: dict[str, Any] = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}
 
 

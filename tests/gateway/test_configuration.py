@@ -13,7 +13,20 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from proxy.config.problems import ConfigErrors
-from tests.harness import HELLO, FakeTime, TestGateway, Upstream, chunk, ending, fails, gateway_over, says, streams
+from tests.harness import (
+    ADMINISTERED,
+    AS_ADMIN,
+    HELLO,
+    FakeTime,
+    TestGateway,
+    Upstream,
+    chunk,
+    ending,
+    fails,
+    gateway_over,
+    says,
+    streams,
+)
 
 KEY = "sk-upstream-secret"
 
@@ -68,7 +81,9 @@ async def start(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
             path = tmp_path / "gateway.yaml"
             path.write_text(text)
             return await stack.enter_async_context(
-                gateway_over("http://127.0.0.1:9/", sqlite_url, timing, llmgateway_config=str(path), **settings)
+                gateway_over(
+                    "http://127.0.0.1:9/", sqlite_url, timing, llmgateway_config=str(path), **ADMINISTERED, **settings
+                )
             )
 
         yield starting
@@ -248,7 +263,7 @@ async def test_a_stream_ends_on_the_configuration_that_it_began_with(
 
 
 async def reload(gateway: TestGateway) -> tuple[int, Any]:
-    async with gateway.http.post(gateway.url / "admin/config/reload") as response:
+    async with gateway.http.post(gateway.url / "admin/config/reload", headers=AS_ADMIN) as response:
         return response.status, await response.json()
 
 

@@ -17,7 +17,21 @@ from aiohttp.test_utils import TestServer
 from benchmarks.load import asking, in_parallel, model_of, outcomes, until, urls, write_config
 from benchmarks.upstreams import FAILURES, BadUpstream, Fault, serving
 from proxy.domain.request_log import RequestStatus
-from tests.harness import HELLO, FakeTime, TestGateway, Upstream, chunk, cut, ending, fails, gateway_over, says, streams
+from tests.harness import (
+    ADMINISTERED,
+    AS_ADMIN,
+    HELLO,
+    FakeTime,
+    TestGateway,
+    Upstream,
+    chunk,
+    cut,
+    ending,
+    fails,
+    gateway_over,
+    says,
+    streams,
+)
 
 NAMED = {**HELLO, "model": "fast"}
 STREAMED = {**NAMED, "stream": True}
@@ -37,7 +51,7 @@ async def start(config: Path, sqlite_url: str) -> AsyncIterator[Start]:
 
         async def starting(timing: Any = None, **settings: Any) -> TestGateway:
             quiet = {"prices_sync_seconds": 0, "reconcile_seconds": 0}
-            chosen = {"llmgateway_config": str(config), **quiet, **settings}
+            chosen = {"llmgateway_config": str(config), **quiet, **ADMINISTERED, **settings}
             return await stack.enter_async_context(gateway_over("http://127.0.0.1:9/", sqlite_url, timing, **chosen))
 
         yield starting
@@ -370,7 +384,7 @@ async def test_no_request_fails_while_the_file_changes(start: Start, config: Pat
         for number in range(1, 21):
             wrong = number % 2 == 0
             write(number, **({f"model{number}": {}} if wrong else {}))
-            async with gateway.http.post(gateway.url / "admin/config/reload") as response:
+            async with gateway.http.post(gateway.url / "admin/config/reload", headers=AS_ADMIN) as response:
                 assert response.status == (422 if wrong else 200)
             shown = (await gateway.get("/health"))[1]["configuration"]["problems"]
             assert [f"model{number}" in problem for problem in shown] == ([True] if wrong else [])

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.gateway.test_configuration import Start, second, start
-from tests.harness import TestGateway, Upstream, stall
+from tests.harness import AS_ADMIN, TestGateway, Upstream, stall
 
 __all__ = ["second", "start"]
 
@@ -141,6 +141,6 @@ async def test_the_list_follows_the_file(start: Start, upstream: Upstream, secon
     gateway = await start(config(upstream, second, wildcard("one/*", "one")))
     assert await listed(gateway) == ["one/a"]
     (tmp_path / "gateway.yaml").write_text(config(second, second, wildcard("one/*", "one")))
-    async with gateway.http.post(gateway.url / "admin/config/reload") as response:
+    async with gateway.http.post(gateway.url / "admin/config/reload", headers=AS_ADMIN) as response:
         assert response.status == 200
     assert await listed(gateway) == ["one/b"]
