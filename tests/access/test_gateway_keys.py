@@ -224,22 +224,6 @@ async def test_a_key_may_be_limited_to_endpoints(gateway: TestGateway, sqlite_te
     assert "chat.completions" in error["message"]
 
 
-async def test_what_is_not_told_apart_by_tenant_is_for_those_who_reach_all(
-    gateway: TestGateway, sqlite_tenancy: Tenancy
-) -> None:
-    organisation = await sqlite_tenancy.organisation()
-    team = await sqlite_tenancy.team(organisation.id)
-    auditor, _ = await sqlite_tenancy.key(role=Role.AUDITOR)
-    within, _ = await sqlite_tenancy.key(role=Role.AUDITOR, team_id=team.id)
-    leader, _ = await sqlite_tenancy.key(role=Role.TEAM_ADMIN, team_id=team.id)
-    member, _ = await sqlite_tenancy.key(team_id=team.id)
-    await gateway.chat(**bearer(member), x_request_id="r1")
-    await gateway.rows(1)
-    for path in ("v1/usage?by=model", "v1/requests/r1"):
-        statuses = [await status_with(gateway, secret, path) for secret in (MASTER, auditor, within, leader, member)]
-        assert statuses == [200, 200, 403, 403, 403], path
-
-
 async def test_only_those_with_the_permission_load_the_configuration(
     gateway: TestGateway, sqlite_tenancy: Tenancy
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from proxy.api.permissions import OPEN, RouteAccess, access_to, needs
+from proxy.api.permissions import OPEN, RouteAccess, access_to, check_access, needs
 from proxy.bootstrap.gateway import running_gateway
 from proxy.domain.access.permissions import Permission
+from proxy.domain.access.principals import ANONYMOUS
+from proxy.domain.access.scopes import Scope, Subject
+from proxy.domain.errors import NotAllowed
 from proxy.settings import Settings
 from tests.conftest import StartGateway
 
@@ -89,3 +93,10 @@ async def test_no_method_gets_by_without_a_key(start_gateway: StartGateway) -> N
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"):
             async with gateway.http.request(method, gateway.url / path) as response:
                 assert response.status == 401, (method, path)
+
+
+def test_what_is_of_the_whole_gateway_is_for_those_who_reach_all_of_it() -> None:
+    access = RouteAccess(Permission.USAGE_READ, whole_gateway=True)
+    check_access(ANONYMOUS, access)
+    with pytest.raises(NotAllowed):
+        check_access(replace(ANONYMOUS, reach=Subject(Scope.TEAM, "x")), access)
