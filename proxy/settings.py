@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proxy.domain.access.permissions import Role
@@ -134,6 +135,14 @@ class Settings(BaseSettings):
     budget_unpriced_hold_usd: Decimal = Field(
         Decimal("0.05"), ge=0, le=1000, description="what budgets set aside for a model whose price is not known"
     )
+    llmgateway_valkey_url: _OptionalSecret = Field(
+        None, description="`valkey://`, `redis://` or `rediss://`: rate limits are shared through it; else local"
+    )
+    valkey_deadline_seconds: _Seconds = Field(0.05, description="for Valkey's answer; then rate limits are local")
+    limit_queue_length: int = Field(
+        100, ge=0, le=100_000, description="requests that wait for a place of a limit on concurrent requests"
+    )
+    limit_queue_seconds: _Seconds = Field(5.0, description="that a request waits for such a place")
     prices_sync_seconds: float = Field(
         86_400.0,
         ge=0,
@@ -188,6 +197,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"OIDC_ROLES: '{name.strip()}' is no role; roles are {', '.join(Role)}")
             mapping[value.strip()] = Role(name.strip())
         return mapping
+
+    @field_validator("llmgateway_valkey_url")
+    @classmethod
+    def _is_of_a_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"(valkey|redis)s?://[^\s]+$", url.get_secret_value()):
+            raise ValueError("must begin with valkey://, valkeys://, redis:// or rediss://")
+        return url
 
     @property
     def uses_demo_upstream(self) -> bool:

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
+from proxy.application.admission import Rulebook
 from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.bootstrap.storage import request_logs
 from proxy.domain.request_log import RequestLog
@@ -218,9 +219,13 @@ class TestGateway:
 
 @asynccontextmanager
 async def gateway_over(
-    upstream_url: str, database_url: str, timing: Timing | None = None, **settings: Any
+    upstream_url: str,
+    database_url: str,
+    timing: Timing | None = None,
+    rules: Callable[[], Rulebook] = Rulebook,
+    **settings: Any,
 ) -> AsyncIterator[TestGateway]:
-    """A gateway with that upstream and that (migrated) database, on a free port."""
+    """A gateway with that upstream and that (migrated) database, on a free port; `rules` hold for everyone."""
     data_directory = TemporaryDirectory(prefix="gateway-")
     chosen = Settings(
         **{
@@ -233,7 +238,7 @@ async def gateway_over(
         }
     )
     with data_directory:
-        async with running_gateway(chosen, timing) as gateway, _served(gateway) as url:
+        async with running_gateway(chosen, timing, rules) as gateway, _served(gateway) as url:
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:
                 yield TestGateway(url, http, chosen)

@@ -175,6 +175,7 @@ class HealthReport:
     degraded: Sequence[str] = ()
     database: Mapping[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
     unpriced_requests: int = 0
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

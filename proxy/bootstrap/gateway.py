@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 
 from proxy.api.app_keys import Gateway
 from proxy.api.routes import create_admin_site, create_api
-from proxy.application.admission import Gatekeeper, RateLimiter
+from proxy.application.admission import Gatekeeper, Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
 from proxy.application.orchestrator import KernelOrchestrator
@@ -26,6 +26,7 @@ from proxy.bootstrap.blueprint import openrouter_providers
 from proxy.bootstrap.budgets import budget_book
 from proxy.bootstrap.config_file import configuration_file
 from proxy.bootstrap.configuration import Configuration, following
+from proxy.bootstrap.limits import rate_limiter
 from proxy.bootstrap.runtimes import Runtimes
 from proxy.bootstrap.storage import arriving_database
 from proxy.infrastructure.chat_completion.registry import service_factory
@@ -75,12 +76,15 @@ class RunningGateway:
 
 
 @asynccontextmanager
-async def running_gateway(settings: Settings, timing: Timing | None = None) -> AsyncIterator[RunningGateway]:
+async def running_gateway(
+    settings: Settings, timing: Timing | None = None, rules: Callable[[], Rulebook] | None = None
+) -> AsyncIterator[RunningGateway]:
     """Everything started in order, and stopped in the reverse order at the end.
 
     database → upstream (the demo, without a key) → client session → prices → ledger → health checks. The ledger is
     flushed after the last request has ended and before its database is closed. `timing` is how retries and the breaker
     see time pass; the real thing by default. While PostgreSQL cannot be reached all but the database's own tasks runs.
+    `rules` gives the limits and budgets that hold for everyone, in the place of the database's.
     """
     timing = timing or Timing()
     async with AsyncExitStack() as stack:
@@ -123,7 +127,8 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
         await stack.enter_async_context(following(configuration))
         unpriced = UnpricedModels()
         checker = HttpHealthChecker(session, fleet.endpoints)
-        monitor = HealthMonitor(arrival, ledger, checker, fleet, unpriced)
+        limiter = await stack.enter_async_context(rate_limiter(settings, ledger.directory))
+        monitor = HealthMonitor(arrival, ledger, checker, fleet, unpriced, limiter)
         await stack.enter_async_context(watching(monitor))
         for spec in () if uses_demo else openrouter_providers(blueprint):
             endpoint = endpoint_of(spec.wire)
@@ -149,9 +154,9 @@ async def running_gateway(settings: Settings, timing: Timing | None = None) -> A
             orchestrator=KernelOrchestrator(runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock),
             authenticator=access.authenticator,
             gatekeeper=Gatekeeper(
-                cast("RateLimiter", None),
+                limiter,
                 book,
-                lambda: access.rules.rulebook(runtimes.current().model_groups),
+                rules or (lambda: access.rules.rulebook(runtimes.current().model_groups)),
                 settings.budget_default_output_tokens,
             ),
             models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),

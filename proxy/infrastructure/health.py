@@ -17,6 +17,7 @@ from proxy.application.unpriced import UnpricedModels
 from proxy.infrastructure.deployments.fleet import Fleet
 from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.ledger.ledger import SpoolLedger
+from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.arrival import Arrival
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
@@ -74,6 +75,7 @@ class HealthMonitor:
         checker: ProviderHealthChecker,
         fleet: Fleet,
         unpriced: UnpricedModels,
+        limiter: CountingLimiter,
     ) -> None:
         self._arrival = arrival
         self._database = arrival.database
@@ -81,6 +83,7 @@ class HealthMonitor:
         self._checker = checker
         self._fleet = fleet
         self._unpriced = unpriced
+        self._limiter = limiter
         self._provider_results: Mapping[str, bool] = {}
         self._providers_checked_at: datetime | None = None
         self._database_error: str | None = None
@@ -102,6 +105,8 @@ class HealthMonitor:
         can_book = self._arrival.here.is_set() and self._ledger.can_book()
         if database_error or not can_book:
             degraded.append(f"the database does not take rows ({database_error or 'the last write failed'})")
+        if self._limiter.trouble is not None:
+            degraded.append(self._limiter.trouble)
         if deployments and len(open_breakers) == len(deployments):
             reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")
         elif open_breakers:
@@ -116,6 +121,7 @@ class HealthMonitor:
                 "last_error": database_error,
             },
             ledger={**self._ledger.state(), "can_book": can_book},
+            limits=self._limiter.state(),
             unpriced_requests=self._unpriced.requests,
             providers={name: self._provider(name) for name in self._fleet.endpoints()},
             deployments={name: live.report() for name, live in deployments.items()},

@@ -29,6 +29,7 @@ async def health(request: web.Request) -> web.Response:
             "problems": [*report.cannot_serve, *degraded],
             "database": report.database,
             "ledger": report.ledger,
+            "limits": report.limits,
             "providers": report.providers,
             "deployments": report.deployments,
             "configuration": configuration,

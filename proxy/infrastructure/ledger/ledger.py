@@ -57,6 +57,11 @@ class SpoolLedger:
 
     # The port.
 
+    @property
+    def directory(self) -> Path:
+        """The spool's. Its lock is held for as long as this process lives."""
+        return self._spool.directory
+
     def admit(self) -> None:
         try:
             self._spool.reserve()

@@ -1,0 +1,296 @@
+"""RateLimiter: asks Valkey if there is one that answers, and else counts for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+from proxy.application.admission import AppliedLimit, RatePass
+from proxy.domain.errors import RateLimited
+from proxy.domain.rate_limits import Priority, TokenEstimate
+from proxy.infrastructure.limits.local import Counted, LocalCounts
+from proxy.infrastructure.limits.room import NoSeat, WaitingRoom
+from proxy.infrastructure.limits.shared import UNREACHABLE, SharedCounts
+from proxy.infrastructure.limits.shares import Share
+from proxy.infrastructure.limits.wanted import Place, Wanted, may_wait_for, really_used, wanted_of
+from proxy.infrastructure.limits.windows import Reading
+from proxy.infrastructure.limits.words import headers_of, no_place, refusal
+from proxy.infrastructure.periodic import repeating
+
+_logger = logging.getLogger(__name__)
+_FIRST_LOOK_SECONDS = 2.0
+_TICK_SECONDS = 0.1
+
+
+class Pass:
+    """RatePass: what one request has taken. `shared` are the windows in Valkey, if it was asked."""
+
+    __slots__ = ("_headers", "_is_open", "_limiter", "counted", "local", "member", "shared", "wanted")
+
+    def __init__(
+        self,
+        limiter: CountingLimiter,
+        wanted: Wanted,
+        member: str,
+        counted: Sequence[Counted],
+        local: Sequence[Reading],
+        shared: Sequence[Reading] | None,
+    ) -> None:
+        self._limiter = limiter
+        self.wanted = wanted
+        self.member = member
+        self.counted = counted
+        self.local = local
+        self.shared = shared
+        self._headers: Mapping[str, str] | None = None
+        self._is_open = True
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        if self._headers is None:
+            readings = self.local if self.shared is None else self.shared
+            seen = list(zip(self.wanted.takes, readings, strict=True))
+            self._headers = headers_of(seen, is_local=self._limiter.falls_back and self.shared is None)
+        return self._headers
+
+    def leave(self, input_tokens: int, output_tokens: int) -> None:
+        """Only the first time counts."""
+        if self._is_open:
+            self._is_open = False
+            self._limiter.left(self, [really_used(take, input_tokens, output_tokens) for take in self.wanted.takes])
+
+    def give_back(self) -> None:
+        """The request did not run: as if it had not come."""
+        if self._is_open:
+            self._is_open = False
+            self._limiter.left(self, [0 for _ in self.wanted.takes])
+
+
+class CountingLimiter:
+    """RateLimiter over this process's counts, and Valkey's if it is given.
+
+    A request that gets no answer from Valkey in time is measured by local limits, and so are those after it until a
+    probe in the background is answered: nobody else waits. Locally a limit is divided by `share`.
+    """
+
+    def __init__(self, local: LocalCounts, shared: SharedCounts | None, room: WaitingRoom[Pass]) -> None:
+        self._local = local
+        self._shared = shared
+        self._room = room
+        self._trouble: str | None = None
+        self._name = uuid4().hex[:12]
+        self._numbers = itertools.count()
+        self._to_tell = asyncio.Event()
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether local limits are not what was asked for."""
+        return self._shared is not None
+
+    async def enter(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate, priority: Priority) -> RatePass:
+        wanted = wanted_of(limits, estimate)
+        full: Sequence[Place] = [
+            place for place in wanted.places if may_wait_for(place) and self._room.is_waited_for(place.key, priority)
+        ]
+        if not full:
+            outcome = await self._attempt(wanted)
+            if isinstance(outcome, Pass):
+                return outcome
+            full = outcome
+        if not all(map(may_wait_for, full)):
+            raise self._no_place(wanted, full, "all are taken")
+        try:
+            return await self._room.wait(wanted.place_keys, priority, lambda: self._attempt_once_more(wanted))
+        except NoSeat as reason:
+            raise self._no_place(wanted, full, str(reason)) from None
+
+    async def _attempt_once_more(self, wanted: Wanted) -> Pass | None:
+        outcome = await self._attempt(wanted)
+        return outcome if isinstance(outcome, Pass) else None
+
+    async def _attempt(self, wanted: Wanted) -> Pass | Sequence[Place]:
+        """What is wanted; or else the places that are not free. Raises RateLimited for windows without room."""
+        if self._shared is None or self._trouble is not None:
+            return self._attempt_locally(wanted)
+        member = self._new_member()
+        try:
+            answer = await self._shared.enter(wanted, member)
+        except UNREACHABLE as problem:
+            self._lost(problem)
+            self._shared.leave(member, wanted.places)
+            return self._attempt_locally(wanted)
+        except BaseException:  # cancelled: it may have got in
+            self._shared.leave(member, wanted.places)
+            raise
+        if answer.full_takes:
+            seen = [(wanted.takes[index], answer.readings[index]) for index in answer.full_takes]
+            raise refusal(seen, is_local=False)
+        if answer.full_places:
+            return answer.full_places
+        return self._let_in(wanted, member, answer.readings)
+
+    def _new_member(self) -> str:
+        return f"{self._name}:{next(self._numbers)}"
+
+    def _attempt_locally(self, wanted: Wanted) -> Pass | Sequence[Place]:
+        seen = self._local.read(wanted.takes)
+        if any(not reading.has(min(take.estimate, reading.limit)) for take, reading in seen):
+            raise refusal(seen, is_local=self.falls_back)
+        return self._local.full(wanted.places) or self._let_in(wanted, self._new_member(), None)
+
+    def _let_in(self, wanted: Wanted, member: str, shared: Sequence[Reading] | None) -> Pass:
+        counted = self._local.take(wanted)
+        if self._shared is not None:
+            self._shared.hold(member, wanted.places)
+        local = [reading for _take, reading in self._local.read(wanted.takes)] if shared is None else ()
+        return Pass(self, wanted, member, counted, local, shared)
+
+    def _no_place(self, wanted: Wanted, full: Sequence[Place], reason: str) -> RateLimited:
+        is_local = self.falls_back and self._trouble is not None
+        return no_place(full, self._local.read(wanted.takes), reason, is_local=is_local)
+
+    def left(self, granted: Pass, used: Sequence[int]) -> None:
+        """The request has ended, having used so much of each window."""
+        wanted = granted.wanted
+        self._local.leave(wanted, granted.counted, used)
+        if self._shared is not None:
+            self._shared.leave(granted.member, wanted.places)
+            for take, reading, really in zip(wanted.takes, granted.shared or (), used, strict=False):
+                if really != take.cost:
+                    self._shared.correct(take.key, reading.started, really - take.cost)
+            self._to_tell.set()
+        if wanted.places:
+            self._room.wake()
+
+    # Valkey, in the background.
+
+    def _lost(self, problem: BaseException) -> None:
+        if self._trouble is None:
+            _logger.warning("Valkey does not answer: limits are local", extra={"reason": type(problem).__name__})
+        self._trouble = type(problem).__name__
+
+    async def begin(self) -> None:
+        """Look at Valkey with more patience than a request has."""
+        if self._shared is not None:
+            self._trouble = "not reached yet"
+            await self._look(self._shared, _FIRST_LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Whether it is back. To be called about once a second."""
+        if self._shared is not None and self._trouble is not None:
+            await self._look(self._shared, None)
+
+    async def _look(self, shared: SharedCounts, most_seconds: float | None) -> None:
+        try:
+            await shared.probe(most_seconds)
+            await shared.renew()
+        except UNREACHABLE as problem:
+            self._lost(problem)
+            return
+        _logger.info("Valkey answers: limits are shared")
+        self._trouble = None
+        self._to_tell.set()
+        self._room.wake()
+
+    async def renew(self) -> None:
+        """Keep the places of requests that run. To be called several times in a lease."""
+        if self._shared is not None and self._trouble is None:
+            try:
+                await self._shared.renew()
+            except UNREACHABLE as problem:
+                self._lost(problem)
+
+    async def tell(self) -> None:
+        """Tell Valkey what has ended as soon as it has; and see what others have given back, while somebody waits."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TICK_SECONDS):
+                await self._to_tell.wait()
+        self._to_tell.clear()
+        if self._shared is not None and self._trouble is None:
+            try:
+                await self._shared.tell()
+            except UNREACHABLE as problem:
+                self._lost(problem)
+            if len(self._room):
+                self._room.wake()
+
+    async def say_goodbye(self) -> None:
+        """Tell what is left to tell, so that nobody waits for leases of a process that is no more."""
+        if self._shared is not None:
+            if self._trouble is None:
+                with suppress(*UNREACHABLE):
+                    await self._shared.tell()
+            await self._shared.close()
+
+    async def serve_waiting(self) -> None:
+        """Until it is cancelled."""
+        await self._room.run()
+
+    def divide(self, share: Share) -> None:
+        """From now on this is our share of local limits."""
+        if share.processes != self._local.share.processes:
+            _logger.info("rate limits are divided among processes", extra={"processes": share.processes})
+        if share != self._local.share:
+            self._local.share = share
+            self._room.wake()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why limits are local although they should be shared."""
+        if self._trouble is None:
+            return None
+        return f"Valkey does not answer ({self._trouble}): rate limits are local"
+
+    @property
+    def description(self) -> str:
+        """For whoever starts the gateway."""
+        if self._shared is None:
+            return (
+                "rate limits are counted by each process, and divided among those that share the data directory "
+                f"(now {self._local.share.processes}); set LLMGATEWAY_VALKEY_URL to share them among hosts"
+            )
+        return self.trouble or "rate limits are shared through Valkey"
+
+    def state(self) -> Mapping[str, Any]:
+        """For the health report."""
+        is_shared = self._shared is not None and self._trouble is None
+        return {
+            "mode": "shared" if is_shared else "local",
+            "valkey": None if self._shared is None else "up" if is_shared else "down",
+            "last_error": self._trouble,
+            "local_processes": self._local.share.processes,
+            "counted": self._local.keys,
+            "waiting": len(self._room),
+            "untold": 0 if self._shared is None else self._shared.waiting,
+        }
+
+
+async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    while True:
+        await step()
+
+
+@asynccontextmanager
+async def limiting(
+    limiter: CountingLimiter, look_seconds: float = 1.0, renew_seconds: float = 10.0
+) -> AsyncIterator[None]:
+    """Runs all that the limiter does in the background."""
+    await limiter.begin()
+    steps = [limiter.serve_waiting()] + ([_forever(limiter.tell)] if limiter.falls_back else [])
+    tasks = [asyncio.create_task(step, name="rate limits") for step in steps]
+    try:
+        async with (
+            repeating(limiter.look, lambda: look_seconds, "valkey probe"),
+            repeating(limiter.renew, lambda: renew_seconds, "valkey leases"),
+        ):
+            yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await limiter.say_goodbye()

@@ -1,0 +1,52 @@
+"""Limits as this process alone knows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from proxy.infrastructure.limits.shares import Share
+from proxy.infrastructure.limits.wanted import Place, Take, Wanted
+from proxy.infrastructure.limits.windows import WINDOW_SECONDS, Reading, Windows
+
+Counted = tuple[float, int]  # when its window began, and what was counted in it
+
+
+class LocalCounts:
+    """Windows and places of this process. It goes on counting while Valkey decides, so that it knows when it must."""
+
+    def __init__(self, clock: Callable[[], float], length_seconds: float = WINDOW_SECONDS) -> None:
+        self.share = Share()
+        self._windows = Windows(clock, length_seconds)
+        self._taken: Counter[str] = Counter()
+
+    @property
+    def keys(self) -> int:
+        """How many things are counted."""
+        return len(self._windows) + len(self._taken)
+
+    def read(self, takes: Sequence[Take]) -> list[tuple[Take, Reading]]:
+        return [(take, self._windows.read(take.key, self.share.of(take.limit))) for take in takes]
+
+    def full(self, places: Sequence[Place]) -> list[Place]:
+        return [place for place in places if self._taken[place.key] >= self.share.of(place.limit)]
+
+    def take(self, wanted: Wanted) -> list[Counted]:
+        """Count all of it, whether there is room or not."""
+        for place in wanted.places:
+            self._taken[place.key] += 1
+        counted = []
+        for take in wanted.takes:
+            cost = min(take.estimate, self.share.of(take.limit))
+            counted.append((self._windows.add(take.key, cost), cost))
+        return counted
+
+    def leave(self, wanted: Wanted, counted: Sequence[Counted], used: Sequence[int]) -> None:
+        """So much was used really, and the places are free again."""
+        for take, (started, cost), really in zip(wanted.takes, counted, used, strict=True):
+            if really != cost:
+                self._windows.correct(take.key, started, really - cost)
+        for place in wanted.places:
+            self._taken[place.key] -= 1
+            if self._taken[place.key] <= 0:
+                del self._taken[place.key]

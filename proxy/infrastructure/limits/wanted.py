@@ -1,0 +1,93 @@
+"""What a request wants of its limits: so much of each window, and a place of each limit on concurrent requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.application.admission import AppliedLimit
+from proxy.domain.access.scopes import Scope, Subject
+from proxy.domain.rate_limits import TokenEstimate
+
+REQUESTS: Final = "requests"
+TOKENS: Final = "tokens"
+INPUT_TOKENS: Final = "input_tokens"
+OUTPUT_TOKENS: Final = "output_tokens"
+_MAY_WAIT: Final = frozenset({Scope.GATEWAY, Scope.TEAM, Scope.MODEL})
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """So much of one window. `estimate` is what the request may use; a limit that is smaller is taken whole."""
+
+    key: str
+    subject: Subject
+    dimension: str
+    limit: int
+    estimate: int
+
+    @property
+    def cost(self) -> int:
+        return min(self.estimate, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One of the requests that may run at once."""
+
+    key: str
+    subject: Subject
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """All that one request wants."""
+
+    takes: Sequence[Take]
+    places: Sequence[Place]
+
+    @property
+    def place_keys(self) -> tuple[str, ...]:
+        return tuple(place.key for place in self.places)
+
+
+def may_wait_for(place: Place) -> bool:
+    """Whether requests wait when it is taken: what many share is free again soon; one caller's own excess is not."""
+    return place.subject.scope in _MAY_WAIT
+
+
+def wanted_of(limits: Sequence[AppliedLimit], estimate: TokenEstimate) -> Wanted:
+    takes: list[Take] = []
+    places: list[Place] = []
+    for applied in limits:
+        limit, subject = applied.limit, applied.subject
+        key = f"{limit.id.hex}:{subject.id}"
+        if limit.requests_per_minute is not None:
+            takes.append(Take(key + ":r", subject, REQUESTS, limit.requests_per_minute, 1))
+        if limit.tokens_per_minute is not None:
+            both = estimate.input_tokens + estimate.output_tokens
+            takes.append(Take(key + ":t", subject, TOKENS, limit.tokens_per_minute, both))
+        if limit.input_tokens_per_minute is not None:
+            takes.append(Take(key + ":i", subject, INPUT_TOKENS, limit.input_tokens_per_minute, estimate.input_tokens))
+        if limit.output_tokens_per_minute is not None:
+            takes.append(
+                Take(key + ":o", subject, OUTPUT_TOKENS, limit.output_tokens_per_minute, estimate.output_tokens)
+            )
+        if limit.concurrent_requests is not None:
+            places.append(Place(key + ":c", subject, limit.concurrent_requests))
+    return Wanted(takes, places)
+
+
+def really_used(take: Take, input_tokens: int, output_tokens: int) -> int:
+    """What the request has used of it in the end."""
+    match take.dimension:
+        case "tokens":
+            return input_tokens + output_tokens
+        case "input_tokens":
+            return input_tokens
+        case "output_tokens":
+            return output_tokens
+        case _:
+            return take.cost

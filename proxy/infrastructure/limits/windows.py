@@ -1,0 +1,136 @@
+"""A sliding window counter: what was used in this window, and the fading part of what was used in the one before.
+
+A window begins with its first request and not at a full minute: who uses a limit up at once and keeps asking gets no
+more than the limit within a minute. (After a quiet beginning of a window, a burst at its end and what fades in the next
+one may come to twice the limit within one minute. That is the burst of this algorithm.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+WINDOW_SECONDS: Final = 60.0
+_ROUNDING: Final = 1e-6
+_LOOKED_AT = 4  # old windows, for each new one: more than come, so that they cannot pile up
+
+
+@dataclass(slots=True)
+class Window:
+    """What is counted for one key."""
+
+    started: float
+    previous: float = 0.0
+    current: float = 0.0
+
+    def move_to(self, now: float, length: float) -> None:
+        """Begin the next window, or anew, if this one is over."""
+        age = now - self.started
+        if age < length:
+            return
+        if age < 2 * length:
+            self.previous, self.current = self.current, 0.0
+            self.started += length
+        else:
+            self.previous = self.current = 0.0
+            self.started = now
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A window as it was seen; `elapsed` is the part of it that was over, in seconds."""
+
+    limit: int
+    started: float
+    previous: float
+    current: float
+    elapsed: float
+    length: float = WINDOW_SECONDS
+
+    @property
+    def used(self) -> float:
+        return self.previous * max(0.0, 1 - self.elapsed / self.length) + self.current
+
+    @property
+    def remaining(self) -> int:
+        return max(0, math.floor(self.limit - self.used + _ROUNDING))
+
+    def has(self, cost: float) -> bool:
+        return self.used + cost <= self.limit + _ROUNDING
+
+    @property
+    def reset_seconds(self) -> float:
+        """Until nothing is used any more, if nothing is asked."""
+        if self.current:
+            return 2 * self.length - self.elapsed
+        return self.length - self.elapsed if self.previous else 0.0
+
+    def wait_seconds(self, cost: float) -> float:
+        """Until there is room for so much, if nobody else asks."""
+        if self.has(cost):
+            return 0.0
+        room = self.limit - cost
+        if self.previous and self.current <= room:  # the fading of the previous window is enough
+            return self.length * (1 - (room - self.current) / self.previous) - self.elapsed
+        faded = max(0.0, 1 - room / self.current) if self.current else 0.0
+        return self.length - self.elapsed + self.length * faded
+
+
+class Windows:
+    """Those of this process, by key. What has faded is forgotten as new keys come."""
+
+    def __init__(self, clock: Callable[[], float], length_seconds: float = WINDOW_SECONDS) -> None:
+        self._clock = clock
+        self._length = length_seconds
+        self._windows: OrderedDict[str, Window] = OrderedDict()  # by when they were last begun
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def read(self, key: str, limit: int) -> Reading:
+        now = self._clock()
+        window = self._windows.get(key)
+        if window is None:
+            return Reading(limit, now, 0.0, 0.0, 0.0, self._length)
+        window.move_to(now, self._length)
+        return Reading(
+            limit, window.started, window.previous, window.current, max(0.0, now - window.started), self._length
+        )
+
+    def add(self, key: str, cost: float) -> float:
+        """Count it, whether there is room or not. Returns when the window began, for a later correction."""
+        now = self._clock()
+        window = self._windows.get(key)
+        if window is None:
+            self._forget_old(now)
+            window = self._windows[key] = Window(now)
+        else:
+            began = window.started
+            window.move_to(now, self._length)
+            if window.started != began:
+                self._windows.move_to_end(key)
+        window.current += cost
+        return window.started
+
+    def correct(self, key: str, started: float, more: float) -> None:
+        """What was counted in the window that began then was so much more (or less)."""
+        window = self._windows.get(key)
+        if window is None:
+            return
+        window.move_to(self._clock(), self._length)
+        if window.started == started:
+            window.current = max(0.0, window.current + more)
+        elif 0 < window.started - started < 1.5 * self._length:
+            window.previous = max(0.0, window.previous + more)
+
+    def _forget_old(self, now: float) -> None:
+        for _ in range(_LOOKED_AT):
+            if not self._windows:
+                return
+            key = next(iter(self._windows))
+            if now - self._windows[key].started < 2 * self._length:
+                return
+            del self._windows[key]

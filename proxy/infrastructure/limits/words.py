@@ -1,0 +1,92 @@
+"""What clients are told of limits: OpenAI's headers, and its sentence for a limit that is reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from proxy.domain.access.scopes import Subject
+from proxy.domain.errors import RateLimited
+from proxy.infrastructure.limits.wanted import REQUESTS, Place, Take
+from proxy.infrastructure.limits.windows import Reading
+
+Seen = Sequence[tuple[Take, Reading]]
+LOCAL_HEADER: Final = "x-gateway-limits"
+_PLACE_RETRY_SECONDS = 1.0
+_NAMES: Final = {
+    "requests": "requests per min (RPM)",
+    "tokens": "tokens per min (TPM)",
+    "input_tokens": "input tokens per min",
+    "output_tokens": "output tokens per min",
+}
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes it: 120ms, 1s, 1.5s, 6m0s, 1h0m0s. Rounded up: nobody comes back too early."""
+    milliseconds = math.ceil(seconds * 1000 - 1e-6)
+    if milliseconds < 1000:  # noqa: PLR2004
+        return f"{max(0, milliseconds)}ms"
+    if milliseconds < 60_000:  # noqa: PLR2004
+        return f"{milliseconds / 1000:g}s"
+    minutes, rest = divmod(-(-milliseconds // 1000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
+
+
+def headers_of(seen: Seen, *, is_local: bool) -> dict[str, str]:
+    """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
+    headers: dict[str, str] = {}
+    for name, readings in (
+        ("requests", [reading for take, reading in seen if take.dimension == REQUESTS]),
+        ("tokens", [reading for take, reading in seen if take.dimension != REQUESTS]),
+    ):
+        if readings:
+            headers |= _of_one(name, min(readings, key=lambda reading: reading.remaining))
+    if is_local:
+        headers[LOCAL_HEADER] = "local"
+    return headers
+
+
+def _of_one(name: str, reading: Reading) -> dict[str, str]:
+    return {
+        f"x-ratelimit-limit-{name}": str(reading.limit),
+        f"x-ratelimit-remaining-{name}": str(reading.remaining),
+        f"x-ratelimit-reset-{name}": duration(reading.reset_seconds),
+    }
+
+
+def refusal(seen: Seen, *, is_local: bool) -> RateLimited:
+    """At least one of them has no room. The one that takes longest is told: the others are free before it."""
+    waits = [(reading.wait_seconds(_cost(take, reading)), take, reading) for take, reading in seen]
+    seconds, take, reading = max(waits, key=lambda wait: wait[0])
+    message = (
+        f"Rate limit reached for {_named(take.subject)} on {_NAMES[take.dimension]}: Limit {reading.limit}, "
+        f"Used {math.ceil(reading.used - 1e-6)}, Requested {take.estimate}. Please try again in {duration(seconds)}."
+    )
+    if take.estimate > reading.limit:
+        message += (
+            f" The request alone may use {take.estimate} tokens, more than the limit: it is let in only when nothing "
+            "else was used. Lower max_tokens (max_completion_tokens), or shorten the prompt."
+        )
+    return RateLimited(message, seconds, headers_of(seen, is_local=is_local))
+
+
+def _cost(take: Take, reading: Reading) -> int:
+    return min(take.estimate, reading.limit)
+
+
+def no_place(places: Iterable[Place], seen: Seen, reason: str, *, is_local: bool) -> RateLimited:
+    """A limit on concurrent requests is used up; `reason` says why the request does not wait (any longer)."""
+    place = next(iter(places))
+    message = (
+        f"Rate limit reached for {_named(place.subject)} on concurrent requests: Limit {place.limit}, "
+        f"Requested 1; {reason}. Please try again in {duration(_PLACE_RETRY_SECONDS)}."
+    )
+    return RateLimited(message, _PLACE_RETRY_SECONDS, headers_of(seen, is_local=is_local))
+
+
+def _named(subject: Subject) -> str:
+    if not subject.id:
+        return f"the {subject.scope.value}"
+    return f"{subject.scope.value.replace('_', ' ')} '{subject.id}'"

