@@ -7,9 +7,9 @@ decides the price; what it really cost is charged when it is booked, by whatever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from proxy.application.booking import Costs
 from proxy.application.model_access import check_models, models_of
@@ -29,16 +29,14 @@ _BYTES_PER_TOKEN = 3
 _MOST_BUDGETS = 16  # their charges must fit into a record of the spool
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedLimit:
+class AppliedLimit(NamedTuple):
     """A rate limit, and the one subject of it that a request counts for."""
 
     limit: RateLimit
     subject: Subject
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedBudget:
+class AppliedBudget(NamedTuple):
     """A budget, and the one subject of it that a request counts for."""
 
     budget: Budget
@@ -133,7 +131,9 @@ class Admission:
         """So much for each of the calls that may run at once. Raises as BudgetBook.set_aside does."""
         if self._book is not None and self._budgets:
             self._set_aside = await self._book.set_aside(self._budgets, call_picodollars * calls, moment)
-            self._of_each_call = [replace(held, picodollars=call_picodollars) for held in self._set_aside]
+            self._of_each_call = self._set_aside
+            if calls > 1:
+                self._of_each_call = [held._replace(picodollars=call_picodollars) for held in self._set_aside]
 
     def charges(self, costs: Costs) -> Sequence[Charge]:
         """What a call is charged: its cost; nothing if there was none; all that was set aside if it is not known."""
@@ -187,21 +187,16 @@ class Gatekeeper:
         end_user = end_user_of(request, headers)
         if not (principal.limits or principal.budgets or rules.limits or rules.budgets):
             return Admission(principal, end_user)
-        subjects = [GATEWAY, *principal.subjects(), Subject(Scope.MODEL, request.model)]
-        if end_user is not None:
-            subjects.append(Subject(Scope.END_USER, end_user))
-        limits = [
-            AppliedLimit(limit, subject)
-            for limit in (*principal.limits, *rules.limits)
-            for subject in subjects
-            if limit.subject.covers(subject)
-        ]
-        budgets = [
-            AppliedBudget(budget, subject)
-            for budget in (*principal.budgets, *rules.budgets)
-            for subject in subjects
-            if budget.subject.covers(subject)
-        ]
+        limits = [AppliedLimit(limit, limit.subject) for limit in principal.limits]
+        budgets = [AppliedBudget(budget, budget.subject) for budget in principal.budgets]
+        if rules.limits or rules.budgets:
+            subjects = [GATEWAY, Subject(Scope.MODEL, request.model)]
+            if end_user is not None:
+                subjects.append(Subject(Scope.END_USER, end_user))
+            limits += [
+                AppliedLimit(r, subject) for r in rules.limits for subject in subjects if r.subject.covers(subject)
+            ]
+            budgets += [AppliedBudget(r, each) for r in rules.budgets for each in subjects if r.subject.covers(each)]
         if len(budgets) > _MOST_BUDGETS:
             raise NotServing(f"More than {_MOST_BUDGETS} budgets apply to this request; tell the operator.", 60.0)
         estimate = token_estimate(request, self.default_output_tokens)

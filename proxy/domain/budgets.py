@@ -5,11 +5,12 @@ Money is counted in whole picodollars (1e-12 USD), so that sums are exact on bot
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from proxy.domain.access.scopes import Subject
@@ -23,8 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def picodollars(usd: Decimal) -> int:
     """Rounded up: what is set aside is never too little."""
-    scaled = usd * PICODOLLARS_PER_USD
-    return int(scaled) if scaled == int(scaled) else int(scaled) + 1
+    return math.ceil(usd * PICODOLLARS_PER_USD)
 
 
 def usd(amount_picodollars: int) -> Decimal:
@@ -123,8 +123,7 @@ class Budget:
         return int(self.amount_usd * PICODOLLARS_PER_USD)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What one request is charged to one budget, or has set aside there: part of its row in the spool.
 
     `subject_id` tells the subjects of a budget for EACH of a scope apart. `bucket` is when it counts.

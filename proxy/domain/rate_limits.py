@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from proxy.domain.access.scopes import Subject
@@ -38,8 +38,7 @@ class RateLimit:
                 raise InvalidValue(f"{name} must be at least 1")
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEstimate:
+class TokenEstimate(NamedTuple):
     """What a request may use at most, known before it is sent."""
 
     input_tokens: int

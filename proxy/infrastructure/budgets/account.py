@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from proxy.domain.access.scopes import EACH
@@ -15,8 +15,7 @@ LEASE_SECONDS: Final = 600.0  # a holder that has not renewed its leases for so 
 TRUSTED_SECONDS: Final = 540.0  # after which it does not use them itself any more
 
 
-@dataclass(frozen=True, slots=True)
-class AccountKey:
+class AccountKey(NamedTuple):
     """`subject_id` is empty but for budgets for EACH of a scope, which have an account for every subject."""
 
     budget_id: UUID

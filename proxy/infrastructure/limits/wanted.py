@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.application.admission import AppliedLimit
 from proxy.domain.access.scopes import Scope, Subject
@@ -17,8 +16,7 @@ OUTPUT_TOKENS: Final = "output_tokens"
 _MAY_WAIT: Final = frozenset({Scope.GATEWAY, Scope.TEAM, Scope.MODEL})
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(NamedTuple):
     """So much of one window. `estimate` is what the request may use; a limit that is smaller is taken whole."""
 
     key: str
@@ -32,8 +30,7 @@ class Take:
         return min(self.estimate, self.limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """One of the requests that may run at once."""
 
     key: str
@@ -41,8 +38,7 @@ class Place:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """All that one request wants."""
 
     takes: Sequence[Take]

@@ -11,7 +11,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 WINDOW_SECONDS: Final = 60.0
 _ROUNDING: Final = 1e-6
@@ -39,8 +39,7 @@ class Window:
             self.started = now
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A window as it was seen; `elapsed` is the part of it that was over, in seconds."""
 
     limit: int

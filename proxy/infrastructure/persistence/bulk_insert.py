@@ -127,11 +127,16 @@ class _SqliteRows:
         statement = _SQLITE_INSERT_AGAIN if again else _SQLITE_INSERT
         async with self._one_at_a_time, self._transaction() as connection:
             charged = [row for row in rows if row.charges]
-            before = await sqlite_booked(connection, charged)
-            await connection.executemany(statement, [_values(row) for row in rows])
             if charged:
-                added = await sqlite_booked(connection, charged) - before
-                await sqlite_charge(connection, [row for row in charged if str(row.id) in added], holder)
+                await connection.execute("SAVEPOINT rows")
+            added = await connection.executemany(statement, [_values(row) for row in rows])
+            if charged and added.rowcount < len(rows):  # some were there before: which?
+                await connection.execute("ROLLBACK TO rows")
+                before = await sqlite_booked(connection, charged)
+                await connection.executemany(statement, [_values(row) for row in rows])
+                new = await sqlite_booked(connection, charged) - before
+                charged = [row for row in charged if str(row.id) in new]
+            await sqlite_charge(connection, charged, holder)
 
     async def release(self, holder: str) -> None:
         async with self._one_at_a_time, self._transaction() as connection:

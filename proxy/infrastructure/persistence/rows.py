@@ -115,7 +115,7 @@ def row_charges(charges: Sequence[Charge]) -> tuple[RowCharge, ...]:
 
 def budget_subject(subject_id: str) -> str:
     """A subject of a budget for EACH of a scope, as short as a record of the spool needs it, and without oddities."""
-    if len(subject_id) <= _SUBJECT_LENGTH and subject_id.isascii() and subject_id.isprintable():
+    if not subject_id or (len(subject_id) <= _SUBJECT_LENGTH and subject_id.isascii() and subject_id.isprintable()):
         return subject_id
     return hashlib.sha256(subject_id.encode(errors="surrogatepass")).hexdigest()
 
