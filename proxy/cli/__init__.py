@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 
 from proxy import __version__
+from proxy.cli.audit import audit
 from proxy.cli.check_config import check_config
 from proxy.cli.config_schema import config_schema
 from proxy.cli.explain import explain
 from proxy.cli.health import health
 from proxy.cli.import_litellm import import_litellm
+from proxy.cli.keys import keys
 from proxy.cli.logs import logs
 from proxy.cli.migrate import migrate
 from proxy.cli.models import models
@@ -17,7 +19,9 @@ from proxy.cli.payload import payload
 from proxy.cli.prices import prices
 from proxy.cli.reconcile import reconcile
 from proxy.cli.route import route
+from proxy.cli.rules import budgets, limits
 from proxy.cli.serve import serve
+from proxy.cli.tenants import organisations, teams
 from proxy.cli.usage import usage
 
 
@@ -46,5 +50,11 @@ for command in (
     explain,
     reconcile,
     payload,
+    organisations,
+    teams,
+    keys,
+    budgets,
+    limits,
+    audit,
 ):
     main.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -95,7 +95,7 @@ async def test_a_reach_lets_its_own_through_from_rows_and_from_sums(database: Da
         Subject(Scope.END_USER, "zoë"),
         Subject(Scope.MODEL, "a/one"),
         Subject(Scope.GATEWAY, "x"),
-        Subject(Scope.TEAM, str(uuid4())),
+        Subject(Scope.TEAM, "9f0a1c7e-2b3d-4e5f-8a9b-0c1d2e3f4a5b"),
     ],
     ids=str,
 )

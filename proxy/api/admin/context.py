@@ -62,7 +62,7 @@ def page_of(request: web.Request, *filters: str) -> Page:
     for name in query:
         if name not in (*filters, "limit", "after"):
             known = ", ".join((*filters, "limit", "after"))
-            raise InvalidRequest(f"Unknown parameter '{name[:64]!a}'; known are {known}.", param=name[:64])
+            raise InvalidRequest(f"Unknown parameter {name[:64]!a}; known are {known}.", param=name[:64])
         if len(query.getall(name)) > 1:
             raise InvalidRequest(f"Parameter '{name}' is given twice.", param=name)
     limit = query.get("limit", str(_USUAL_ON_A_PAGE))

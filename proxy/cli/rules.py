@@ -1,0 +1,156 @@
+"""llmgateway budgets, and llmgateway limits"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from proxy.cli.administering import AdminClient, administering, ask, show
+
+_BUDGET_COLUMNS = ("name", "scope", "subject", "amount_usd", "period", "hard", "warn_percent", "id")
+_DIMENSIONS = {
+    "requests_per_minute": ("--rpm", "Requests per minute."),
+    "tokens_per_minute": ("--tpm", "Tokens per minute, input and output."),
+    "input_tokens_per_minute": ("--input-tpm", "Input tokens per minute."),
+    "output_tokens_per_minute": ("--output-tpm", "Output tokens per minute."),
+    "concurrent_requests": ("--concurrent", "Requests at once."),
+}
+_LIMIT_COLUMNS = ("scope", "subject", *_DIMENSIONS, "id")
+
+
+def _subject(command: Any) -> Any:
+    """Whom it is for: exactly one of these."""
+    for option in (
+        click.option("--gateway", "gateway", is_flag=True, help="For the whole gateway."),
+        click.option("--model", help="For this model; `*`: for each by itself."),
+        click.option("--end-user", help="For this end user; `*`: for each by itself."),
+        click.option("--key", help="For this key, by name or id."),
+        click.option("--team", help="For this team, by name or id."),
+        click.option("--organisation", help="For this organisation, by name or id."),
+    ):
+        command = option(command)
+    return command
+
+
+def _chosen(given: dict[str, Any]) -> dict[str, str]:
+    """Scope and subject, taken out of what was given. Raises UsageError unless one is named."""
+    named = {scope: given.pop(scope) for scope in ("organisation", "team", "key", "end_user", "model")}
+    chosen = [(scope, name) for scope, name in named.items() if name is not None]
+    if given.pop("gateway"):
+        chosen.append(("gateway", ""))
+    if len(chosen) != 1:
+        raise click.UsageError(
+            "Say whom it is for: one of --gateway, --organisation, --team, --key, --end-user, --model."
+        )
+    return {"scope": chosen[0][0], "subject": chosen[0][1]}
+
+
+def _given(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@click.group()
+def budgets() -> None:
+    """Make, show and change budgets: how much may be spent, by whom, in which time."""
+
+
+@budgets.command("create")
+@click.argument("name")
+@click.argument("amount_usd", metavar="USD")
+@_subject
+@click.option(
+    "--period", default="month", show_default=True, help="hour, day, week, month, total, or rolling:<seconds>."
+)
+@click.option("--hard/--soft", default=True, show_default=True, help="Refuse what does not fit, or warn only.")
+@click.option("--warn", "warn_percent", type=click.IntRange(1, 100), help="Warn from this share on. [default: 80]")
+@administering
+def create_budget(name: str, amount_usd: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+    """Make a budget called NAME of USD for somebody."""
+    body = {"name": name, "amount_usd": amount_usd, **_chosen(given), **_given(given)}
+    show(ask(url, key_env, lambda api: api.post("budgets", body=body)), _BUDGET_COLUMNS, as_json=as_json)
+
+
+@budgets.command("list")
+@administering
+def list_budgets(url: str | None, key_env: str, as_json: bool) -> None:
+    """List budgets, newest first."""
+    show(ask(url, key_env, lambda api: api.all("budgets")), _BUDGET_COLUMNS, as_json=as_json)
+
+
+@budgets.command("show")
+@click.argument("budget")
+@administering
+def show_budget(budget: str, url: str | None, key_env: str, as_json: bool) -> None:
+    """Show BUDGET, by name or id: what is spent, reserved and leased, and by whom."""
+    show(ask(url, key_env, lambda api: api.get("budgets", budget)), _BUDGET_COLUMNS, as_json=as_json)
+
+
+@budgets.command("set")
+@click.argument("budget")
+@click.argument("amount_usd", metavar="[USD]", required=False)
+@click.option("--name", help="Another name.")
+@click.option("--hard/--soft", default=None, help="Refuse what does not fit, or warn only.")
+@click.option("--warn", "warn_percent", type=click.IntRange(1, 100), help="Warn from this share on.")
+@administering
+def set_budget(budget: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+    """Change BUDGET, by name or id, to USD; what is spent stays spent."""
+    changed = ask(url, key_env, lambda api: api.patch("budgets", budget, body=_given(given)))
+    show(changed, _BUDGET_COLUMNS, as_json=as_json)
+
+
+@budgets.command("delete")
+@click.argument("budget")
+@administering
+def delete_budget(budget: str, url: str | None, key_env: str, as_json: bool) -> None:
+    """Take BUDGET away, by name or id."""
+    ask(url, key_env, lambda api: api.delete("budgets", budget))
+    if as_json:
+        click.echo("null")
+
+
+@click.group()
+def limits() -> None:
+    """Make, show and change rate limits."""
+
+
+def _dimensions(command: Any) -> Any:
+    for name, (option, text) in reversed(_DIMENSIONS.items()):
+        command = click.option(option, name, type=click.IntRange(1), help=text)(command)
+    return command
+
+
+@limits.command("set")
+@_subject
+@_dimensions
+@administering
+def set_limits(url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+    """Limit somebody; a limit that is there is changed, and what is not given stays."""
+    subject, dimensions = _chosen(given), _given(given)
+    if not dimensions:
+        raise click.UsageError(f"Limit something: {', '.join(option for option, _text in _DIMENSIONS.values())}.")
+
+    async def work(api: AdminClient) -> Any:
+        there = await api.all("limits", scope=subject["scope"], subject=subject["subject"])
+        if there:
+            return await api.patch("limits", there[0]["id"], body=dimensions)
+        return await api.post("limits", body={**subject, **dimensions})
+
+    show(ask(url, key_env, work), _LIMIT_COLUMNS, as_json=as_json)
+
+
+@limits.command("list")
+@administering
+def list_limits(url: str | None, key_env: str, as_json: bool) -> None:
+    """List limits, newest first."""
+    show(ask(url, key_env, lambda api: api.all("limits")), _LIMIT_COLUMNS, as_json=as_json)
+
+
+@limits.command("delete")
+@click.argument("limit")
+@administering
+def delete_limit(limit: str, url: str | None, key_env: str, as_json: bool) -> None:
+    """Take LIMIT away, by id."""
+    ask(url, key_env, lambda api: api.delete("limits", limit))
+    if as_json:
+        click.echo("null")
