@@ -167,7 +167,7 @@ async def running_gateway(
             idempotency=idempotency,
             traces=traces,
             requests=LedgerRequestArchive(database),
-            self_service=SelfService(usage, LedgerAccounts(database)),
+            self_service=SelfService(usage, LedgerAccounts(database), limiter),
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.body_timeout_seconds,
         )

@@ -68,7 +68,7 @@ async def test_a_key_is_told_its_rights_budgets_and_limits(start_gateway: StartG
     assert told["organisation"] == {"id": str(organisation.id), "name": organisation.name}
     assert "z-ai/glm-4.6" in told["models"]
     assert all(model.startswith("z-ai/") for model in told["models"])
-    assert told["limits"] == [{"scope": "key", "requests_per_minute": {"limit": 60, "remaining": None}}]
+    assert told["limits"] == [{"scope": "key", "requests_per_minute": {"limit": 60, "remaining": 60}}]
     budgets = {one["scope"]: one for one in told["budgets"]}
     assert (budgets["team"]["amount_usd"], budgets["team"]["spent_usd"]) == ("10", "2.500000000001")
     assert budgets["team"]["remaining_usd"] == "7.499999999999"

@@ -13,6 +13,7 @@ from uuid import uuid4
 from proxy.application.admission import AppliedLimit, RatePass
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import Priority, TokenEstimate
+from proxy.infrastructure.limits.levels import levels_of
 from proxy.infrastructure.limits.local import Counted, LocalCounts
 from proxy.infrastructure.limits.room import NoSeat, WaitingRoom
 from proxy.infrastructure.limits.shared import UNREACHABLE, SharedCounts
@@ -108,6 +109,12 @@ class CountingLimiter:
             return await self._room.wait(wanted.place_keys, priority, lambda: self._attempt_once_more(wanted))
         except NoSeat as reason:
             raise self._no_place(wanted, full, str(reason)) from None
+
+    async def remaining(self, limits: Sequence[AppliedLimit]) -> Sequence[Mapping[str, int]]:
+        """RateLevels. Where others count, too, this process does not know what they have let in."""
+        if self.falls_back or self._local.share.processes > 1:
+            return [{} for _ in limits]
+        return levels_of(limits, self._local)
 
     async def _attempt_once_more(self, wanted: Wanted) -> Pass | None:
         outcome = await self._attempt(wanted)

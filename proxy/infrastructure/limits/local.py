@@ -31,6 +31,9 @@ class LocalCounts:
     def full(self, places: Sequence[Place]) -> list[Place]:
         return [place for place in places if self._taken[place.key] >= self.share.of(place.limit)]
 
+    def free(self, place: Place) -> int:
+        return max(0, self.share.of(place.limit) - self._taken[place.key])
+
     def take(self, wanted: Wanted) -> list[Counted]:
         """Count all of it, whether there is room or not."""
         for place in wanted.places:
