@@ -1,4 +1,4 @@
-"""A team's day in ten commands, taken out of docs/keys.md as they are written there, in a real shell."""
+"""A team's day in ten commands, taken out of README.md as they are written there, in a real shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.process.conftest import Serving, serving
 
-_DOCUMENT = Path(__file__).parents[2] / "docs" / "keys.md"
+_DOCUMENT = Path(__file__).parents[2] / "README.md"
 _BLOCK = re.compile(r"<!-- a team's day[^\n]*-->\n```sh\n(.*?)```", re.DOTALL)
 _COMMAND = re.compile(r"^# (\d+)\. [^\n]*\n(.*?)(?=^# \d+\. |\Z)", re.DOTALL | re.MULTILINE)
 _MASTER_KEY = "a-master-key-of-this-test"
@@ -90,7 +90,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         programs.mkdir()
         shell.mkdir()
         environment = {
-            "PYTHONPATH": str(_DOCUMENT.parents[1]),
+            "PYTHONPATH": str(_DOCUMENT.parent),
             **with_our_commands(programs, gateway.environment),
             "GATEWAY": gateway.url,
             "COLUMNS": "200",
