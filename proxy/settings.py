@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     budget_unpriced_hold_usd: Decimal = Field(
         Decimal("0.05"), ge=0, le=1000, description="what budgets set aside for a model whose price is not known"
     )
+    budget_webhook_url: _OptionalSecret = Field(
+        None, description="`http(s)://…` that is told when a budget has passed its warning share or its amount"
+    )
     llmgateway_valkey_url: _OptionalSecret = Field(
         None, description="`valkey://`, `redis://` or `rediss://`: rate limits are shared through it; else local"
     )
@@ -203,6 +206,13 @@ class Settings(BaseSettings):
     def _is_of_a_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not re.match(r"(valkey|redis)s?://[^\s]+$", url.get_secret_value()):
             raise ValueError("must begin with valkey://, valkeys://, redis:// or rediss://")
+        return url
+
+    @field_validator("budget_webhook_url")
+    @classmethod
+    def _is_an_http_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"https?://[^\s/]+\S*$", url.get_secret_value()):
+            raise ValueError("must begin with https:// or http://")
         return url
 
     @property

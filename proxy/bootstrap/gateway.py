@@ -116,7 +116,7 @@ async def running_gateway(
             )
         )
 
-        book = await stack.enter_async_context(budget_book(database, ledger))
+        book = await stack.enter_async_context(budget_book(settings, database, ledger, session))
 
         path = configuration_file(settings)
         uses_demo = path is None and settings.uses_demo_upstream

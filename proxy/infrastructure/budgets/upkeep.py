@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 
 from proxy.infrastructure.budgets.account import Account
-from proxy.infrastructure.budgets.book import LeasedBudgets
+from proxy.infrastructure.budgets.book import LeasedBudgets, is_warned_of
+from proxy.infrastructure.budgets.notices import Notice, notices_of
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 
@@ -21,13 +23,15 @@ _FORGET_SECONDS = 6 * 3600.0
 _IDLE_SECONDS = 2.0  # after which what is not needed is given back
 _KEPT_SECONDS = 60.0  # how long an account without money is remembered
 _MOST_LOOKS = 200
+_NOTIFIED_SECONDS = 30.0  # longer than between two looks
 
 
 class Upkeep:
     """Gives back what is recalled or idle, says that this process lives, and looks at what others have spent."""
 
-    def __init__(self, book: LeasedBudgets) -> None:
+    def __init__(self, book: LeasedBudgets, tell: Callable[[Notice], None] | None = None) -> None:
         self._book = book
+        self._tell_of = tell
         self._bank = book.bank
 
     async def answer_recalls(self) -> None:
@@ -108,6 +112,19 @@ class Upkeep:
         except DATABASE_ERRORS as problem:
             _logger.debug("budgets not looked at", extra={"reason": type(problem).__name__})
 
+    async def notify(self) -> None:
+        """Offers what there is to tell of budgets that were used lately; who tells it knows what it was offered."""
+        if self._tell_of is None:
+            return
+        since, now = self._book.clock() - _NOTIFIED_SECONDS, datetime.now(UTC)
+        for account in list(self._book.accounts.values()):
+            if account.used_seconds < since or account.is_removed:
+                continue
+            account.bucket(now)  # when a period has begun, nothing is known of it until the next look
+            if account.standing is not None and is_warned_of(account):
+                for notice in notices_of(account.budget, account.key.subject_id, account.spent(), now):
+                    self._tell_of(notice)
+
     async def forget(self) -> None:
         try:
             await self._bank.forget_the_past()
@@ -116,15 +133,16 @@ class Upkeep:
 
 
 @asynccontextmanager
-async def keeping(book: LeasedBudgets) -> AsyncIterator[None]:
+async def keeping(book: LeasedBudgets, tell: Callable[[Notice], None] | None = None) -> AsyncIterator[None]:
     """All of it, until the end. What is leased then goes with the spool of this process, when all is booked."""
-    upkeep = Upkeep(book)
+    upkeep = Upkeep(book, tell)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(book.finish)
         for step, seconds in (
             (upkeep.answer_recalls, _RECALL_SECONDS),
             (upkeep.settle_idle, _TELL_SECONDS),
             (upkeep.look, _LOOK_SECONDS),
+            (upkeep.notify, _TELL_SECONDS),
             (upkeep.renew, _RENEW_SECONDS),
             (upkeep.forget, _FORGET_SECONDS),
         ):
