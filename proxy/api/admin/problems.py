@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -40,7 +40,12 @@ def invalid_body(problem: ValidationError) -> InvalidBody:
 
 
 def problem_response(error: GatewayError) -> web.Response:
-    status, told = status_of(error), error_object(error)["error"]
+    return problem(error_object(error), status_of(error), error)
+
+
+def problem(openai: Mapping[str, Any], status: int, error: GatewayError | None = None) -> web.Response:
+    """What the error object of the rest of the API says, in the standard form."""
+    told = openai["error"]
     body: dict[str, Any] = {
         "type": f"urn:llmgateway:{told['code'] or 'error'}",
         "title": HTTPStatus(status).phrase,
@@ -54,5 +59,8 @@ def problem_response(error: GatewayError) -> web.Response:
     elif told.get("problems"):
         body["errors"] = [{"field": "configuration", "message": line} for line in told["problems"]]
     return web.Response(
-        status=status, text=json.dumps(body), content_type="application/problem+json", headers=error_headers(error)
+        status=status,
+        text=json.dumps(body),
+        content_type="application/problem+json",
+        headers=None if error is None else error_headers(error),
     )

@@ -7,7 +7,7 @@ import logging
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from proxy.api.admin.problems import is_admin_path, problem_response
+from proxy.api.admin.problems import is_admin_path, problem, problem_response
 from proxy.api.app_keys import EXCHANGE, REQUEST_ID
 from proxy.api.openai.errors import error_object, error_response, error_type, json_error
 from proxy.application.tracing import short_trace
@@ -29,7 +29,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         _logger.exception("defect", extra={"request_id": request[REQUEST_ID], "path": request.path})
         message = f"The gateway failed to handle this request. Request id: {request[REQUEST_ID]}"
         body = {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
-        response = json_error(500, body)
+        response = problem(body, 500) if is_admin_path(request.path) else json_error(500, body)
     if EXCHANGE in request:
         exchange = request[EXCHANGE]
         response.headers.update(exchange.admission.headers())
@@ -59,4 +59,4 @@ def _from_aiohttp(request: web.Request, refusal: web.HTTPException) -> web.Respo
         return _told(request, error)
     body = error_object(GatewayError(refusal.reason))
     body["error"] |= {"type": error_type(refusal.status), "code": None}
-    return json_error(refusal.status, body)
+    return problem(body, refusal.status) if is_admin_path(request.path) else json_error(refusal.status, body)
