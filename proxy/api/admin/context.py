@@ -66,7 +66,12 @@ def page_of(request: web.Request, *filters: str) -> Page:
         if len(query.getall(name)) > 1:
             raise InvalidRequest(f"Parameter '{name}' is given twice.", param=name)
     limit = query.get("limit", str(_USUAL_ON_A_PAGE))
-    if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= _MOST_ON_A_PAGE):
+    if not (
+        limit.isascii()
+        and limit.isdecimal()
+        and len(limit) <= len(str(_MOST_ON_A_PAGE))
+        and 1 <= int(limit) <= _MOST_ON_A_PAGE
+    ):
         raise InvalidRequest(f"limit must be a whole number from 1 to {_MOST_ON_A_PAGE}.", param="limit")
     found = {name: query[name] for name in filters if name in query}
     return Page(filters=found, limit=int(limit), after=query.get("after"))

@@ -179,9 +179,9 @@ def _with_times(filters: Mapping[str, str]) -> dict[str, str]:
         if name in filters:
             try:
                 moment = datetime.fromisoformat(filters[name])
-            except ValueError:
+                times[name] = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).isoformat()
+            except (ValueError, OverflowError):
                 raise InvalidRequest(f"{name} must be a time as in ISO 8601, 2026-11-23T12:00Z.", param=name) from None
-            times[name] = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC).isoformat()
     return {**filters, **times}
 
 

@@ -31,7 +31,7 @@ async def list_budgets(request: web.Request) -> web.Response:
 async def create_budget(request: web.Request) -> web.Response:
     administration = request.app[ADMIN].administration
     body = await body_of(request, BudgetBody)
-    budget = body.made(await administration.subject(Scope(body.scope), body.subject))
+    budget = body.made(await administration.subject(actor_of(request), Scope(body.scope), body.subject))
     await administration.create(actor_of(request), budget)
     return web.json_response(view(budget), status=_CREATED)
 
@@ -70,7 +70,7 @@ async def list_limits(request: web.Request) -> web.Response:
 async def create_limit(request: web.Request) -> web.Response:
     administration = request.app[ADMIN].administration
     body = await body_of(request, LimitBody)
-    limit = body.made(await administration.subject(Scope(body.scope), body.subject))
+    limit = body.made(await administration.subject(actor_of(request), Scope(body.scope), body.subject))
     await administration.create(actor_of(request), limit)
     return web.json_response(view(limit), status=_CREATED)
 
@@ -105,7 +105,7 @@ async def _by_subject(request: web.Request, page: Page) -> Page:
     except (KeyError, ValueError):
         known = ", ".join(scope.value for scope in Scope)
         raise InvalidRequest(f"subject needs scope, one of {known}.", param="scope") from None
-    subject = await request.app[ADMIN].administration.subject(scope, page.filters["subject"])
+    subject = await request.app[ADMIN].administration.subject(actor_of(request), scope, page.filters["subject"])
     return replace(page, filters={**page.filters, "subject": subject.id})
 
 

@@ -10,12 +10,12 @@ from uuid import uuid4
 
 from proxy.application.administration.objects import KINDS, AuditEntry, Entity, view
 from proxy.application.administration.ports import AccessStore, AuditLog, Changing, Page, Reading
-from proxy.application.administration.rights import READ, WRITE, check_grants, check_reach
+from proxy.application.administration.rights import READ, WRITE, check_grants, check_reach, gives_anew
 from proxy.domain.access.keys import NewKey, generate_key
 from proxy.domain.access.model_scope import ModelGroups
 from proxy.domain.access.permissions import Permission
 from proxy.domain.access.principals import Principal
-from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
 from proxy.domain.budgets import Budget
 from proxy.domain.errors import InvalidRequest, NotAllowed, ObjectNotFound
@@ -67,8 +67,8 @@ class Administration:
         actor.must(Permission.AUDIT_READ)
         return await self.audit.entries(replace(page, within=actor.principal.reach), actor.name)
 
-    async def subject(self, scope: Scope, named: str) -> Subject:
-        """By id or name. Raises ObjectNotFound."""
+    async def subject(self, actor: Actor, scope: Scope, named: str) -> Subject:
+        """By id or name. Raises ObjectNotFound, also for what the actor does not reach."""
         kinds: Mapping[Scope, type[Organisation | Team | VirtualKey]] = {
             Scope.ORGANISATION: Organisation,
             Scope.TEAM: Team,
@@ -77,20 +77,8 @@ class Administration:
         if scope not in kinds:
             return Subject(scope, "" if scope is Scope.GATEWAY else named)
         async with self.store.reading() as world:
-            found = await world.get(kinds[scope], named)
-        if found is None:
-            raise ObjectNotFound(scope.value, named)
+            found = await self._get(actor, kinds[scope], named, world)
         return Subject(scope, str(found.id))
-
-    async def team_named(self, named: str) -> Team:
-        """Raises ObjectNotFound."""
-        async with self.store.reading() as world:
-            return await _must_find(world, Team, named)
-
-    async def organisation_named(self, named: str) -> Organisation:
-        """Raises ObjectNotFound."""
-        async with self.store.reading() as world:
-            return await _must_find(world, Organisation, named)
 
     # Changing.
 
@@ -115,7 +103,8 @@ class Administration:
             after = change(before)
             for entity in (before, after):
                 await check_reach(actor.principal, entity, world)
-            await check_grants(actor.principal, before, after, world, self.groups())
+            held = None if gives_anew(before, after) else before
+            await check_grants(actor.principal, held, after, world, self.groups())
             await world.replace(after)
             await self._note(actor, world, action, before, after)
         return after
@@ -169,23 +158,10 @@ class Administration:
             await world.note(self._entry(actor, action, object_kind, object_id, before, after))
 
     async def _get(self, actor: Actor, kind: type[E], id_or_name: str, world: Reading) -> E:
-        found = await world.get(kind, id_or_name)
-        if found is None or not await self._reaches(actor.principal.reach, found, world):
+        found = await world.get(kind, id_or_name, actor.principal.reach)
+        if found is None:
             raise ObjectNotFound(KINDS[kind].value.removesuffix("s"), id_or_name)
         return found
-
-    async def _reaches(self, reach: Subject, entity: Entity, world: Reading) -> bool:
-        if reach == GATEWAY:
-            return True
-        match entity:
-            case Organisation():
-                return await world.is_within(Subject(Scope.ORGANISATION, str(entity.id)), reach)
-            case Team():
-                return await world.is_within(Subject(Scope.TEAM, str(entity.id)), reach)
-            case VirtualKey():
-                return await world.is_within(Subject(Scope.KEY, str(entity.id)), reach)
-            case _:
-                return await world.is_within(entity.subject, reach)
 
     async def _note(
         self, actor: Actor, world: Changing, action: str, before: Entity | None, after: Entity | None
@@ -215,13 +191,6 @@ class Administration:
             after=after,
             request_id=actor.request_id,
         )
-
-
-async def _must_find(world: Reading, kind: type[E], named: str) -> E:
-    found = await world.get(kind, named)
-    if found is None:
-        raise ObjectNotFound(KINDS[kind].value.removesuffix("s"), named)
-    return found
 
 
 def _is_rule_for(entity: Entity, first: Entity) -> bool:

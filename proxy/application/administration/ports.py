@@ -31,7 +31,12 @@ class Page:
 class Reading(Protocol):
     """What is there, as of the transaction."""
 
-    async def get(self, kind: type[E], id_or_name: str) -> E | None: ...
+    async def get(self, kind: type[E], id_or_name: str, within: Subject = GATEWAY) -> E | None:
+        """None also for what is not within: names are looked for there only.
+
+        Raises InvalidRequest for a name that several have.
+        """
+        ...
 
     async def page(self, kind: type[E], page: Page) -> Sequence[E]: ...
 

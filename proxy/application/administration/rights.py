@@ -71,6 +71,17 @@ async def check_grants(
         _check_key(actor, before if isinstance(before, VirtualKey) else None, after)
 
 
+def gives_anew(before: Entity, after: Entity) -> bool:
+    """Whether all that a key may do is handed out by the change: it gets a new secret, or is good again or for longer.
+
+    Else who is limited would rotate a key that is not, and use it.
+    """
+    if not (isinstance(before, VirtualKey) and isinstance(after, VirtualKey)):
+        return False
+    is_longer = before.expires_at is not None and (after.expires_at is None or after.expires_at > before.expires_at)
+    return after.hash != before.hash or (before.disabled and not after.disabled) or is_longer
+
+
 def _belonging(entity: Entity) -> tuple[object, object]:
     return getattr(entity, "organisation_id", None), getattr(entity, "team_id", None)
 

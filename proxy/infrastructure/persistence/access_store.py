@@ -169,20 +169,20 @@ class SqlAccessStore:
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Changing]:
         async with self._answering(), session_within(self._database, _TIMEOUT_SECONDS) as to, to.transaction():
-            yield _World(to)
+            yield _World(to, locks=True)
 
     async def entries(self, page: Page, actor: str) -> Sequence[AuditEntry]:
         """The audit log's, newest first; filters are actor, action, kind, object, since and until."""
         query = _Query("audit_log", _AUDIT_COLUMNS, "timestamp")
         if page.within != GATEWAY:
             condition = _AUDIT_WITHIN[page.within.scope]
-            query.where(condition.format(of=query.place(page.within.id), actor=query.place(actor)))
+            query.within(condition.format(of=query.place(page.within.id), actor=query.place(actor)))
         for name, value in page.filters.items():
             if name in ("since", "until"):
                 sign = ">=" if name == "since" else "<"
                 query.where(f"timestamp {sign} {query.place(datetime.fromisoformat(value))}")
             else:
-                query.where(_AUDIT_FILTERS[name].format(of=query.place(value)))
+                query.where(_AUDIT_FILTERS[name].format(of=query.place(_storable(value))))
         async with self._answering(), session_within(self._database, _TIMEOUT_SECONDS) as to:
             return [_entry(row) for row in await query.run(to, page)]
 
@@ -205,12 +205,17 @@ class _Query:
         self._table = table
         self._columns = columns
         self._time = time
+        self._within: list[str] = []
         self._conditions: list[str] = []
         self._arguments: list[object] = []
 
     def place(self, value: object) -> str:
         self._arguments.append(value)
         return f"${len(self._arguments)}"
+
+    def within(self, condition: str) -> None:
+        """What the asker reaches: also a cursor must be of it."""
+        self._within.append(condition)
 
     def where(self, condition: str) -> None:
         self._conditions.append(condition)
@@ -219,12 +224,12 @@ class _Query:
         if page.after is not None:
             if not _UUID.fullmatch(page.after):
                 return []
-            place = self.place(page.after)
+            place, seen = self.place(page.after), " AND ".join(["true", *self._within])
             self.where(
-                f"({self._time}, CAST(id AS TEXT)) < "
-                f"(SELECT {self._time}, CAST(id AS TEXT) FROM {self._table} WHERE CAST(id AS TEXT) = {place})"
+                f"({self._time}, CAST(id AS TEXT)) < (SELECT {self._time}, CAST(id AS TEXT) FROM {self._table} "
+                f"WHERE CAST(id AS TEXT) = {place} AND {seen})"
             )
-        where = " AND ".join(["true", *self._conditions])
+        where = " AND ".join(["true", *self._within, *self._conditions])
         columns = ", ".join(self._columns)
         return await to.fetch(
             f"SELECT {columns} FROM {self._table} WHERE {where} "
@@ -234,22 +239,32 @@ class _Query:
 
 
 class _World:
-    """One transaction's view, and its changes."""
+    """One transaction's view, and its changes.
 
-    def __init__(self, to: Session) -> None:
+    `locks` keeps what was read as it is until the end: a key that is revoked must not come back by another change.
+    """
+
+    def __init__(self, to: Session, *, locks: bool = False) -> None:
         self._to = to
+        self._locks = locks
 
-    async def get(self, kind: type[E], id_or_name: str) -> E | None:
+    async def get(self, kind: type[E], id_or_name: str, within: Subject = GATEWAY) -> E | None:
         table = _TABLES[kind]
+        arguments = [_storable(id_or_name)]
         if _UUID.fullmatch(id_or_name):
             condition, order = "id = $1", "id"
         elif table.name is None:
             return None
         else:  # of those that are named so, the one that is in use
             condition, order = f"{table.name} = $1", "disabled" if "disabled" in table.columns else "id"
+        if within != GATEWAY:
+            limited = table.within.get(within.scope, "false")
+            condition += f" AND {limited.format(of='$2')}"
+            arguments += [within.id] if "{of}" in limited else []
+        lock = " FOR UPDATE" if self._locks and self._to.is_postgres else ""
         found = await self._to.fetch(
-            f"SELECT {', '.join(table.columns)} FROM {table.table} WHERE {condition} ORDER BY {order} LIMIT 2",
-            _storable(id_or_name),
+            f"SELECT {', '.join(table.columns)} FROM {table.table} WHERE {condition} ORDER BY {order} LIMIT 2{lock}",
+            *arguments,
         )
         if len(found) > 1 and not getattr(table.read(found[1]), "disabled", False):
             raise InvalidRequest(f"Several {table.table} are named '{id_or_name}': use the id.", param="id")
@@ -260,7 +275,7 @@ class _World:
         query = _Query(table.table, table.columns, "created_at")
         if page.within != GATEWAY:
             condition = table.within.get(page.within.scope, "false")
-            query.where(condition.format(of=query.place(page.within.id)) if "{of}" in condition else condition)
+            query.within(condition.format(of=query.place(page.within.id)) if "{of}" in condition else condition)
         for name, value in page.filters.items():
             query.where(table.filters[name].format(of=query.place(_storable(value))))
         return [table.read(row) for row in await query.run(self._to, page)]

@@ -78,8 +78,10 @@ class LedgerRequestList:
             arguments.append(value)
             return f"${len(arguments)}"
 
+        within = "true"
         if page.within != GATEWAY:
-            conditions.append(f"{_OWNERS[page.within.scope]} = {place(page.within.id)}")
+            within = f"{_OWNERS[page.within.scope]} = {place(page.within.id)}"
+            conditions.append(within)
         for name, value in page.filters.items():
             if name in ("since", "until"):
                 sign = ">=" if name == "since" else "<"
@@ -92,7 +94,9 @@ class LedgerRequestList:
             if not _CURSOR.fullmatch(page.after):
                 raise InvalidRequest("after must be the id of a request.", param="after")
             after = place(page.after)
-            conditions.append(f"(timestamp, id) < (SELECT timestamp, id FROM request_logs WHERE id = {after})")
+            conditions.append(
+                f"(timestamp, id) < (SELECT timestamp, id FROM request_logs WHERE id = {after} AND {within})"
+            )
         statement = (
             f"SELECT {', '.join(_COLUMNS)} FROM request_logs WHERE {' AND '.join(conditions)} "
             f"ORDER BY timestamp DESC, id DESC LIMIT {int(page.limit)}"
