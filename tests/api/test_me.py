@@ -48,7 +48,7 @@ async def test_a_key_is_told_its_rights_budgets_and_limits(start_gateway: StartG
         (of_team, last_month, 9 * 10**12),
         (own, own.window.bucket(NOW), 10**12),
     ):
-        await tenancy.execute(spend, str(one.id), one.subject.id, bucket, picodollars)
+        await tenancy.execute(spend, str(one.id), "", bucket, picodollars)
     gateway = await start_gateway(database_url=database_url)
 
     status, told = await me(gateway, secret)

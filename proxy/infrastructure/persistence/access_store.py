@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from proxy.application.administration.objects import AuditEntry, Entity
+from proxy.application.administration.objects import KINDS, AuditEntry, Entity
 from proxy.application.administration.ports import Changing, Page, Reading
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
@@ -267,7 +267,7 @@ class _World:
             *arguments,
         )
         if len(found) > 1 and not getattr(table.read(found[1]), "disabled", False):
-            raise InvalidRequest(f"Several {table.table} are named '{id_or_name}': use the id.", param="id")
+            raise InvalidRequest(f"Several {KINDS[kind]} are named '{id_or_name}': use the id.", param="id")
         return table.read(found[0]) if found else None
 
     async def page(self, kind: type[E], page: Page) -> Sequence[E]:

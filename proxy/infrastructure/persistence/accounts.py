@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 15.0
 _RETRY_AFTER_SECONDS = 5.0
 _KEY: Final = "SELECT hint, expires_at FROM virtual_keys WHERE id = $1"
 _SPENT: Final = """SELECT CAST(COALESCE(SUM(picodollars), 0) AS BIGINT) FROM budget_spend
-    WHERE budget_id = $1 AND subject_id = $2 AND bucket >= $3"""
+    WHERE budget_id = $1 AND subject_id = '' AND bucket >= $2"""  # '': only budgets for each of a scope name subjects
 
 
 class LedgerAccounts:
@@ -65,5 +65,5 @@ async def _name(reader: Session, scope: Scope, id_: UUID | None) -> str | None:
 
 async def _spent(reader: Session, budget: Budget, now: datetime) -> int:
     since = budget.window.counts_since(now)
-    ((spent,),) = await reader.fetch(_SPENT, str(budget.id), budget.subject.id, since)
+    ((spent,),) = await reader.fetch(_SPENT, str(budget.id), since)
     return int(spent)
