@@ -222,10 +222,10 @@ async def gateway_over(
     upstream_url: str,
     database_url: str,
     timing: Timing | None = None,
-    rules: Callable[[], Rulebook] = Rulebook,
+    rules: Callable[[], Rulebook] | None = None,
     **settings: Any,
 ) -> AsyncIterator[TestGateway]:
-    """A gateway with that upstream and that (migrated) database, on a free port; `rules` hold for everyone."""
+    """A gateway with that upstream and that (migrated) database, on a free port; `rules` instead of its."""
     data_directory = TemporaryDirectory(prefix="gateway-")
     chosen = Settings(
         **{

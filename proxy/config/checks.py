@@ -32,7 +32,7 @@ def _providers(providers: Mapping[str, Any]) -> Iterator[Problem]:
     for name, provider in mappings(providers):
         path: Path = ("providers", name)
         kind = provider.get("kind", "openai")
-        if kind in _ADDRESSES and provider.get("base_url") is None:
+        if isinstance(kind, str) and kind in _ADDRESSES and provider.get("base_url") is None:
             yield Problem((*path, "base_url"), f"is required for the kind {kind}, like {_ADDRESSES[kind]}")
         headers = mapping(provider.get("headers"))
         for header, value in headers.items():

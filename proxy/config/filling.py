@@ -94,7 +94,7 @@ def _provider(filling: _Filling, provider: dict[str, Any], path: Path) -> None:
         if provider.get("base_url", "") is None:
             del provider["base_url"]
         filling.by_default(provider, path, "base_url", BASE_URLS[kind])
-    if kind in _USAGE_ON_REQUEST:
+    if isinstance(kind, str) and kind in _USAGE_ON_REQUEST:
         filling.by_default(provider, path, "usage_in_streams", "on_request")
     timeouts = provider.setdefault("timeouts", {})
     if isinstance(timeouts, dict):

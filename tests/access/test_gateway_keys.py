@@ -35,6 +35,13 @@ async def error_of(gateway: TestGateway, method: str, path: str, secret: str | N
         return response.status, (await response.json())["error"]
 
 
+async def problem_of(gateway: TestGateway, path: str, secret: str | None) -> tuple[int, Any]:
+    """The admin API's answer to a POST."""
+    headers = {} if secret is None else bearer(secret)
+    async with gateway.http.post(gateway.url / path, headers=headers) as response:
+        return response.status, await response.json(content_type="application/problem+json")
+
+
 @pytest.fixture
 async def gateway(start_gateway: StartGateway, sqlite_url: str) -> TestGateway:
     """One that asks for keys."""
@@ -235,18 +242,18 @@ async def test_only_those_with_the_permission_load_the_configuration(
         (await sqlite_tenancy.key(role=Role.ADMIN, endpoints=frozenset({"models"})))[0],
     ]
     for secret in refused:
-        assert (await error_of(gateway, "POST", "admin/config/reload", secret))[0] == 403
+        assert (await problem_of(gateway, "admin/config/reload", secret))[0] == 403
     for secret in (MASTER, (await sqlite_tenancy.key(role=Role.ADMIN))[0]):
-        assert (await error_of(gateway, "POST", "admin/config/reload", secret))[0] == 422  # there is no file
+        assert (await problem_of(gateway, "admin/config/reload", secret))[0] == 422  # there is no file
 
 
 @pytest.mark.parametrize("path", ["admin/config/reload", "admin", "admin/anything"])
 async def test_nobody_administers_an_open_gateway(start_gateway: StartGateway, path: str) -> None:
     gateway = await start_gateway()
     for secret in (None, "anything"):
-        status, error = await error_of(gateway, "POST", path, secret)
-        assert (status, error["code"]) == (403, "permission_denied")
-        assert "LLMGATEWAY_MASTER_KEY" in error["message"]
+        status, problem = await problem_of(gateway, path, secret)
+        assert (status, problem["type"]) == (403, "urn:llmgateway:permission_denied")
+        assert "LLMGATEWAY_MASTER_KEY" in problem["detail"]
 
 
 async def test_idempotency_keys_belong_to_who_sent_them(

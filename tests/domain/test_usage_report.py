@@ -69,7 +69,7 @@ def test_dates_and_times_are_utc_unless_they_have_a_zone(text: str, moment: date
     ("arguments", "param"),
     [
         ({}, "by"),
-        ({"by": ["key"]}, "by"),
+        ({"by": ["colour"]}, "by"),
         ({"by": [""]}, "by"),
         ({"by": ["model", "day"]}, "by"),
         ({"by": ["model"], "since": ["yesterday"]}, "since"),

@@ -204,8 +204,8 @@ async def test_a_reload_is_validated_whole_and_the_last_one_stays(
     version = (await gateway.get("/health"))[1]["configuration"]["version"]
     path.write_text(model_file(upstream, second, fast="wieght: 1", rest="nonsense: true"))
     status, body = await reload(gateway)
-    assert (status, body["error"]["code"]) == (422, "invalid_configuration")
-    assert len(body["error"]["problems"]) == 2
+    assert (status, body["type"]) == (422, "urn:llmgateway:invalid_configuration")
+    assert len(body["errors"]) == 2
     health = (await gateway.get("/health"))[1]
     assert (health["status"], health["configuration"]["version"]) == ("degraded", version)
     assert len(health["configuration"]["problems"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,7 @@ from piccolo.engine.sqlite import SQLiteEngine
 
 from proxy.domain.errors import InvalidValue
 
+logging.getLogger("aiosqlite").setLevel(logging.INFO)  # it would log what is written, whatever it is
 DEFAULT_DATA_DIR = ".llmgateway"
 DATABASE_FILE = "llmgateway.db"
 BUSY_TIMEOUT_SECONDS = 30.0

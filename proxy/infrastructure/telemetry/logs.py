@@ -38,7 +38,7 @@ def configure_logging(level: str, log_format: str | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for chatty in ("aiohttp.access", "asyncio", "piccolo", "semantic_kernel"):
+    for chatty in ("aiohttp.access", "aiosqlite", "asyncio", "piccolo", "semantic_kernel"):
         logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # its tracebacks quote requests; ours do not
 
