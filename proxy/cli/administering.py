@@ -154,20 +154,20 @@ def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], columns: Sequen
         for name, value in found.items():
             click.echo(f"{name:<{width}}  {_cell(value)}")
     else:
-        _print_table(found, columns)
+        show_table(found, columns)
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPED_WIDTH)
     if not rows:
         click.echo("None.", err=True)
         return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPED_WIDTH)
     table = Table(box=None, pad_edge=False)
     for name in columns:
         table.add_column(name.replace("_", " "), overflow="fold")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from proxy.cli.administering import administering, ask, show
+from proxy.cli.naming import with_objects
 
-_COLUMNS = ("timestamp", "actor", "action", "object_kind", "object_id", "request_id")
+_COLUMNS = ("timestamp", "actor", "action", "object_kind", "object", "request_id")
 
 
 @click.command()
@@ -19,4 +20,5 @@ _COLUMNS = ("timestamp", "actor", "action", "object_kind", "object_id", "request
 @administering
 def audit(most: int, url: str | None, key_env: str, as_json: bool, **filters: str | None) -> None:
     """Show who changed what, newest first; with --json what it was before, and after."""
-    show(ask(url, key_env, lambda api: api.all("audit", most, **filters)), _COLUMNS, as_json=as_json)
+    found = ask(url, key_env, lambda api: api.all("audit", most, **filters))
+    show(found if as_json else with_objects(found), _COLUMNS, as_json=as_json)

@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
-from proxy.cli.administering import administering, ask, show
+from proxy.cli.administering import AdminClient, administering, ask, show
+from proxy.cli.naming import with_owners
 
-_COLUMNS = ("name", "hint", "role", "team_id", "models", "priority", "expires_at", "disabled", "id")
+_COLUMNS = ("name", "hint", "role", "team", "models", "priority", "expires_at", "disabled", "id")
 _ROLES = ("member", "team_admin", "organisation_admin", "auditor", "admin")
 _PRIORITIES = ("low", "normal", "high")
+_CLEARED: dict[str, Any] = {"owner": None, "models": None, "endpoints": None, "expires_at": None, "tags": []}
 
 
 def _fields(command: Any) -> Any:
@@ -96,7 +98,12 @@ def import_key(name: str, hash_: str, url: str | None, key_env: str, as_json: bo
 def list_keys(url: str | None, key_env: str, as_json: bool, disabled: bool | None, **filters: str | None) -> None:
     """List keys, newest first."""
     state = None if disabled is None else str(disabled).lower()
-    show(ask(url, key_env, lambda api: api.all("keys", None, disabled=state, **filters)), _COLUMNS, as_json=as_json)
+
+    async def work(api: AdminClient) -> Any:
+        found = await api.all("keys", None, disabled=state, **filters)
+        return found if as_json else await with_owners(api, found)
+
+    show(ask(url, key_env, work), _COLUMNS, as_json=as_json)
 
 
 @keys.command("show")
@@ -111,11 +118,13 @@ def show_key(key: str, url: str | None, key_env: str, as_json: bool) -> None:
 @click.argument("key")
 @click.option("--name", help="Another name.")
 @click.option("--disable/--enable", "disabled", default=None, help="Whether it is good for nothing.")
+@click.option("--clear", type=click.Choice(tuple(_CLEARED)), multiple=True, help="Take this away, as if never given.")
 @_fields
 @administering
-def update(key: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+def update(key: str, clear: tuple[str, ...], url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
     """Change KEY, by name or id; what is not given stays."""
-    show(ask(url, key_env, lambda api: api.patch("keys", key, body=_body(given))), _COLUMNS, as_json=as_json)
+    body = _body(given) | {name: _CLEARED[name] for name in clear}
+    show(ask(url, key_env, lambda api: api.patch("keys", key, body=body)), _COLUMNS, as_json=as_json)
 
 
 @keys.command()

@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
-from proxy.cli.administering import AdminClient, administering, ask, show
+from proxy.cli.administering import AdminClient, administering, ask, show, show_table
+from proxy.cli.naming import with_subjects
 
 _BUDGET_COLUMNS = ("name", "scope", "subject", "amount_usd", "period", "hard", "warn_percent", "id")
+_WHOM = "Say whom it is for: one of --gateway, --organisation, --team, --key, --end-user, --model."
 _DIMENSIONS = {
     "requests_per_minute": ("--rpm", "Requests per minute."),
     "tokens_per_minute": ("--tpm", "Tokens per minute, input and output."),
@@ -16,6 +18,7 @@ _DIMENSIONS = {
     "output_tokens_per_minute": ("--output-tpm", "Output tokens per minute."),
     "concurrent_requests": ("--concurrent", "Requests at once."),
 }
+_STANDING_COLUMNS = ("subject", "spent_usd", "reserved_usd", "leased_usd", "remaining_usd", "warning", "leased_by")
 _LIMIT_COLUMNS = ("scope", "subject", *_DIMENSIONS, "id")
 
 
@@ -35,19 +38,35 @@ def _subject(command: Any) -> Any:
 
 def _chosen(given: dict[str, Any]) -> dict[str, str]:
     """Scope and subject, taken out of what was given. Raises UsageError unless one is named."""
+    chosen = _chosen_or_all(given)
+    if not chosen:
+        raise click.UsageError(_WHOM)
+    return chosen
+
+
+def _chosen_or_all(given: dict[str, Any]) -> dict[str, str]:
+    """The same, but nothing if nobody is named."""
     named = {scope: given.pop(scope) for scope in ("organisation", "team", "key", "end_user", "model")}
     chosen = [(scope, name) for scope, name in named.items() if name is not None]
     if given.pop("gateway"):
         chosen.append(("gateway", ""))
-    if len(chosen) != 1:
-        raise click.UsageError(
-            "Say whom it is for: one of --gateway, --organisation, --team, --key, --end-user, --model."
-        )
-    return {"scope": chosen[0][0], "subject": chosen[0][1]}
+    if len(chosen) > 1:
+        raise click.UsageError(_WHOM)
+    return {"scope": chosen[0][0], "subject": chosen[0][1]} if chosen else {}
 
 
 def _given(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _list(kind: str, given: dict[str, Any], url: str | None, key_env: str, *, as_json: bool) -> Any:
+    whose = _chosen_or_all(given)
+
+    async def work(api: AdminClient) -> Any:
+        found = await api.all(kind, None, **whose)
+        return found if as_json else await with_subjects(api, found)
+
+    return ask(url, key_env, work)
 
 
 @click.group()
@@ -72,10 +91,11 @@ def create_budget(name: str, amount_usd: str, url: str | None, key_env: str, as_
 
 
 @budgets.command("list")
+@_subject
 @administering
-def list_budgets(url: str | None, key_env: str, as_json: bool) -> None:
-    """List budgets, newest first."""
-    show(ask(url, key_env, lambda api: api.all("budgets")), _BUDGET_COLUMNS, as_json=as_json)
+def list_budgets(url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+    """List budgets, newest first; only somebody's if one is named."""
+    show(_list("budgets", given, url, key_env, as_json=as_json), _BUDGET_COLUMNS, as_json=as_json)
 
 
 @budgets.command("show")
@@ -83,7 +103,19 @@ def list_budgets(url: str | None, key_env: str, as_json: bool) -> None:
 @administering
 def show_budget(budget: str, url: str | None, key_env: str, as_json: bool) -> None:
     """Show BUDGET, by name or id: what is spent, reserved and leased, and by whom."""
-    show(ask(url, key_env, lambda api: api.get("budgets", budget)), _BUDGET_COLUMNS, as_json=as_json)
+    found = ask(url, key_env, lambda api: api.get("budgets", budget))
+    if as_json:
+        show(found, _BUDGET_COLUMNS, as_json=True)
+        return
+    standing = found.pop("subjects")
+    show(found, _BUDGET_COLUMNS, as_json=False)
+    click.echo()
+    show_table([{**each, "leased_by": _holders(each)} for each in standing], _STANDING_COLUMNS)
+
+
+def _holders(standing: dict[str, Any]) -> list[str]:
+    """The processes that have taken money to set aside from."""
+    return [f"{lease['holder']}: {lease['leased_usd']}" for lease in standing["leases"]]
 
 
 @budgets.command("set")
@@ -123,10 +155,17 @@ def _dimensions(command: Any) -> Any:
 @limits.command("set")
 @_subject
 @_dimensions
+@click.option(
+    "--clear",
+    type=click.Choice(tuple(option.removeprefix("--") for option, _text in _DIMENSIONS.values())),
+    multiple=True,
+    help="Limit this no more.",
+)
 @administering
-def set_limits(url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+def set_limits(clear: tuple[str, ...], url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
     """Limit somebody; a limit that is there is changed, and what is not given stays."""
-    subject, dimensions = _chosen(given), _given(given)
+    cleared = {name: None for name, (option, _text) in _DIMENSIONS.items() if option.removeprefix("--") in clear}
+    subject, dimensions = _chosen(given), _given(given) | cleared
     if not dimensions:
         raise click.UsageError(f"Limit something: {', '.join(option for option, _text in _DIMENSIONS.values())}.")
 
@@ -140,10 +179,11 @@ def set_limits(url: str | None, key_env: str, as_json: bool, **given: Any) -> No
 
 
 @limits.command("list")
+@_subject
 @administering
-def list_limits(url: str | None, key_env: str, as_json: bool) -> None:
-    """List limits, newest first."""
-    show(ask(url, key_env, lambda api: api.all("limits")), _LIMIT_COLUMNS, as_json=as_json)
+def list_limits(url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+    """List limits, newest first; only somebody's if one is named."""
+    show(_list("limits", given, url, key_env, as_json=as_json), _LIMIT_COLUMNS, as_json=as_json)
 
 
 @limits.command("delete")

@@ -6,13 +6,15 @@ from typing import Any
 
 import click
 
-from proxy.cli.administering import administering, ask, show
+from proxy.cli.administering import AdminClient, administering, ask, show
+from proxy.cli.naming import with_owners
 
-_TEAM_COLUMNS = ("name", "organisation_id", "models", "disabled", "id")
+_TEAM_COLUMNS = ("name", "organisation", "models", "disabled", "id")
 _ORGANISATION_COLUMNS = ("name", "models", "disabled", "id")
 _model = click.option(
     "--model", "models", multiple=True, help="Only these: names, patterns with one `*`, `group:<name>`."
 )
+_any_model = click.option("--any-model", is_flag=True, help="All models again.")
 
 
 def _body(**given: Any) -> dict[str, Any]:
@@ -21,6 +23,13 @@ def _body(**given: Any) -> dict[str, Any]:
         for name, value in given.items()
         if value not in (None, ())
     }
+
+
+def _changes(*, any_model: bool, **given: Any) -> dict[str, Any]:
+    body = _body(**given)
+    if any_model and "models" in body:
+        raise click.UsageError("Give --model or --any-model.")
+    return body | ({"models": None} if any_model else {})
 
 
 @click.group()
@@ -46,7 +55,12 @@ def create_team(
 @administering
 def list_teams(organisation: str | None, url: str | None, key_env: str, as_json: bool) -> None:
     """List teams, newest first."""
-    show(ask(url, key_env, lambda api: api.all("teams", organisation=organisation)), _TEAM_COLUMNS, as_json=as_json)
+
+    async def work(api: AdminClient) -> Any:
+        found = await api.all("teams", organisation=organisation)
+        return found if as_json else await with_owners(api, found)
+
+    show(ask(url, key_env, work), _TEAM_COLUMNS, as_json=as_json)
 
 
 @teams.command("show")
@@ -62,15 +76,17 @@ def show_team(team: str, url: str | None, key_env: str, as_json: bool) -> None:
 @click.option("--name", help="Another name.")
 @click.option("--disable/--enable", "disabled", default=None, help="Whether its keys are good for nothing.")
 @_model
+@_any_model
 @administering
 def update_team(team: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
     """Change TEAM, by name or id; what is not given stays."""
-    show(ask(url, key_env, lambda api: api.patch("teams", team, body=_body(**given))), _TEAM_COLUMNS, as_json=as_json)
+    body = _changes(**given)
+    show(ask(url, key_env, lambda api: api.patch("teams", team, body=body)), _TEAM_COLUMNS, as_json=as_json)
 
 
 @click.group()
 def organisations() -> None:
-    """Make and show organisations: what teams belong to."""
+    """Make, show and change organisations: what teams belong to."""
 
 
 @organisations.command("create")
@@ -97,3 +113,17 @@ def show_organisation(organisation: str, url: str | None, key_env: str, as_json:
     """Show ORGANISATION, by name or id."""
     found = ask(url, key_env, lambda api: api.get("organisations", organisation))
     show(found, _ORGANISATION_COLUMNS, as_json=as_json)
+
+
+@organisations.command("update")
+@click.argument("organisation")
+@click.option("--name", help="Another name.")
+@click.option("--disable/--enable", "disabled", default=None, help="Whether its keys are good for nothing.")
+@_model
+@_any_model
+@administering
+def update_organisation(organisation: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
+    """Change ORGANISATION, by name or id; what is not given stays."""
+    body = _changes(**given)
+    changed = ask(url, key_env, lambda api: api.patch("organisations", organisation, body=body))
+    show(changed, _ORGANISATION_COLUMNS, as_json=as_json)
