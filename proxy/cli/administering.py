@@ -152,7 +152,7 @@ def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], columns: Sequen
     elif isinstance(found, Mapping):
         width = max(len(name) for name in found)
         for name, value in found.items():
-            click.echo(f"{name:<{width}}  {_cell(value)}")
+            click.echo(f"{name:<{width}}  {cell_of(value)}")
     else:
         show_table(found, columns)
 
@@ -172,11 +172,11 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Non
     for name in columns:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(row.get(name))) for name in columns))  # Text: a name is not markup
+        table.add_row(*(Text(cell_of(row.get(name))) for name in columns))  # Text: a name is not markup
     console.print(table)
 
 
-def _cell(value: Any) -> str:
+def cell_of(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -7,7 +7,7 @@ import click
 from proxy.cli.administering import administering, ask, show
 from proxy.cli.naming import with_objects
 
-_COLUMNS = ("timestamp", "actor", "action", "object_kind", "object", "request_id")
+_COLUMNS = ("timestamp", "actor", "action", "object_kind", "object", "changes")
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from proxy.cli.administering import AdminClient
+from proxy.cli.administering import AdminClient, cell_of
 
 _KINDS = {"organisation": "organisations", "team": "teams", "key": "keys"}
 _AT_ONCE = 8
@@ -29,8 +29,19 @@ async def with_subjects(api: AdminClient, rows: Sequence[_Row]) -> list[dict[str
 
 
 def with_objects(entries: Sequence[_Row]) -> list[dict[str, Any]]:
-    """Entries of the audit log with a column `object`: its name, as it is or was, or else its id."""
-    return [{**entry, "object": _name_in(entry) or entry["object_id"]} for entry in entries]
+    """Entries of the audit log with columns `object`, by its name if it has one, and `changes`."""
+    return [
+        {**entry, "object": _name_in(entry) or entry["object_id"], "changes": _changes_of(entry)} for entry in entries
+    ]
+
+
+def _changes_of(entry: _Row) -> str:
+    """What is not as it was before; nothing of what was made or removed as a whole."""
+    before, after = entry["before"], entry["after"]
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return "-"
+    changed = [name for name in (*before, *(set(after) - set(before))) if before.get(name) != after.get(name)]
+    return ", ".join(f"{name}: {cell_of(before.get(name))} → {cell_of(after.get(name))}" for name in changed) or "-"
 
 
 def _name_in(entry: _Row) -> str | None:

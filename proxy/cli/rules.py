@@ -103,11 +103,16 @@ def list_budgets(url: str | None, key_env: str, as_json: bool, **given: Any) -> 
 @administering
 def show_budget(budget: str, url: str | None, key_env: str, as_json: bool) -> None:
     """Show BUDGET, by name or id: what is spent, reserved and leased, and by whom."""
-    found = ask(url, key_env, lambda api: api.get("budgets", budget))
     if as_json:
-        show(found, _BUDGET_COLUMNS, as_json=True)
+        show(ask(url, key_env, lambda api: api.get("budgets", budget)), _BUDGET_COLUMNS, as_json=True)
         return
-    standing = found.pop("subjects")
+
+    async def work(api: AdminClient) -> Any:
+        found = await api.get("budgets", budget)
+        standing = [{"scope": found["scope"], **each} for each in found.pop("subjects")]
+        return await with_subjects(api, [found, *standing])
+
+    found, *standing = ask(url, key_env, work)
     show(found, _BUDGET_COLUMNS, as_json=False)
     click.echo()
     show_table([{**each, "leased_by": _holders(each)} for each in standing], _STANDING_COLUMNS)
