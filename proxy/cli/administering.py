@@ -122,6 +122,8 @@ async def _at(url: str, key_env: str, work: Callable[[AdminClient], Awaitable[_T
         raise click.ClickException(
             f"Set {key_env} to a key that may administer {url}, or name another variable (--key-env)."
         )
+    if not (key.isascii() and key.isprintable()):
+        raise click.ClickException(f"{key_env} has characters that no key has, perhaps the end of a line.")
     return await _asking(url.rstrip("/").removesuffix("/v1"), key, work)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from proxy.cli import main
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "keys.md"
 SECRET = re.compile(r"^sk-[A-Za-z0-9_-]{43}$")
 
 
@@ -130,6 +133,10 @@ def test_what_is_wrong_is_said_in_a_sentence(tenants: Command) -> None:
     tenants.run("keys", "create", "bot")
     assert tenants.refused("keys", "show", "bot") == "Error: Several keys are named 'bot': use the id.\n"
     tenants.run("keys", "revoke", tenants.json("keys", "list", "--team", "search")[0]["id"])
+    elsewhere = ("teams", "list", "--url", "http://127.0.0.1:1", "--key-env", "PASTED")
+    pasted = CliRunner().invoke(main, elsewhere, env={"PASTED": "sk-two\nlines"})
+    assert "no key has" in pasted.stderr
+    assert "sk-two" not in pasted.output
     assert "Set NO_KEY to a key" in tenants.refused(
         "teams", "list", "--url", "http://127.0.0.1:1", "--key-env", "NO_KEY"
     )
@@ -148,3 +155,13 @@ def test_the_audit_log_tells_who_did_what(tenants: Command) -> None:
     assert newest["actor"].startswith("cli")
     (made,) = tenants.json("audit", "--kind", "teams")
     assert (made["before"], made["after"]["name"]) == (None, "search")
+
+
+def test_every_example_of_the_document_works(command: Command) -> None:
+    """But for the day's, which need a running gateway and have a test of their own."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("llmgateway ")]
+    examples = [shlex.split(line)[1:] for line in lines if "$GATEWAY" not in line and " serve" not in line]
+    assert len(examples) > 10
+    for example in examples:
+        command.run(*example)
