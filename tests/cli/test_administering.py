@@ -43,8 +43,8 @@ class Command:
 
 
 @pytest.fixture
-def command(sqlite_url: str) -> Command:
-    return Command(sqlite_url)
+def command(database_url: str) -> Command:
+    return Command(database_url)
 
 
 @pytest.fixture
