@@ -61,7 +61,7 @@ class _Table:
 
 
 _BY_NAME = {
-    "name": "lower(name) LIKE '%' || lower({of}) || '%'",
+    "name": r"lower(name) LIKE '%' || lower({of}) || '%' ESCAPE '\'",
     "disabled": "CASE WHEN disabled THEN 'true' ELSE 'false' END = {of}",
 }
 _BY_SUBJECT = {"scope": "scope = {of}", "subject": "subject_id = {of}"}
@@ -142,7 +142,7 @@ _AUDIT_COLUMNS = (
     "request_id",
 )
 _AUDIT_FILTERS = {
-    "actor": "actor LIKE '%' || {of} || '%'",
+    "actor": r"actor LIKE '%' || {of} || '%' ESCAPE '\'",
     "action": "action = {of}",
     "kind": "object_kind = {of}",
     "object": "object_id = {of}",
@@ -182,7 +182,7 @@ class SqlAccessStore:
                 sign = ">=" if name == "since" else "<"
                 query.where(f"timestamp {sign} {query.place(datetime.fromisoformat(value))}")
             else:
-                query.where(_AUDIT_FILTERS[name].format(of=query.place(_storable(value))))
+                query.matching(_AUDIT_FILTERS[name], value)
         async with self._answering(), session_within(self._database, _TIMEOUT_SECONDS) as to:
             return [_entry(row) for row in await query.run(to, page)]
 
@@ -219,6 +219,13 @@ class _Query:
 
     def where(self, condition: str) -> None:
         self._conditions.append(condition)
+
+    def matching(self, condition: str, value: str) -> None:
+        """What a client gives means itself: nothing in it is a wildcard."""
+        text = _storable(value)
+        if "LIKE" in condition:
+            text = re.sub(r"([\\%_])", r"\\\1", text)
+        self.where(condition.format(of=self.place(text)))
 
     async def run(self, to: Session, page: Page) -> Sequence[Sequence[Any]]:
         if page.after is not None:
@@ -277,7 +284,7 @@ class _World:
             condition = table.within.get(page.within.scope, "false")
             query.within(condition.format(of=query.place(page.within.id)) if "{of}" in condition else condition)
         for name, value in page.filters.items():
-            query.where(table.filters[name].format(of=query.place(_storable(value))))
+            query.matching(table.filters[name], value)
         return [table.read(row) for row in await query.run(self._to, page)]
 
     async def is_within(self, subject: Subject, reach: Subject) -> bool:
