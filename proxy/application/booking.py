@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import NamedTuple
 
 from proxy.application.ports import PriceBook
 from proxy.application.unpriced import UnpricedModels
@@ -19,6 +20,7 @@ from proxy.domain.routing import Candidate
 from proxy.domain.values import CostAmount
 
 _logger = logging.getLogger(__name__)
+_MOST_RATES = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +57,30 @@ class Costs:
     source: CostSource = CostSource.NONE
 
 
+class _Rates(NamedTuple):
+    """A price in whole picodollars, rounded up: for a token of input, for one of output, and for the request."""
+
+    price: ModelPricing
+    input: int
+    output: int
+    request: int
+
+    @classmethod
+    def of(cls, price: ModelPricing) -> _Rates:
+        per_token = Decimal(1).scaleb(-6)
+        return cls(
+            price,
+            picodollars(price.input_cost_per_1m_tokens * per_token),
+            picodollars(price.output_cost_per_1m_tokens * per_token),
+            picodollars(price.request_fee_usd or Decimal(0)),
+        )
+
+    def most(self, estimate: TokenEstimate) -> int:
+        window = self.price.max_context_tokens
+        input_tokens = estimate.input_tokens if window is None else min(estimate.input_tokens, window)
+        return input_tokens * self.input + estimate.output_tokens * self.output + self.request
+
+
 @dataclass(frozen=True, slots=True)
 class Accounting:
     """Prices answers: as billed, else by the deployment's own price, else by the price table."""
@@ -62,6 +88,7 @@ class Accounting:
     prices: PriceBook
     unpriced: UnpricedModels
     unpriced_hold_usd: Decimal = Decimal("0.05")
+    rates: dict[int, _Rates] = field(default_factory=dict, repr=False, compare=False)
 
     def cost(self, turn: Turn, usage: Usage) -> CostAmount | None:
         return usage.cost if usage.cost is not None else self._computed(turn, usage)
@@ -86,10 +113,19 @@ class Accounting:
         table = self.prices.current()
         prices = [each.deployment.price or table.get(each.deployment.model) for each in candidates]
         prices += [table.get(model) for model in models]
-        known = [price.cost_of(_at_most(price, estimate)).usd for price in prices if price is not None]
+        known = [self._rates_of(price).most(estimate) for price in prices if price is not None]
         if len(known) < len(candidates) or not known:
-            known.append(self.unpriced_hold_usd)
-        return picodollars(max(known))
+            known.append(picodollars(self.unpriced_hold_usd))
+        return max(known)
+
+    def _rates_of(self, price: ModelPricing) -> _Rates:
+        """Kept for as long as the price is the same object: decimals take longer than what they are used for here."""
+        rates = self.rates.get(id(price))
+        if rates is None or rates.price is not price:
+            if len(self.rates) > _MOST_RATES:
+                self.rates.clear()
+            rates = self.rates[id(price)] = _Rates.of(price)
+        return rates
 
     def _computed(self, turn: Turn, usage: Usage) -> CostAmount | None:
         deployment = turn.candidate.deployment
@@ -99,8 +135,3 @@ class Accounting:
         except Exception:  # a defect of the accounting must not cost the client its answer
             _logger.exception("cost not computed", extra={"request_id": turn.call.request_id})
             return None
-
-
-def _at_most(price: ModelPricing, estimate: TokenEstimate) -> Usage:
-    window = price.max_context_tokens
-    return Usage(min(estimate.input_tokens, window or estimate.input_tokens), estimate.output_tokens)

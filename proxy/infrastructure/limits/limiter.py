@@ -154,7 +154,7 @@ class CountingLimiter:
         counted = self._local.take(wanted)
         if self._shared is not None:
             self._shared.hold(member, wanted.places)
-        local = [reading for _take, reading in self._local.read(wanted.takes)] if shared is None else ()
+        local = [self._local.read_one(take) for take in wanted.takes] if shared is None else ()
         return Pass(self, wanted, member, counted, local, shared)
 
     def _no_place(self, wanted: Wanted, full: Sequence[Place], reason: str) -> RateLimited:

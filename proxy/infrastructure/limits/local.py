@@ -25,6 +25,9 @@ class LocalCounts:
         """How many things are counted."""
         return len(self._windows) + len(self._taken)
 
+    def read_one(self, take: Take) -> Reading:
+        return self._windows.read(take.key, self.share.of(take.limit))
+
     def read(self, takes: Sequence[Take]) -> list[tuple[Take, Reading]]:
         return [(take, self._windows.read(take.key, self.share.of(take.limit))) for take in takes]
 

@@ -36,13 +36,14 @@ def duration(seconds: float) -> str:
 
 def headers_of(seen: Seen, *, is_local: bool) -> dict[str, str]:
     """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
+    tightest: dict[str, Reading] = {}
+    for take, reading in seen:
+        name = "requests" if take.dimension == REQUESTS else "tokens"
+        if name not in tightest or reading.remaining < tightest[name].remaining:
+            tightest[name] = reading
     headers: dict[str, str] = {}
-    for name, readings in (
-        ("requests", [reading for take, reading in seen if take.dimension == REQUESTS]),
-        ("tokens", [reading for take, reading in seen if take.dimension != REQUESTS]),
-    ):
-        if readings:
-            headers |= _of_one(name, min(readings, key=lambda reading: reading.remaining))
+    for name, reading in tightest.items():
+        headers.update(_of_one(name, reading))
     if is_local:
         headers[LOCAL_HEADER] = "local"
     return headers
