@@ -11,6 +11,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from proxy import __version__
+from proxy.api.admin.app import add_admin_routes
 from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS
 from proxy.api.openai.envelope import FIELDS, ROLES, read_chat_request
 from proxy.api.openai.errors import TABLE, error_headers, error_object, status_of
@@ -142,15 +143,22 @@ def test_document_and_gateway_require_the_same_fields(missing: str) -> None:
 
 
 def test_document_describes_every_route_of_the_api_and_no_other() -> None:
-    app = web.Application()
+    app, admin = web.Application(), web.Application()
     add_routes(app)
+    add_admin_routes(admin)
     routes = {
-        (route.method, route.resource.canonical)
-        for route in app.router.routes()
+        (route.method, f"{prefix}{route.resource.canonical}")
+        for prefix, part in (("", app), ("/admin", admin))
+        for route in part.router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
 
     assert set(operations()) == routes - OUTSIDE_THE_API
+
+
+def test_operations_have_ids_of_their_own() -> None:
+    ids = [operation["operationId"] for operation in operations().values()]
+    assert len(set(ids)) == len(ids)
 
 
 def test_operations_that_need_no_key_are_those_that_the_gateway_leaves_open() -> None:

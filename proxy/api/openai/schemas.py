@@ -7,10 +7,11 @@ from functools import cache
 from typing import Any
 
 from proxy import __version__
+from proxy.api.openai.admin_schemas import admin_paths, admin_schemas, problem_response
 from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS, STREAM
 from proxy.api.openai.errors import error_object, status_of
 from proxy.api.openai.object_schemas import object_schemas
-from proxy.domain.errors import InvalidConfiguration, RequestNotFound
+from proxy.domain.errors import RequestNotFound
 from proxy.domain.usage_report import Dimension
 
 Document = dict[str, Any]
@@ -55,7 +56,7 @@ def openapi_document() -> Document:
         "/v1/usage": {"get": _get_usage()},
         "/v1/me": {"get": _get_me()},
         "/v1/requests/{request_id}": {"get": _get_request()},
-        "/admin/config/reload": {"post": _reload_config()},
+        **admin_paths(),
     }
     return {
         "openapi": "3.1.0",
@@ -68,7 +69,7 @@ def openapi_document() -> Document:
             {"name": "routing", "description": "What would happen, and why; nobody is asked."},
             {"name": "usage"},
             {"name": "requests"},
-            {"name": "admin"},
+            {"name": "admin", "description": "Errors are `application/problem+json`."},
             {"name": "health", "description": "Needs no key and waits for nothing."},
             {"name": "without /v1", "description": "The same, for clients whose base URL lacks `/v1`."},
         ],
@@ -87,10 +88,13 @@ def openapi_document() -> Document:
                     "Not needed where there is neither.",
                 }
             },
-            "schemas": object_schemas(),
+            "schemas": {**object_schemas(), **admin_schemas()},
             "parameters": _parameters(),
             "headers": _headers(),
-            "responses": {f"Error{status}": response for status, response in _error_responses().items()},
+            "responses": {
+                **{f"Error{status}": response for status, response in _error_responses().items()},
+                "Problem": problem_response(),
+            },
         },
     }
 
@@ -212,25 +216,6 @@ def _get_request() -> Document:
                 "description": "No such request is booked.",
                 "headers": _header_refs(),
                 "content": _json("Error", example=error_object(unknown)),
-            },
-            **_error_refs([401, 403, 503]),
-        },
-    }
-
-
-def _reload_config() -> Document:
-    refused = InvalidConfiguration(["gateway.yaml:12: models.gpt-4o.strateggy: unknown key; did you mean 'strategy'?"])
-    return {
-        "tags": ["admin"],
-        "operationId": "reloadConfig",
-        "summary": "Load the configuration file anew",
-        "parameters": [_ref("parameters", "RequestId")],
-        "responses": {
-            "200": _answer("It is in force.", "Configuration"),
-            "422": {
-                "description": "It cannot be used; the last one stays in force.",
-                "headers": _header_refs(),
-                "content": _json("Error", example=error_object(refused)),
             },
             **_error_refs([401, 403, 503]),
         },
