@@ -5,6 +5,7 @@ A PATCH changes what it names; null takes a value away where there may be none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,12 +34,24 @@ def _printable(text: str) -> str:
 
 
 def _storable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    text = repr(value)
-    if len(text) > _MOST_METADATA_BYTES or "\\x00" in text or any("\ud800" <= c <= "\udfff" for c in text):
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except ValueError:
+        raise ValueError("must be JSON: no NaN, no infinity, no lone surrogates") from None
+    if len(text) > _MOST_METADATA_BYTES or "\\u0000" in text:
         raise ValueError(f"must be JSON of at most {_MOST_METADATA_BYTES} characters, without NUL")
     return value
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time that the calendar has in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
 Names = Annotated[list[Name], Field(max_length=1000)]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
@@ -119,7 +132,7 @@ class _KeyFields(_Body):
     tags: Names = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
     priority: PriorityName = "normal"
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     disabled: bool = False
 
     def _typed(self) -> dict[str, Any]:

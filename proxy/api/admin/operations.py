@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.api.admin.bodies import Name
+from proxy.api.admin.bodies import Moment, Name
 from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, page_answer, page_of
 from proxy.api.permissions import needs
 from proxy.application.ports import ConfigurationControl, LiveDeployment
@@ -41,7 +41,7 @@ class PriceBody(BaseModel):
     reasoning_cost_per_1m_tokens: _Price | None = None
     request_fee_usd: _Price | None = None
     max_context_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
-    valid_from: AwareDatetime | None = None
+    valid_from: Moment | None = None
 
     def made(self) -> ModelPricing:
         now = datetime.now(UTC)
