@@ -112,8 +112,11 @@ async def test_nothing_that_is_sent_is_a_defect(gateway: TestGateway, firm: Comp
 
 async def test_no_member_of_a_body_is_a_defect_whatever_it_is(gateway: TestGateway) -> None:
     """Each one by itself, with the others as they should be."""
-    odd = [*_WORDS, *_ODD_NUMBERS, None, True, [], {}]
-    more = {"keys": {"expires_at": None, "hash": None, "monthly_budget_usd": "1"}, "prices": {"valid_from": None}}
+    odd: list[Any] = [*_WORDS, *_ODD_NUMBERS, None, True, [], {}]
+    more: dict[str, dict[str, Any]] = {
+        "keys": {"expires_at": None, "hash": None, "monthly_budget_usd": "1"},
+        "prices": {"valid_from": None},
+    }
     headers = {"Authorization": f"Bearer {MASTER}", "Content-Type": "application/json"}
     for kind, good in _GOOD.items():
         for field in {**good, **more.get(kind, {})}:

@@ -52,7 +52,7 @@ async def test_what_was_deleted_is_gone(gateway: TestGateway, kind: str) -> None
     made = await done(gateway, "POST", f"/{kind}", BODIES[kind])
     await done(gateway, "DELETE", f"/{kind}/{made['id']}")
     for method in ("GET", "PATCH", "DELETE"):
-        body = {} if method == "PATCH" else None
+        body: dict[str, Any] | None = {} if method == "PATCH" else None
         assert (await ask(gateway, MASTER, method, f"/{kind}/{made['id']}", body)).status == 404
     assert (await done(gateway, "GET", f"/{kind}"))["data"] == []
 
