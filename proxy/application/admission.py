@@ -6,7 +6,7 @@ decides the price; what it really cost is charged when it is booked, by whatever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
@@ -165,12 +165,13 @@ UNLIMITED: Final = Admission(ANONYMOUS)
 
 @dataclass(frozen=True, slots=True)
 class Gatekeeper:
-    """Decides on admission. `rules` gives what holds for everyone now."""
+    """Decides on admission. `rules` gives what holds for everyone now, `public_name` the model that a name leads to."""
 
     limiter: RateLimiter
     book: BudgetBook
     rules: Callable[[], Rulebook]
     default_output_tokens: int
+    public_name: Callable[[str], str] = str
 
     def check(self, principal: Principal, request: ChatRequest) -> None:
         """Only whether the models are allowed. Raises what check_models raises."""
@@ -190,18 +191,27 @@ class Gatekeeper:
         limits = [AppliedLimit(limit, limit.subject) for limit in principal.limits]
         budgets = [AppliedBudget(budget, budget.subject) for budget in principal.budgets]
         if rules.limits or rules.budgets:
-            subjects = [GATEWAY, Subject(Scope.MODEL, request.model)]
+            model = self.public_name(request.model)
+            subjects = [GATEWAY, Subject(Scope.MODEL, model)]
             if end_user is not None:
                 subjects.append(Subject(Scope.END_USER, end_user))
-            limits += [
-                AppliedLimit(r, subject) for r in rules.limits for subject in subjects if r.subject.covers(subject)
-            ]
-            budgets += [AppliedBudget(r, each) for r in rules.budgets for each in subjects if r.subject.covers(each)]
+            alias = Subject(Scope.MODEL, request.model) if model != request.model else None
+            limits += [AppliedLimit(rule, each) for rule in rules.limits for each in _counted(rule, subjects, alias)]
+            budgets += [AppliedBudget(rule, each) for rule in rules.budgets for each in _counted(rule, subjects, alias)]
         if len(budgets) > _MOST_BUDGETS:
             raise NotServing(f"More than {_MOST_BUDGETS} budgets apply to this request; tell the operator.", 60.0)
         estimate = token_estimate(request, self.default_output_tokens)
         rate_pass = await self.limiter.enter(limits, estimate, principal.priority) if limits else None
         return Admission(principal, end_user, rate_pass, self.book, budgets, estimate)
+
+
+def _counted(rule: Budget | RateLimit, subjects: Sequence[Subject], alias: Subject | None) -> Iterator[Subject]:
+    """For whom the rule counts a request: another name of a model is no way around its rules, and may have its own."""
+    for subject in subjects:
+        if rule.subject.covers(subject):
+            yield subject
+    if alias is not None and rule.subject == alias:
+        yield alias
 
 
 def end_user_of(request: ChatRequest, headers: Mapping[str, str]) -> str | None:

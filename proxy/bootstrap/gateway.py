@@ -158,6 +158,7 @@ async def running_gateway(
                 book,
                 rules or (lambda: access.rules.rulebook(runtimes.current().model_groups)),
                 settings.budget_default_output_tokens,
+                lambda model: route.name if (route := runtimes.current().catalog.resolve(model)) else model,
             ),
             models=ServedModels(runtimes, session, fleet.endpoints, prices, settings.models_cache_seconds),
             health=monitor,

@@ -202,6 +202,22 @@ async def test_rules_apply_to_the_subjects_of_the_request_and_no_others(limiter:
     assert priority is Priority.HIGH
 
 
+async def test_another_name_of_a_model_is_no_way_around_its_rules(limiter: CountingLimiter, purse: Purse) -> None:
+    of_model, of_alias = limit(Subject(Scope.MODEL, "chat")), limit(Subject(Scope.MODEL, "fast"))
+    each, other = limit(Subject(Scope.MODEL, EACH)), limit(Subject(Scope.MODEL, "other"))
+    rules = Rulebook(limits=(of_model, of_alias, each, other))
+    names = {"fast": "chat"}
+    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000, lambda model: names.get(model, model))
+    for model in ("fast", "chat"):
+        await gatekeeper.admit(member(), asking(model=model), {})
+    counted = [[(one.limit, one.subject.id) for one in applied] for applied, _estimate, _priority in limiter.asked]
+    of_both = [(of_model, "chat"), (each, "chat")]
+    assert [sorted(map(str, one)) for one in counted] == [
+        sorted(map(str, [*of_both, (of_alias, "fast")])),
+        sorted(map(str, of_both)),
+    ]
+
+
 async def test_without_rules_nobody_counts(gatekeeper: Gatekeeper, limiter: CountingLimiter) -> None:
     admission = await gatekeeper.admit(member(), asking(user="alice"), {})
     assert (admission.end_user, admission.needs_money, limiter.asked) == ("alice", False, [])
