@@ -181,6 +181,11 @@ async def test_a_team_that_was_disabled_does_not_enable_itself(gateway: TestGate
     assert answer.status == 401
 
 
+@pytest.mark.parametrize("who", ["lead", "head"])
+async def test_a_key_does_not_put_off_its_own_end(gateway: TestGateway, firm: Company, who: str) -> None:
+    await refused(gateway, firm, who, "PATCH", f"/keys/{firm.ids[f'{who} id']}", {"expires_at": None})
+
+
 async def test_nobody_touches_a_key_that_may_do_more_than_its_own(gateway: TestGateway, firm: Company) -> None:
     """Whoever rotates it would have its secret."""
     team = {"team_id": UUID(firm.ids["team_id"]), "organisation_id": UUID(firm.ids["organisation_id"])}

@@ -34,7 +34,7 @@ async def count_admitted(limiters: list[Limiter], times: int, *limits: object) -
 
 
 async def test_two_gateways_count_together(build: Build, valkey: Valkey) -> None:
-    limiters = [await build(valkey.url), await build(valkey.url)]
+    limiters = [await build(valkey.url, deadline_seconds=10.0) for _ in range(2)]  # a thousand ask at once
     limit = applied(KEY, requests_per_minute=100)
     assert await count_admitted(limiters, 1000, limit) == 100
     with pytest.raises(

@@ -100,6 +100,8 @@ class Administration:
         actor.must(WRITE[KINDS[kind]])
         async with self.store.changing() as world:
             before = await self._get(actor, kind, id_or_name, world)
+            if action == "update" and isinstance(before, VirtualKey) and before.id == actor.principal.key_id:
+                raise NotAllowed("A key does not change itself, its own end not either; that is for those above it.")
             after = change(before)
             for entity in (before, after):
                 await check_reach(actor.principal, entity, world)
