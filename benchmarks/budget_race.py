@@ -5,7 +5,7 @@ python -m benchmarks.budget_race --processes 4 --kill --rounds 5 --database sqli
 Every call costs what is set aside for it, so exactly 100 calls can be paid. After the crowd (and after somebody has
 adopted what a killed process left) more calls are made until all are refused. What must hold in the end:
 
-  over-admissions   calls that the upstream saw beyond 100
+  over-admissions   calls beyond 100 that the upstream saw, or that were charged (also those that a kill interrupted)
   phantom blocks    money that is neither spent nor free
 """
 
@@ -116,14 +116,15 @@ async def one_round(kind: str, processes: int, *, kill: bool) -> bool:
         await race.rest(http, alive)
         await until_all_is_booked(directory, [each.url for each in alive])
         spent, leased = await race.spent_and_leased()
-        over, phantom = max(0, upstream.calls - _AFFORDABLE), amount - spent
+        over = max(0, upstream.calls - _AFFORDABLE, int((spent - amount) / _PRICE_USD))
+        phantom = max(Decimal(0), amount - spent)
         print(
             f"{kind}, {processes} processes{', one killed' if kill else ''}: {in_the_crowd} calls of the crowd went "
             f"upstream, {upstream.calls - in_the_crowd} after it; spent {spent:f} of {amount} USD, leased {leased:f}; "
             f"over-admissions {over}, phantom blocks {phantom / _PRICE_USD:f} calls; {dict(race.statuses)}",
             flush=True,
         )
-        return over == 0 and phantom == 0
+        return over == 0 and spent == amount and leased == 0
 
 
 async def run(kind: str, rounds: int, processes: int, *, kill: bool) -> None:

@@ -25,10 +25,14 @@ _TIMEOUT_SECONDS: Final = 2.0
 
 _OF_ACCOUNT = "budget_id = $1 AND subject_id = $2"
 _BUDGET = "SELECT amount_usd, period, window_seconds FROM budgets WHERE id = $1"
-_SPENT = f"SELECT CAST(COALESCE(SUM(picodollars), 0) AS BIGINT) FROM budget_spend WHERE {_OF_ACCOUNT} AND bucket >= $3"  # noqa: S608
-_LEASED = f"""SELECT CAST(COALESCE(SUM(granted - booked), 0) AS BIGINT), COUNT(*) FROM budget_leases
-    WHERE {_OF_ACCOUNT} AND holder <> $3 AND granted > booked AND renewed_at > $4"""  # noqa: S608
-_BOOKED = f"SELECT booked FROM budget_leases WHERE {_OF_ACCOUNT} AND holder = $3"  # noqa: S608
+# One statement, so one snapshot: a row that is booked between two would be missing in what was spent, and in the lease.
+_ELSEWHERE = "holder <> $4 AND granted > booked AND renewed_at > $5"
+_STANDING = f"""SELECT
+        CAST(COALESCE((SELECT SUM(picodollars) FROM budget_spend WHERE {_OF_ACCOUNT} AND bucket >= $3), 0) AS BIGINT),
+        CAST(COALESCE(SUM(granted - booked) FILTER (WHERE {_ELSEWHERE}), 0) AS BIGINT),
+        COUNT(*) FILTER (WHERE {_ELSEWHERE}),
+        MAX(booked) FILTER (WHERE holder = $4)
+    FROM budget_leases WHERE {_OF_ACCOUNT}"""  # noqa: S608
 _GRANT = """INSERT INTO budget_leases (budget_id, subject_id, holder, granted, booked, held, recalled, renewed_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (budget_id, subject_id, holder)
     DO UPDATE SET granted = excluded.granted, held = excluded.held, recalled = excluded.recalled,
@@ -128,11 +132,9 @@ class Bank:
             return None, 0
         ((amount_usd, period, window_seconds),) = budget
         since = Window(Period(period), window_seconds).counts_since(now)
-        ((spent,),) = await to.fetch(_SPENT, *of_account, since)
         alive_since = now - timedelta(seconds=LEASE_SECONDS)
-        ((leased, holders),) = await to.fetch(_LEASED, *of_account, self.holder, alive_since)
-        own = await to.fetch(_BOOKED, *of_account, self.holder)
-        booked = own[0][0] if own else account.booked
+        ((spent, leased, holders, own),) = await to.fetch(_STANDING, *of_account, since, self.holder, alive_since)
+        booked = account.booked if own is None else own
         amount = int(Decimal(amount_usd) * PICODOLLARS_PER_USD)
         return Standing(amount, spent, leased, holders), max(0, account.granted - booked)
 

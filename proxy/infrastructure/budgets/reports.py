@@ -33,7 +33,7 @@ class SqlBudgetReports:
     async def report(self, budget: Budget) -> Mapping[str, Any]:
         now = datetime.now(UTC)
         try:
-            async with session_within(self._database, _TIMEOUT_SECONDS) as to:
+            async with session_within(self._database, _TIMEOUT_SECONDS) as to, to.snapshot(writing=False):
                 spent = await to.fetch(_SPENT, str(budget.id), budget.window.counts_since(now))
                 alive_since = now - timedelta(seconds=LEASE_SECONDS)
                 leased = await to.fetch(_LEASED, str(budget.id), alive_since)
