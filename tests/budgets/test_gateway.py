@@ -1,0 +1,180 @@
+"""Budgets as clients see them: a whole gateway on sockets, in which each call costs what is set aside for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.application.admission import Rulebook
+from proxy.domain.budgets import Budget, Period, Window
+from proxy.infrastructure.persistence.database import Database, open_database
+from proxy.infrastructure.persistence.migrations import migrate
+from tests.budgets.conftest import USD, a_budget, leases, put, spent
+from tests.conftest import StartGateway
+from tests.harness import COMPLETION, TestGateway, Upstream, fails, says, stall
+from tests.persistence.test_arrival import Server, running_server, server
+
+__all__ = ["running_server", "server"]  # fixtures
+CALL = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+CENT = USD // 100
+TOTAL = Window(Period.TOTAL)
+
+Open = Callable[..., Awaitable[TestGateway]]
+
+
+@pytest.fixture
+def open_gateway(start_gateway: StartGateway, upstream: Upstream, tmp_path: Path) -> Open:
+    """Starts a gateway with that budget for everyone; a call costs a cent, by the price and by what upstream says."""
+    upstream.answer(says({**COMPLETION, "usage": {**COMPLETION["usage"], "cost": 0.01}}))
+    prices = {"input_usd_per_1m_tokens": 0, "output_usd_per_1m_tokens": 0, "request_fee_usd": 0.01}
+    chat = {"deployments": [{"provider": "up", "model": "m", "prices": prices}]}
+    path = tmp_path / "gateway.yaml"
+    path.write_text(json.dumps({"providers": {"up": {"base_url": upstream.url}}, "models": {"chat": chat}}))
+
+    async def opening(budget: Budget, url: str, **settings: Any) -> TestGateway:
+        book = Rulebook(budgets=[budget])
+        quiet = {"llmgateway_require_keys": "never", "retry_max_retries": 0, **settings}
+        return await start_gateway(database_url=url, rules=lambda: book, llmgateway_config=str(path), **quiet)
+
+    return opening
+
+
+async def status(gateway: TestGateway) -> int:
+    return (await gateway.chat(CALL))[0]
+
+
+async def until_booked(database: Database, budget: Budget, amount: int) -> None:
+    async with asyncio.timeout(30):
+        while await spent(database, budget) != amount:
+            await asyncio.sleep(0.02)
+
+
+async def until_settled(database: Database, budget: Budget, amount: int) -> None:
+    """All is booked: that much is spent, and nothing is leased."""
+    async with asyncio.timeout(30):
+        while (await spent(database, budget), sum((await leases(database, budget)).values())) != (amount, 0):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_crowd_gets_what_the_budget_has_money_for(
+    open_gateway: Open, database: Database, database_url: str, upstream: Upstream
+) -> None:
+    budget = await put(database, a_budget("1", window=TOTAL))
+    gateway = await open_gateway(budget, database_url)
+    statuses = Counter(await asyncio.gather(*(status(gateway) for _ in range(200))))
+    assert statuses == {200: 100, 429: 100}
+    assert upstream.calls == 100
+    await until_settled(database, budget, 100 * CENT)
+
+
+async def test_a_crowd_at_two_gateways(
+    open_gateway: Open, database: Database, database_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    budget = await put(database, a_budget("1", window=TOTAL))
+    gateways = [await open_gateway(budget, database_url, llmgateway_data_dir=str(tmp_path)) for _ in range(2)]
+    await asyncio.gather(*(status(gateways[n % 2]) for n in range(200)))
+    for gateway in gateways:
+        while await status(gateway) != 429:
+            pass
+    assert upstream.calls == 100
+    await until_settled(database, budget, 100 * CENT)
+
+
+async def test_the_refusal_names_the_budget_what_is_spent_and_when_there_is_more(
+    open_gateway: Open, database: Database, database_url: str
+) -> None:
+    budget = await put(database, a_budget("0.025", name="platform"))
+    gateway = await open_gateway(budget, database_url)
+    assert [await status(gateway) for _ in range(2)] == [200, 200]
+    await until_booked(database, budget, 2 * CENT)
+    code, headers, body = await gateway.chat(CALL)
+    assert code == 429
+    assert (body["error"]["type"], body["error"]["code"]) == ("rate_limit_error", "budget_exceeded")
+    resets_at = budget.window.resets_at(datetime.now(UTC))
+    assert resets_at is not None
+    for told in (
+        "'platform' of $0.025",
+        "up to $0.01",
+        "$0.02 spent",
+        "reserved",
+        f"resets at {resets_at.isoformat()}",
+    ):
+        assert told in body["error"]["message"]
+    assert headers["x-should-retry"] == "false"
+    assert headers["x-gateway-budget-warning"] == "platform; spent=0.02; amount=0.025"
+    assert int(headers["retry-after"]) > 0
+    row = (await gateway.rows(3))[0]
+    assert row.status.value == "refused"
+
+
+async def test_a_budget_without_end_names_no_time(open_gateway: Open, database: Database, database_url: str) -> None:
+    budget = await put(database, a_budget("0", window=TOTAL))
+    code, headers, body = await (await open_gateway(budget, database_url)).chat(CALL)
+    assert code == 429
+    assert body["error"]["message"].endswith("It does not reset.")
+    assert "retry-after" not in headers
+
+
+async def test_a_soft_budget_warns_and_lets_in(open_gateway: Open, database: Database, database_url: str) -> None:
+    budget = await put(database, a_budget("0.02", name="soft", is_hard=False, warn_percent=50))
+    gateway = await open_gateway(budget, database_url)
+    answers = [await gateway.chat(CALL) for _ in range(4)]
+    assert [code for code, _, _ in answers] == [200] * 4
+    assert answers[-1][1]["x-gateway-budget-warning"].startswith("soft; spent=0.0")
+
+
+async def test_money_is_free_again_after_every_kind_of_end(
+    open_gateway: Open, database: Database, database_url: str, upstream: Upstream
+) -> None:
+    """What is charged is charged, and all the rest can be spent: nothing stays set aside."""
+    budget = await put(database, a_budget("0.03", window=TOTAL))
+    gateway = await open_gateway(budget, database_url)
+    well = upstream.script[0]
+    for answering in (fails(400), fails(500), says(b"nonsense")):
+        upstream.answer(answering)
+        assert (await gateway.raw_chat(CALL))[0] >= 400
+    upstream.answer(stall)  # type: ignore[arg-type]
+    hanging = asyncio.create_task(gateway.raw_chat(CALL))
+    async with asyncio.timeout(10):
+        while not upstream.calls:
+            await asyncio.sleep(0.01)
+    hanging.cancel()
+    upstream.answer(well)
+    await gateway.rows(4)
+    while await status(gateway) != 429:
+        pass
+    await until_settled(database, budget, 3 * CENT)
+
+
+async def test_while_the_database_is_away_what_is_leased_is_spent_and_then_nothing_more(
+    open_gateway: Open, server: Server, upstream: Upstream
+) -> None:
+    url = await server.new_database()
+    async with open_database(url) as database:
+        await migrate(database)
+        budget = await put(database, a_budget("1", window=TOTAL))
+    gateway = await open_gateway(budget, url)
+    assert await status(gateway) == 200
+    server.freeze()
+    calls = 1
+    while (answer := await gateway.chat(CALL))[0] == 200:
+        calls += 1
+    code, headers, body = answer
+    assert 1 < calls == upstream.calls < 100
+    assert (code, body["error"]["code"]) == (503, "service_unavailable")
+    assert "cannot be checked" in body["error"]["message"]
+    assert int(headers["retry-after"]) > 0
+    server.thaw()
+    async with asyncio.timeout(60):
+        while (code := await status(gateway)) != 429:
+            assert code in (200, 503)
+    async with open_database(url) as database:
+        await until_settled(database, budget, 100 * CENT)
+    assert upstream.calls == 100
