@@ -125,6 +125,23 @@ async def test_idle_money_is_given_back(database: Database, start: Start) -> Non
     assert await process.begin("0.99", budget)
 
 
+async def test_idle_money_is_kept_while_the_database_is_away(database: Database, start: Start) -> None:
+    now = [1000.0]
+    budget, process = await put(database, a_budget("1")), start("p", now)
+    process.end(await process.begin("0.01", budget), "0.01")
+    async with session(database) as to:
+        await to.execute("ALTER TABLE budget_leases RENAME TO hidden")
+    now[0] += 3
+    await process.upkeep.settle_idle()
+    process.end(await process.begin("0.01", budget), "0.01")
+    async with session(database) as to:
+        await to.execute("ALTER TABLE hidden RENAME TO budget_leases")
+    await process.drain()
+    now[0] += 3
+    await process.upkeep.settle_idle()
+    assert await leases(database, budget) == {"p": 0}
+
+
 async def test_each_end_user_has_an_account(database: Database, start: Start) -> None:
     budget = await put(database, a_budget("0.01", Subject(Scope.END_USER, EACH)))
     process = start("p")

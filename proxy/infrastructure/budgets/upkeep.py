@@ -54,6 +54,7 @@ class Upkeep:
             for account in list(self._book.accounts.values()):
                 is_idle = now - account.used_seconds > _IDLE_SECONDS
                 if account.has_lease and is_idle and account.free > 0:
+                    await self._bank.look(account)  # while nobody takes it back it is kept, to go on with
                     await self._give_back(account)
                 elif account.has_lease and account.held != account.told_held:
                     async with self._book.leasing(account.key):
