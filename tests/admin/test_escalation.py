@@ -118,6 +118,58 @@ async def test_what_is_not_ones_own_to_give_is_not_given_back_either(gateway: Te
     await done(gateway, "PATCH", f"/keys/{ending.id}", {"tags": ["a"]}, firm.secrets[who])
 
 
+@pytest.mark.parametrize("role", [Role.TEAM_ADMIN, Role.ORGANISATION_ADMIN, Role.ADMIN])
+async def test_what_runs_out_hands_out_nothing_that_outlives_it(
+    gateway: TestGateway, firm: Company, role: Role
+) -> None:
+    """Else it would live on in a key that it has made, or whose secret it has taken."""
+    end = datetime.now(UTC) + timedelta(hours=1)
+    place = {} if role is Role.ADMIN else {"organisation_id": UUID(firm.ids["organisation_id"])}
+    if role is Role.TEAM_ADMIN:
+        place["team_id"] = UUID(firm.ids["team_id"])
+    ending, _ = await firm.tenancy.key(role=role, calls_models=False, expires_at=end, **place)
+    endless, later = (await firm.target())["key"], (end + timedelta(seconds=1)).isoformat()
+    before = await kept(firm.tenancy)
+    for method, path, body in (
+        ("POST", "/keys", {"name": "x", "team": firm.ids["team_id"]}),
+        ("POST", "/keys", {"name": "x", "team": firm.ids["team_id"], "expires_at": later}),
+        ("POST", "/keys", {"name": "x", "team": firm.ids["team_id"], "role": "team_admin"}),
+        ("POST", f"/keys/{endless}/rotate", {}),
+        ("PATCH", f"/keys/{endless}", {"expires_at": later}),
+    ):
+        answer = await ask(gateway, ending, method, path, body)
+        assert answer.status == 403, (method, path, body, answer)
+    assert await kept(firm.tenancy) == before
+    body = {"name": "x", "team": firm.ids["team_id"], "expires_at": end.isoformat()}
+    made = await done(gateway, "POST", "/keys", body, ending)
+    await done(gateway, "POST", f"/keys/{made['id']}/rotate", {}, ending)
+    await done(gateway, "PATCH", f"/keys/{endless}", {"owner": "anna"}, ending)
+    await done(gateway, "POST", f"/keys/{endless}/revoke", by=ending)
+
+
+async def test_an_administrator_limited_to_models_opens_no_others_to_an_organisation(
+    gateway: TestGateway, firm: Company
+) -> None:
+    limited, _ = await firm.tenancy.key(role=Role.ADMIN, calls_models=False, models=scope("gpt-*"))
+    path = f"/organisations/{firm.ids['organisation_id']}"
+    await done(gateway, "PATCH", path, {"models": ["gpt-4o"]})
+    before = await kept(firm.tenancy)
+    for method, of, body in (
+        ("PATCH", path, {"models": None}),
+        ("PATCH", path, {"models": ["gpt-4o", "claude-3"]}),
+        ("POST", "/organisations", {"name": "new"}),
+    ):
+        answer = await ask(gateway, limited, method, of, body)
+        assert answer.status == 403, (method, body, answer)
+    assert await kept(firm.tenancy) == before
+    await done(gateway, "PATCH", path, {"models": ["gpt-*"], "metadata": {"a": 1}}, limited)
+    for kind in ("organisations", "teams"):
+        asleep = await done(gateway, "POST", f"/{kind}", {"name": f"all models {kind}", "disabled": True})
+        answer = await ask(gateway, limited, "PATCH", f"/{kind}/{asleep['id']}", {"disabled": False})
+        assert answer.status == 403, (kind, answer)
+        await done(gateway, "PATCH", f"/{kind}/{asleep['id']}", {"metadata": {"a": 1}}, limited)
+
+
 async def test_nobody_gives_a_priority_above_its_own(gateway: TestGateway, firm: Company) -> None:
     names = await firm.target()
     for who in ("lead", "head"):

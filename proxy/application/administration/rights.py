@@ -1,7 +1,8 @@
 """Who may administer what: rights only shrink on their way down.
 
 A caller reaches a part of the gateway (Principal.reach), and changes only what lies within. Budgets and limits of what
-it is part of are set by those above it. Nobody hands out a role, a model, an endpoint or a priority that it has not.
+it is part of are set by those above it. Nobody hands out a role, a model, an endpoint or a priority that it has not,
+nor anything for longer than it has it itself.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ async def check_grants(
 
     Raises NotAllowed, and InvalidRequest for what refers to nothing.
     """
-    if not isinstance(after, Team | VirtualKey):
+    if not isinstance(after, Organisation | Team | VirtualKey):
         return
     above = await _scopes_above(after, world)
     is_moved = before is None or _belonging(before) != _belonging(after)
@@ -72,10 +73,12 @@ async def check_grants(
 
 
 def gives_anew(before: Entity, after: Entity) -> bool:
-    """Whether all that a key may do is handed out by the change: it gets a new secret, or is good again or for longer.
+    """Whether all that it may do is handed out by the change: it is good again, good for longer, or has a new secret.
 
     Else who is limited would rotate a key that is not, and use it.
     """
+    if isinstance(before, Organisation | Team) and isinstance(after, Organisation | Team):
+        return before.disabled and not after.disabled
     if not (isinstance(before, VirtualKey) and isinstance(after, VirtualKey)):
         return False
     is_longer = before.expires_at is not None and (after.expires_at is None or after.expires_at > before.expires_at)
@@ -86,8 +89,10 @@ def _belonging(entity: Entity) -> tuple[object, object]:
     return getattr(entity, "organisation_id", None), getattr(entity, "team_id", None)
 
 
-async def _scopes_above(entity: Team | VirtualKey, world: Reading) -> list[ModelScope]:
+async def _scopes_above(entity: Organisation | Team | VirtualKey, world: Reading) -> list[ModelScope]:
     """What the models of the entity are limited by anyway."""
+    if isinstance(entity, Organisation):
+        return []
     scopes, organisation_id = [], entity.organisation_id
     if isinstance(entity, VirtualKey) and entity.team_id is not None:
         team = await world.get(Team, str(entity.team_id))
@@ -108,6 +113,9 @@ def _check_key(actor: Principal, before: VirtualKey | None, after: VirtualKey) -
     has_more = actor.endpoints is not None and (after.endpoints is None or not after.endpoints <= actor.endpoints)
     if is_changed and has_more:
         raise NotAllowed("A key may use no endpoints that you may not use yourself.")
+    is_moved = before is None or before.expires_at != after.expires_at
+    if is_moved and actor.expires_at is not None and (after.expires_at is None or after.expires_at > actor.expires_at):
+        raise NotAllowed(f"A key may be good for no longer than your own, until {actor.expires_at.isoformat()}.")
     is_raised = before is None or before.priority < after.priority
     if is_raised and actor.reach != GATEWAY and after.priority > actor.priority:
         raise NotAllowed(f"A key may have no higher priority than your own, {actor.priority.name.lower()}.")

@@ -62,6 +62,7 @@ def known_key(
         tags=key.tags,
         budgets=tuple(budgets),
         limits=tuple(limits),
+        expires_at=key.expires_at,
     )
     return KnownKey(key, principal, key.disabled or any(owner.disabled for owner in owners))
 

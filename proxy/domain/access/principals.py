@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -30,7 +31,8 @@ class Principal:
     `id` is for audits and idempotency: `key:<uuid>`, `master`, `token:<subject>`. `reach` is whose keys, usage and
     requests it may see and, with the permission, change: the whole gateway, an organisation, a team or itself.
     All of `model_scopes` (its own, its team's, its organisation's) must allow a model; `endpoints` None is every one.
-    `budgets` and `limits` are those of its key, team and organisation.
+    `budgets` and `limits` are those of its key, team and organisation. `expires_at` is when its key runs out; tokens
+    have none: they end within minutes, and their holders sign in again.
     """
 
     kind: PrincipalKind
@@ -47,6 +49,7 @@ class Principal:
     tags: tuple[str, ...] = ()
     budgets: tuple[Budget, ...] = ()
     limits: tuple[RateLimit, ...] = ()
+    expires_at: datetime | None = None
 
     def may(self, permission: Permission) -> bool:
         return permission in self.permissions
