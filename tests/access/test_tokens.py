@@ -126,9 +126,9 @@ async def test_asymmetric_signatures_are_good(world: World, algorithm: str, key:
         ({"iss": "https://elsewhere.example"}, "another issuer"),
         ({"aud": "another-service"}, "another audience"),
         ({"aud": ["one", "two"]}, "another audience"),
-        ({"exp": int(time.time()) - 61}, "expired"),
-        ({"nbf": int(time.time()) + 400}, "not valid yet"),
-        ({"iat": int(time.time()) + 400}, "not valid yet"),
+        ({"exp": 1_000_000_000}, "expired"),
+        ({"nbf": 9_000_000_000}, "not valid yet"),
+        ({"iat": 9_000_000_000}, "not valid yet"),
         ({"exp": None}, ""),
         ({"iss": None}, ""),
         ({"aud": None}, ""),
@@ -149,6 +149,9 @@ async def test_clocks_may_differ_a_little(world: World) -> None:
     now = int(time.time())
     await world.verify(world.issuer.token(exp=now - 30))
     await world.verify(world.issuer.token(nbf=now + 30))
+    for token in (world.issuer.token(exp=now - 61), world.issuer.token(nbf=now + 90)):
+        with pytest.raises(NotAuthenticated):
+            await world.verify(token)
 
 
 def unsigned(header: dict[str, Any], claims: dict[str, Any], signature: bytes = b"") -> str:

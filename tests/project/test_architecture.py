@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -83,3 +84,12 @@ def test_no_file_of_the_lock_names_an_index() -> None:
         assert "--index" not in text
         assert "://" not in text
         assert "--hash=sha256:" in text
+
+
+def test_no_test_is_named_after_the_moment() -> None:
+    """Workers that run side by side must collect the same names."""
+    moments = r"\b(time\.time|time\.monotonic|datetime\.now|uuid4|token_hex|random\.\w+)\("
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.parametrize":
+                assert not re.search(moments, ast.unparse(node)), f"{path}:{node.lineno}"
