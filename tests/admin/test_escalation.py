@@ -249,6 +249,13 @@ async def test_nobody_touches_a_key_that_may_do_more_than_its_own(gateway: TestG
     await refused(gateway, firm, "lead", "POST", f"/keys/{calling.id}/rotate")
 
 
+async def test_a_wider_key_may_be_revoked_but_not_rotated(gateway: TestGateway, firm: Company) -> None:
+    """Nobody has the secret of a key that is revoked."""
+    key, by = (await firm.target())["key"], firm.secrets["restricted lead"]
+    await refused(gateway, firm, "restricted lead", "POST", f"/keys/{key}/rotate")
+    assert (await done(gateway, "POST", f"/keys/{key}/revoke", by=by))["disabled"] is True
+
+
 @pytest.mark.parametrize("round_", range(5))
 async def test_a_revoked_key_does_not_come_back_by_changes_at_the_same_moment(
     gateway: TestGateway, firm: Company, round_: int

@@ -72,6 +72,18 @@ async def test_a_revoked_key_dies_in_another_gateway_within_a_second(
     assert (await ask(gateway, MASTER, "POST", "/keys/revoked/rotate")).status == 400
 
 
+async def test_a_revoked_secret_stays_dead_when_its_key_is_enabled_again(gateway: TestGateway, firm: Company) -> None:
+    made = await done(gateway, "POST", "/keys", {"name": "revoked"})
+    other = await done(gateway, "POST", "/keys", {"name": "other"})
+    await done(gateway, "POST", "/keys/revoked/revoke")
+    assert (await done(gateway, "PATCH", "/keys/revoked", {"disabled": False}))["disabled"] is False
+    await done(gateway, "PATCH", "/keys/other", {"disabled": True})
+    await comes_to(gateway, other["key"], 401)  # by now the first change is known, too
+    assert await status_with(gateway, made["key"]) == 401
+    anew = await done(gateway, "POST", "/keys/revoked/rotate")
+    await comes_to(gateway, anew["key"], 200)
+
+
 async def test_a_key_from_elsewhere_is_known_by_its_hash(gateway: TestGateway, firm: Company) -> None:
     elsewhere = generate_key()
     made = await done(gateway, "POST", "/keys", {"name": "imported", "hash": elsewhere.hash})

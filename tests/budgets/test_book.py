@@ -15,6 +15,7 @@ from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
 from proxy.domain.budgets import Charge, Period, Window
 from proxy.domain.errors import BudgetExceeded
 from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.rows import ledger_row
 from proxy.infrastructure.persistence.sessions import session
 from tests.budgets.conftest import USD, Process, Start, a_budget, charged_row, leases, put, spent
 
@@ -210,3 +211,18 @@ async def test_a_lease_that_may_be_lost_is_not_used(database: Database, start: S
         await to.execute("DELETE FROM budget_leases")
     assert await other.begin("0.9", budget)
     assert await admitted(sleeper, budget, amount="0.11") is None
+
+
+async def test_what_is_booked_and_not_yet_reported_is_counted_once(database: Database, start: Start) -> None:
+    """The writer's statement is over a moment before its rows are told to be booked."""
+    process = start("booking")
+    budget = await put(database, a_budget("1"))
+    process.end(await process.begin("0.2", budget), "0.2")
+    await process.writer.write([ledger_row(row) for row in process.unbooked], process.holder)
+    (account,) = process.book.accounts.values()
+    standing = await process.book.bank.look(account)
+    assert standing is not None
+    account.learn(standing)
+    assert account.spent() == standing.spent == USD // 5
+    process.book.booked([ledger_row(row) for row in process.unbooked])
+    assert account.spent() == USD // 5

@@ -22,6 +22,7 @@ from proxy.domain.errors import InvalidRequest, NotAllowed, ObjectNotFound
 from proxy.domain.rate_limits import RateLimit
 
 E = TypeVar("E", bound=Entity)
+_ACTOR_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Actor:
     @property
     def name(self) -> str:
         """For the audit log."""
-        return f"{self.principal.id} ({self.principal.name})"
+        return f"{self.principal.id} ({self.principal.name})"[:_ACTOR_CHARACTERS]
 
     def must(self, permission: Permission) -> None:
         if not self.principal.may(permission):
@@ -139,10 +140,11 @@ class Administration:
         return await self.update(actor, VirtualKey, id_or_name, rotated, "rotate"), secret
 
     async def revoke(self, actor: Actor, id_or_name: str) -> VirtualKey:
-        """The key, and the one that it replaced, are good no more."""
+        """Kills the key, and the one that it replaced, for good: if it is enabled again, nobody has its secret."""
+        nobodys = generate_key()
 
         def revoked(key: VirtualKey) -> VirtualKey:
-            return replace(key, disabled=True, previous_hash=None, previous_until=None)
+            return replace(key, hash=nobodys.hash, disabled=True, previous_hash=None, previous_until=None)
 
         return await self.update(actor, VirtualKey, id_or_name, revoked, "revoke")
 
@@ -185,7 +187,7 @@ class Administration:
         return AuditEntry(
             id=uuid4(),
             timestamp=self.clock(),
-            actor=actor.name[:255],
+            actor=actor.name,
             action=action,
             object_kind=object_kind,
             object_id=object_id,

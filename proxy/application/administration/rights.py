@@ -81,6 +81,8 @@ def gives_anew(before: Entity, after: Entity) -> bool:
         return before.disabled and not after.disabled
     if not (isinstance(before, VirtualKey) and isinstance(after, VirtualKey)):
         return False
+    if after.disabled:
+        return False
     is_longer = before.expires_at is not None and (after.expires_at is None or after.expires_at > before.expires_at)
     return after.hash != before.hash or (before.disabled and not after.disabled) or is_longer
 
@@ -155,9 +157,8 @@ def _check_role(actor: Principal, key: VirtualKey) -> None:
 
 def _check_reach_of_role(actor: Principal, key: VirtualKey) -> None:
     """A role reaches a team, an organisation or all; nobody hands out a reach wider than its own."""
-    widths = {Scope.KEY: 0, Scope.TEAM: 1, Scope.ORGANISATION: 2, Scope.GATEWAY: 3}
-    width = {Role.TEAM_ADMIN: 1, Role.ORGANISATION_ADMIN: 2}.get(key.role, 3)
-    if width > widths[actor.reach.scope]:
+    reached = {Role.TEAM_ADMIN: Scope.TEAM, Role.ORGANISATION_ADMIN: Scope.ORGANISATION}.get(key.role, Scope.GATEWAY)
+    if reached.width > actor.reach.scope.width:
         raise NotAllowed(f"Role '{key.role.value}' reaches further than you do.")
 
 

@@ -18,6 +18,14 @@ class Scope(StrEnum):
     END_USER = "end_user"
     MODEL = "model"
 
+    @property
+    def width(self) -> int:
+        """Of tenants: whoever reaches a wider one may reach narrower ones. 0 for end users and models."""
+        return _WIDTHS.get(self, 0)
+
+
+_WIDTHS = {Scope.KEY: 1, Scope.TEAM: 2, Scope.ORGANISATION: 3, Scope.GATEWAY: 4}
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -24,12 +24,17 @@ class AccountKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the database said of a budget, in picodollars; the process's own lease is not in `leased_elsewhere`."""
+    """What the database said of a budget at one moment, in picodollars.
+
+    `own_booked` is what of `spent` this process has booked, as far as its lease tells: soft budgets have none, and then
+    it is what the process itself knows. The process's own lease is not in `leased_elsewhere`.
+    """
 
     amount: int
     spent: int
     leased_elsewhere: int
     holders_elsewhere: int
+    own_booked: int
 
 
 class Account:
@@ -49,7 +54,7 @@ class Account:
         self.granted = self.consumed = self.booked = self.held = 0
         self.told_held = 0  # what the database was told of `held` last
         self.standing: Standing | None = None
-        self.consumed_then = 0  # booked by us when `standing` was read: it is in its `spent`
+        self.consumed_then = 0  # of that, what is in the `spent` of `standing`
         self.renewed_seconds = now_seconds
         self.used_seconds = now_seconds
         self.recalled_seconds = float("-inf")
@@ -100,7 +105,7 @@ class Account:
     def learn(self, standing: Standing) -> None:
         """What the database says now."""
         self.standing = standing
-        self.consumed_then = self.booked
+        self.consumed_then = standing.own_booked
 
 
 def account_key(budget: Budget, subject_id: str) -> AccountKey:

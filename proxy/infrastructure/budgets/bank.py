@@ -51,7 +51,7 @@ class Lease:
     is_removed: bool = False
 
 
-_NO_BUDGET = Standing(0, 0, 0, 0)
+_NO_BUDGET = Standing(0, 0, 0, 0, 0)
 
 
 class Bank:
@@ -136,7 +136,7 @@ class Bank:
         ((spent, leased, holders, own),) = await to.fetch(_STANDING, *of_account, since, self.holder, alive_since)
         booked = account.booked if own is None else own
         amount = int(Decimal(amount_usd) * PICODOLLARS_PER_USD)
-        return Standing(amount, spent, leased, holders), max(0, account.granted - booked)
+        return Standing(amount, spent, leased, holders, booked), max(0, account.granted - booked)
 
     async def _grant(self, to: Session, account: Account, granted: int) -> None:
         await to.execute(

@@ -143,12 +143,14 @@ class LeasedBudgets:
         return refusal if refusal is not None and self.clock() < refusal.until_seconds else None
 
     async def _ask(self, account: Account, amount: int) -> None:
-        account.granted -= max(0, account.free)  # put in again: together with what others leave it may be enough
+        put_in = max(0, account.free)  # again: together with what others leave it may be enough
+        account.granted -= put_in
         try:
             lease = await self._more(account, amount)
             if self._lacks(account, amount, self.clock()) and lease.standing.leased_elsewhere > 0:
                 lease = await self._recalled(account, amount, lease)
         except DATABASE_ERRORS as problem:
+            account.granted += put_in  # nobody was told of it, and smaller requests may do with it
             raise NotServing(
                 f"Budget '{account.budget.name}' cannot be checked: the database does not answer.", _AWAY_SECONDS
             ) from problem

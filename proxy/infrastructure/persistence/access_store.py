@@ -5,21 +5,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from proxy.application.administration.objects import KINDS, AuditEntry, Entity
 from proxy.application.administration.ports import Changing, Page, Reading
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
-from proxy.domain.budgets import Budget
 from proxy.domain.errors import AlreadyThere, InvalidRequest, NotServing
-from proxy.domain.rate_limits import RateLimit
-from proxy.infrastructure.persistence import access_rows as rows
+from proxy.infrastructure.persistence.access_tables import (
+    KEYS_OF_ORGANISATION,
+    KEYS_OF_TEAM,
+    TABLES,
+    TEAMS_OF,
+)
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
 from proxy.infrastructure.persistence.sessions import Session, moment, session_within
@@ -28,108 +30,6 @@ E = TypeVar("E", bound=Entity)
 _TIMEOUT_SECONDS = 10.0
 _RETRY_AFTER_SECONDS = 5.0
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_TEAMS_OF = "SELECT CAST(id AS TEXT) FROM teams WHERE CAST(organisation_id AS TEXT) = {of}"
-_KEYS_OF_ORGANISATION = f"""SELECT CAST(id AS TEXT) FROM virtual_keys WHERE CAST(organisation_id AS TEXT) = {{of}}
-    OR CAST(team_id AS TEXT) IN ({_TEAMS_OF})"""
-_KEYS_OF_TEAM = "SELECT CAST(id AS TEXT) FROM virtual_keys WHERE CAST(team_id AS TEXT) = {of}"
-_RULES_WITHIN: Final = {
-    Scope.ORGANISATION: f"""((scope = 'organisation' AND subject_id = {{of}})
-        OR (scope = 'team' AND subject_id IN ({_TEAMS_OF}))
-        OR (scope = 'key' AND subject_id IN ({_KEYS_OF_ORGANISATION})))""",
-    Scope.TEAM: f"""((scope = 'team' AND subject_id = {{of}})
-        OR (scope = 'key' AND subject_id IN ({_KEYS_OF_TEAM})))""",
-    Scope.KEY: "(scope = 'key' AND subject_id = {of})",
-}
-_TEAM_OF_KEY = "SELECT CAST(team_id AS TEXT) FROM virtual_keys WHERE CAST(id AS TEXT) = {of}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """`within` are the conditions for each reach but the whole gateway's; one that is missing reaches nothing.
-
-    `filters` gives the condition for each filter. `name` is the column that objects are named by, if there is one.
-    """
-
-    table: str
-    columns: Sequence[str]
-    read: Callable[[Sequence[Any]], Any]
-    write: Callable[[Any], tuple[object, ...]]
-    within: dict[Scope, str]
-    filters: dict[str, str]
-    name: str | None = None
-    stamps: bool = False  # whether `created_at` is the table's only
-
-
-_BY_NAME = {
-    "name": r"lower(name) LIKE '%' || lower({of}) || '%' ESCAPE '\'",
-    "disabled": "CASE WHEN disabled THEN 'true' ELSE 'false' END = {of}",
-}
-_BY_SUBJECT = {"scope": "scope = {of}", "subject": "subject_id = {of}"}
-_TABLES: Final[dict[type, _Table]] = {
-    Organisation: _Table(
-        "organisations",
-        rows.ORGANISATION_COLUMNS,
-        rows.organisation_of,
-        rows.organisation_row,
-        {
-            Scope.ORGANISATION: "CAST(id AS TEXT) = {of}",
-            Scope.TEAM: "id IN (SELECT organisation_id FROM teams WHERE CAST(id AS TEXT) = {of})",
-        },
-        _BY_NAME,
-        "name",
-    ),
-    Team: _Table(
-        "teams",
-        rows.TEAM_COLUMNS,
-        rows.team_of,
-        rows.team_row,
-        {
-            Scope.ORGANISATION: "CAST(organisation_id AS TEXT) = {of}",
-            Scope.TEAM: "CAST(id AS TEXT) = {of}",
-            Scope.KEY: f"CAST(id AS TEXT) IN ({_TEAM_OF_KEY})",
-        },
-        {**_BY_NAME, "organisation": "CAST(organisation_id AS TEXT) = {of}"},
-        "name",
-    ),
-    VirtualKey: _Table(
-        "virtual_keys",
-        rows.KEY_COLUMNS,
-        rows.key_of,
-        rows.key_row,
-        {
-            Scope.ORGANISATION: f"CAST(id AS TEXT) IN ({_KEYS_OF_ORGANISATION})",
-            Scope.TEAM: "CAST(team_id AS TEXT) = {of}",
-            Scope.KEY: "CAST(id AS TEXT) = {of}",
-        },
-        {
-            **_BY_NAME,
-            "team": "CAST(team_id AS TEXT) = {of}",
-            "organisation": f"CAST(id AS TEXT) IN ({_KEYS_OF_ORGANISATION})",
-            "owner": "owner = {of}",
-            "role": "role = {of}",
-        },
-        "name",
-    ),
-    Budget: _Table(
-        "budgets",
-        rows.BUDGET_COLUMNS,
-        rows.budget_of,
-        rows.budget_row,
-        _RULES_WITHIN,
-        {**_BY_SUBJECT, "name": _BY_NAME["name"]},
-        "name",
-        stamps=True,
-    ),
-    RateLimit: _Table(
-        "rate_limits",
-        rows.LIMIT_COLUMNS,
-        rows.limit_of,
-        rows.limit_row,
-        _RULES_WITHIN,
-        _BY_SUBJECT,
-        stamps=True,
-    ),
-}
 _AUDIT_COLUMNS = (
     "id",
     "timestamp",
@@ -148,9 +48,9 @@ _AUDIT_FILTERS = {
     "object": "object_id = {of}",
 }
 _AUDIT_WITHIN = {
-    Scope.ORGANISATION: f"""(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({_TEAMS_OF})
-        OR object_id IN ({_KEYS_OF_ORGANISATION}))""",
-    Scope.TEAM: f"(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({_KEYS_OF_TEAM}))",
+    Scope.ORGANISATION: f"""(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({TEAMS_OF})
+        OR object_id IN ({KEYS_OF_ORGANISATION}))""",
+    Scope.TEAM: f"(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({KEYS_OF_TEAM}))",
     Scope.KEY: "(actor = {actor} OR object_id = {of})",
 }
 
@@ -256,7 +156,7 @@ class _World:
         self._locks = locks
 
     async def get(self, kind: type[E], id_or_name: str, within: Subject = GATEWAY) -> E | None:
-        table = _TABLES[kind]
+        table = TABLES[kind]
         arguments = [_storable(id_or_name)]
         if _UUID.fullmatch(id_or_name):
             condition, order = "id = $1", "id"
@@ -278,7 +178,7 @@ class _World:
         return table.read(found[0]) if found else None
 
     async def page(self, kind: type[E], page: Page) -> Sequence[E]:
-        table = _TABLES[kind]
+        table = TABLES[kind]
         query = _Query(table.table, table.columns, "created_at")
         if page.within != GATEWAY:
             condition = table.within.get(page.within.scope, "false")
@@ -295,12 +195,11 @@ class _World:
         }
         if subject.scope not in kinds:
             return reach == GATEWAY
-        width = {Scope.KEY: 0, Scope.TEAM: 1, Scope.ORGANISATION: 2, Scope.GATEWAY: 3}
-        if width[reach.scope] < width[subject.scope]:
+        if reach.scope.width < subject.scope.width:
             return False  # what something belongs to is not within it
         if not _UUID.fullmatch(subject.id):
             return False
-        table = _TABLES[kinds[subject.scope]]
+        table = TABLES[kinds[subject.scope]]
         condition = "true" if reach == GATEWAY else table.within.get(reach.scope, "false")
         arguments = [subject.id] if "{of}" not in condition else [subject.id, reach.id]
         found = await self._to.fetch(
@@ -309,7 +208,7 @@ class _World:
         return bool(found)
 
     async def add(self, entity: Entity) -> None:
-        table, values = _TABLES[type(entity)], _TABLES[type(entity)].write(entity)
+        table, values = TABLES[type(entity)], TABLES[type(entity)].write(entity)
         columns = list(table.columns)
         if table.stamps:
             columns, values = [*columns, "created_at"], (*values, datetime.now(UTC))
@@ -317,7 +216,7 @@ class _World:
         await self._to.execute(f"INSERT INTO {table.table} ({', '.join(columns)}) VALUES ({places})", *values)
 
     async def replace(self, entity: Entity) -> None:
-        table = _TABLES[type(entity)]
+        table = TABLES[type(entity)]
         sets = ", ".join(f"{column} = ${place}" for place, column in enumerate(table.columns, 1))
         await self._to.execute(
             f"UPDATE {table.table} SET {sets} WHERE id = ${len(table.columns) + 1}",
@@ -326,7 +225,7 @@ class _World:
         )
 
     async def remove(self, entity: Entity) -> None:
-        table = _TABLES[type(entity)].table
+        table = TABLES[type(entity)].table
         await self._to.execute(f"DELETE FROM {table} WHERE id = $1", str(entity.id))
 
     async def note(self, entry: AuditEntry) -> None:
