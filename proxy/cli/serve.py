@@ -24,7 +24,7 @@ def serve(host: str | None, port: int | None) -> None:
     click.echo("Starting LLM Gateway …", err=True)
     from proxy.bootstrap.logs import log_as_configured  # noqa: PLC0415
     from proxy.bootstrap.storage import DATABASE_ERRORS  # noqa: PLC0415
-    from proxy.server import listen  # noqa: PLC0415
+    from proxy.server.running import listen  # noqa: PLC0415
 
     log_as_configured(settings)
     try:

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from proxy.bootstrap.gateway import RunningGateway
-from proxy.server import banner
+from proxy.server.banner import banner
 from proxy.settings import Settings
 
 KEY = {"llmgateway_master_key": "sk-master"}
