@@ -129,6 +129,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
     body_timeout_seconds: _Seconds = Field(60.0, description="for a client to send its request body")
     shutdown_grace_seconds: _Seconds = Field(30.0, description="for running requests to finish after SIGTERM")
+    shutdown_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="after SIGTERM: /health/ready says 503, and requests are served on until balancers have seen it",
+    )
     budget_default_output_tokens: int = Field(
         8192, ge=1, description="what budgets and token limits count on for an answer that the request does not limit"
     )

@@ -18,7 +18,7 @@ from proxy.api.handlers.requests import get_request
 from proxy.api.handlers.route import plan_route
 from proxy.api.handlers.usage import get_usage
 from proxy.api.middlewares import MIDDLEWARES
-from proxy.api.middlewares.request_id import send_request_id
+from proxy.api.middlewares.request_id import heads
 
 
 def add_routes(app: web.Application) -> None:
@@ -64,5 +64,5 @@ def create_admin_site(gateway: Gateway, admin: AdminApi) -> web.Application:
 def _application(gateway: Gateway) -> web.Application:
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=gateway.max_body_bytes)
     app[GATEWAY] = gateway
-    app.on_response_prepare.append(send_request_id)
+    app.on_response_prepare.append(heads(gateway.health.is_stopping))
     return app

@@ -186,6 +186,10 @@ class HealthSource(Protocol):
 
     def report(self) -> HealthReport: ...
 
+    def is_stopping(self) -> bool:
+        """Whether the gateway serves on only for those who have not found another one yet."""
+        ...
+
 
 class ConfigurationControl(Protocol):
     """The configuration in force, and changing it while requests run."""

@@ -93,6 +93,9 @@ class HealthMonitor:
         """From now on the report says that the gateway is shutting down."""
         self._stopping = True
 
+    def is_stopping(self) -> bool:
+        return self._stopping
+
     def report(self) -> HealthReport:
         deployments = self._fleet.deployments()
         open_breakers = [name for name, live in deployments.items() if live.breaker.state == STATE_OPEN]

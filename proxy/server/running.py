@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.server.banner import banner
@@ -39,6 +39,16 @@ async def serve(settings: Settings) -> None:
         _reload_on_signal(gateway)
         await stop.wait()
         gateway.stop_serving()
+        await _until_nobody_comes(stop, settings.shutdown_delay_seconds)
+
+
+async def _until_nobody_comes(stop: asyncio.Event, delay_seconds: float) -> None:
+    """Balancers learn only by their next probe that this gateway is leaving. A second signal ends the wait."""
+    if delay_seconds:
+        stop.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_seconds):
+                await stop.wait()
 
 
 def _keep_for_good() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -95,6 +96,31 @@ request = urllib.request.Request(url, json.dumps(body).encode(), headers)
 print("sent", flush=True)
 print(urllib.request.urlopen(request, timeout=30).read().decode())
 """
+
+
+def test_balancers_are_given_time_to_see_that_it_is_leaving(tmp_path: Path) -> None:
+    with serving(tmp_path, SHUTDOWN_DELAY_SECONDS="60") as gateway:
+        address = gateway.url.removeprefix("http://")
+        kept = http.client.HTTPConnection(address, timeout=20)
+        assert answer_on(kept, "GET", "/health/ready") == (200, None)
+        gateway.process.send_signal(signal.SIGTERM)
+        probe = http.client.HTTPConnection(address, timeout=20)
+        deadline = time.monotonic() + 20
+        while answer_on(probe, "GET", "/health/ready") != (503, "close"):
+            assert time.monotonic() < deadline
+        assert answer_on(probe, "POST", "/v1/chat/completions") == (200, "close")
+        assert answer_on(kept, "POST", "/v1/chat/completions") == (200, "close")
+        assert gateway.stop() == 0  # a second signal: nobody need wait for the delay
+        assert json.loads(gateway.command("logs", "--json").stdout)["totals"]["requests"] == 2
+
+
+def answer_on(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[int, str | None]:
+    """Status, and what the answer says of the connection."""
+    body = json.dumps(HELLO) if method == "POST" else None
+    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+    response = connection.getresponse()
+    response.read()
+    return response.status, response.getheader("Connection")
 
 
 def test_a_second_start_keeps_the_rows(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from aiohttp import web
@@ -16,14 +17,24 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The id is in `request[REQUEST_ID]`, and in every answer by `send_request_id`."""
+    """The id is in `request[REQUEST_ID]`, and in every answer by `heads`."""
     offered = request.headers.get(HEADER, "")
     request[REQUEST_ID] = offered if _WELL_FORMED.fullmatch(offered) else f"req-{uuid4().hex}"
     return await handler(request)
 
 
-async def send_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    """Signal handler: streams send their headers long before their handler returns."""
-    if REQUEST_ID in request:
-        response.headers[HEADER] = request[REQUEST_ID]
-    response.headers["Server"] = "llmgateway"
+def heads(is_stopping: Callable[[], bool]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """A signal handler that completes the head of every answer, since streams send theirs long before they end.
+
+    Once the gateway is stopping, answers ask the client (or balancer) to make its next connection elsewhere.
+    """
+
+    async def complete(request: web.Request, response: web.StreamResponse) -> None:
+        if REQUEST_ID in request:
+            response.headers[HEADER] = request[REQUEST_ID]
+        response.headers["Server"] = "llmgateway"
+        if is_stopping():
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    return complete
