@@ -26,6 +26,8 @@ from proxy.domain.routing import RequestShape
 USER_HEADER: Final = "x-gateway-user"
 _END_USER_CHARACTERS = 255
 _BYTES_PER_TOKEN = 3
+_TOKENS_PER_MENTION = 1000  # of a part that is elsewhere: each has its kind twice, as its type and as a member
+_MOST_OUTPUT_TOKENS, _MOST_CHOICES = 2_000_000, 128  # more than anybody answers; what asks for more is refused there
 _MOST_BUDGETS = 16  # their charges must fit into a record of the spool
 
 
@@ -225,7 +227,11 @@ def end_user_of(request: ChatRequest, headers: Mapping[str, str]) -> str | None:
 
 
 def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEstimate:
-    """A token for each three bytes of the body, and for each answer the request's own limit, else the default."""
+    """A token for each three bytes of the body, and for each answer the request's own limit, else the default.
+
+    Images and files that are only named have as much added as most of them are.
+    """
     shape = RequestShape(request)
-    output = shape.max_output_tokens or default_output_tokens
-    return TokenEstimate(-(-len(request.body) // _BYTES_PER_TOKEN), output * shape.choices)
+    output = min(shape.max_output_tokens or default_output_tokens, _MOST_OUTPUT_TOKENS)
+    tokens = -(-len(request.body) // _BYTES_PER_TOKEN) + _TOKENS_PER_MENTION * shape.mentioned_parts
+    return TokenEstimate(tokens, output * min(shape.choices, _MOST_CHOICES))

@@ -12,6 +12,7 @@ from proxy.application.ports import PriceBook
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.budgets import picodollars
+from proxy.domain.catalog import Deployment
 from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
 from proxy.domain.pricing import ModelPricing, price_for
 from proxy.domain.rate_limits import TokenEstimate
@@ -58,7 +59,10 @@ class Costs:
 
 
 class _Rates(NamedTuple):
-    """A price in whole picodollars, rounded up: for a token of input, for one of output, and for the request."""
+    """A price in whole picodollars, rounded up: for a token of input, for one of output, and for the request.
+
+    Input may be written to a cache, and output be reasoning: the dearer price counts.
+    """
 
     price: ModelPricing
     input: int
@@ -70,8 +74,8 @@ class _Rates(NamedTuple):
         per_token = Decimal(1).scaleb(-6)
         return cls(
             price,
-            picodollars(price.input_cost_per_1m_tokens * per_token),
-            picodollars(price.output_cost_per_1m_tokens * per_token),
+            picodollars(max(price.input_cost_per_1m_tokens, price.cache_write_cost_per_1m_tokens or 0) * per_token),
+            picodollars(max(price.output_cost_per_1m_tokens, price.reasoning_cost_per_1m_tokens or 0) * per_token),
             picodollars(price.request_fee_usd or Decimal(0)),
         )
 
@@ -105,16 +109,18 @@ class Accounting:
             return Costs(estimated, None, CostSource.COMPUTED)
         return Costs(source=CostSource.UNKNOWN if may_be_billed else CostSource.NONE)
 
-    def most_cost(self, candidates: Sequence[Candidate], models: Sequence[str], estimate: TokenEstimate) -> int:
-        """Picodollars that no candidate, nor any model that the request names itself, should cost more than.
+    def most_cost(self, deployments: Sequence[Deployment], models: Sequence[str], estimate: TokenEstimate) -> int:
+        """Picodollars that no deployment, nor any of the request's models, should cost more than.
 
-        Input beyond a model's context window is not counted. For what has no price `unpriced_hold_usd` stands.
+        Those models count where a provider walks them itself; else they are among the deployments. Input beyond a
+        model's context window is not counted. For what has no price `unpriced_hold_usd` stands.
         """
         table = self.prices.current()
-        prices = [each.deployment.price or table.get(each.deployment.model) for each in candidates]
-        prices += [table.get(model) for model in models]
+        prices = [each.price or table.get(each.model) for each in deployments]
+        if models and any(each.walks_models for each in deployments):
+            prices += [table.get(model) for model in models]
         known = [self._rates_of(price).most(estimate) for price in prices if price is not None]
-        if len(known) < len(candidates) or not known:
+        if len(known) < len(prices):
             known.append(picodollars(self.unpriced_hold_usd))
         return max(known)
 

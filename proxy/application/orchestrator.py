@@ -22,7 +22,7 @@ from proxy.application.upstream import Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import UpstreamError
 from proxy.domain.json_bytes import replace_member, without_member
-from proxy.domain.routing import Candidate, RequestShape, Surroundings, failure_kind, plan, plan_after
+from proxy.domain.routing import Candidate, RequestShape, Surroundings, failure_kind, may_come_after, plan, plan_after
 
 _Answer = TypeVar("_Answer")
 TAGS_HEADER = "x-gateway-tags"
@@ -146,7 +146,9 @@ class _Run:
         admission = self._exchange.admission
         if admission.needs_money:
             accounting, calls = self._orchestrator.accounting, 1 if self._plan.route.hedge_after is None else 2
-            most = accounting.most_cost(self._plan.candidates, self._shape.models, admission.estimate)
+            deployments = [candidate.deployment for candidate in self._plan.candidates]
+            deployments += may_come_after(self._plan, self._surroundings.catalog)
+            most = accounting.most_cost(deployments, self._shape.models, admission.estimate)
             await admission.set_aside(most, calls, self._exchange.started_at)
 
     def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:

@@ -35,9 +35,9 @@ from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import BudgetExceeded, ModelNotAllowed, PermanentUpstreamError, RateLimited
 from proxy.domain.rate_limits import Priority, RateLimit, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestStatus
-from tests.application.conftest import FakeLedger, FakePrices
+from tests.application.conftest import FakeLedger, FakePrices, price
 from tests.application.test_exchange import GLM, called, raise_in, upstream_is_called, used
-from tests.catalogs import candidate
+from tests.catalogs import candidate, deployment
 from tests.harness import Upstream, fails, says
 
 KEY, TEAM, ORGANISATION = uuid4(), uuid4(), uuid4()
@@ -252,12 +252,22 @@ def test_the_end_user_is_named_by_header_or_body(
         ({"n": 2}, 2000),
         ({"max_tokens": 0}, 1000),
         ({"max_tokens": 10, "n": True}, 10),
+        ({"max_tokens": 10, "n": 3.0}, 30),
+        ({"max_completion_tokens": 1, "max_tokens": 500}, 500),
+        ({"max_tokens": 10**400, "n": 10**400}, 2_000_000 * 128),
     ],
 )
 def test_the_estimate_is_what_the_request_allows(members: dict[str, Any], output_tokens: int) -> None:
     request = asking(**members)
     estimate = token_estimate(request, 1000)
     assert estimate == TokenEstimate(-(-len(request.body) // 3), output_tokens)
+
+
+@pytest.mark.parametrize("kind", ["image_url", "file"])
+def test_what_is_only_named_in_a_prompt_counts_for_more_than_its_name(kind: str) -> None:
+    part = {"type": kind, kind: {"url": "https://example.com/a"}}
+    request = asking(messages=[{"role": "user", "content": [part, part]}])
+    assert token_estimate(request, 0).input_tokens == -(-len(request.body) // 3) + 4000
 
 
 # Money
@@ -370,8 +380,22 @@ async def test_without_money_nobody_is_asked(
 
 def test_a_model_without_a_price_has_so_much_set_aside(prices: FakePrices) -> None:
     accounting = Accounting(prices, UnpricedModels(), Decimal("0.07"))
-    assert accounting.most_cost([candidate("unheard/of", "test")], (), TokenEstimate(5, 5)) == picodollars(
-        Decimal("0.07")
+    unheard, known = deployment("up", model="unheard/of"), deployment("up", model=GLM, walks_models=True)
+    hold = picodollars(Decimal("0.07"))
+    assert accounting.most_cost([unheard], (), TokenEstimate(5, 5)) == hold
+    assert accounting.most_cost([unheard], [GLM], TokenEstimate(5, 5)) == hold
+    assert accounting.most_cost([known], ["unheard/of"], TokenEstimate(5, 5)) == hold
+    assert accounting.most_cost([known], [GLM], TokenEstimate(5, 5)) < hold
+    assert accounting.most_cost([known], (), TokenEstimate(10**3, 0)) == picodollars(Decimal("0.0000001"))
+
+
+def test_input_may_be_written_to_a_cache_and_output_be_reasoning(prices: FakePrices) -> None:
+    dearer = replace(
+        price("m", "1", "3"),
+        max_context_tokens=None,
+        cache_write_cost_per_1m_tokens=Decimal("1.25"),
+        reasoning_cost_per_1m_tokens=Decimal(9),
     )
-    priced = replace(candidate(GLM, "test"))
-    assert accounting.most_cost([priced], (), TokenEstimate(10**3, 0)) == picodollars(Decimal("0.0000001"))
+    priced = deployment("up", model="m", price=dearer)
+    accounting = Accounting(prices, UnpricedModels())
+    assert accounting.most_cost([priced], (), TokenEstimate(10**6, 10**6)) == picodollars(Decimal("10.25"))

@@ -122,6 +122,23 @@ async def test_a_budget_without_end_names_no_time(open_gateway: Open, database: 
     assert "retry-after" not in headers
 
 
+@pytest.mark.parametrize("kind", ["context_window", "content_policy"])
+async def test_money_is_set_aside_for_the_chain_that_may_follow_a_refusal(
+    open_gateway: Open, sqlite_url: str, upstream: Upstream, tmp_path: Path, kind: str
+) -> None:
+    """The fallback is dearer than the budget has money for, and in no plan before the first model has refused."""
+    path = tmp_path / "gateway.yaml"
+    config = json.loads(path.read_text())
+    fee = {"input_usd_per_1m_tokens": 0, "output_usd_per_1m_tokens": 0, "request_fee_usd": 0.05}
+    config["models"]["large"] = {"deployments": [{"provider": "up", "model": "l", "prices": fee}]}
+    path.write_text(json.dumps({**config, "fallbacks": {kind: {"chat": ["large"]}}}))
+    async with open_database(sqlite_url) as database:
+        budget = await put(database, a_budget("0.02", window=TOTAL))
+    code, _, body = await (await open_gateway(budget, sqlite_url)).chat(CALL)
+    assert (code, body["error"]["code"], upstream.calls) == (429, "budget_exceeded", 0)
+    assert "up to $0.05" in body["error"]["message"]
+
+
 async def test_a_soft_budget_warns_and_lets_in(open_gateway: Open, database: Database, database_url: str) -> None:
     budget = await put(database, a_budget("0.02", name="soft", is_hard=False, warn_percent=50))
     gateway = await open_gateway(budget, database_url)

@@ -9,7 +9,7 @@ from proxy.domain.routing.candidates import Candidate, Dropped, Plan
 from proxy.domain.routing.failures import failure_kind
 from proxy.domain.routing.filters import Cause, Objection
 from proxy.domain.routing.peak_ewma import PeakEwma
-from proxy.domain.routing.planning import plan, plan_after
+from proxy.domain.routing.planning import may_come_after, plan, plan_after
 from proxy.domain.routing.shape import RequestShape
 from proxy.domain.routing.state import DeploymentState, States, StateSnapshot, all_unused
 from proxy.domain.routing.surroundings import Surroundings
@@ -30,6 +30,7 @@ __all__ = [
     "all_unused",
     "failure_kind",
     "fallback_model",
+    "may_come_after",
     "plan",
     "plan_after",
     "select_model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from proxy.domain.catalog import AUTO, Deployment, FallbackKind, ModelRoute
+from proxy.domain.catalog import AUTO, Catalog, Deployment, FallbackKind, ModelRoute
 from proxy.domain.errors import ModelNotFound
 from proxy.domain.routing.auto import fallbacks_of_auto, select_model
 from proxy.domain.routing.candidates import Candidate, Dropped, Plan
@@ -21,6 +21,7 @@ _KINDS: Final = {
     FallbackKind.CONTEXT_WINDOW: "fallback for long prompts",
     FallbackKind.CONTENT_POLICY: "fallback for refused contents",
 }
+_AFTER: Final = (FallbackKind.CONTEXT_WINDOW, FallbackKind.CONTENT_POLICY)
 
 
 class _Step(NamedTuple):
@@ -70,6 +71,16 @@ def plan_after(
     planning.seen = {(candidate.deployment.name, candidate.model) for candidate in attempted}
     planning.add_all(_configured(failure, before.requested, before.route, around))
     return Plan(before.requested, before.route, tuple(planning.candidates), tuple(planning.dropped))
+
+
+def may_come_after(plan: Plan, catalog: Catalog) -> list[Deployment]:
+    """All that `plan_after` may add to a plan: they may be dearer than what it has."""
+    deployments: list[Deployment] = []
+    for kind in _AFTER:
+        for model in catalog.fallbacks_of(kind, plan.requested, plan.route.name):
+            route = catalog.resolve(model)
+            deployments += route.deployments if route is not None else ()
+    return deployments
 
 
 def _chosen(shape: RequestShape, around: Surroundings) -> list[_Step]:

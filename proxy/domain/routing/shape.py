@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from proxy.domain.json_bytes import look_into
 from proxy.domain.values import estimate_tokens
 
 MOST_LISTED_MODELS: Final = 10
+_MOST: Final = 2**53  # more than anything that is counted here
 _SESSION_MEMBERS = ("prompt_cache_key", "session_id", "user")
 _OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
 _PARTS: Final = {
@@ -20,6 +20,7 @@ _PARTS: Final = {
     "file": Capability.FILES,
 }
 _NEEDY_WORDS = tuple(f'"{name}"'.encode() for name in _PARTS)
+_FETCHED_WORDS: Final = (b'"image_url"', b'"file"')
 
 
 class RequestShape:
@@ -46,18 +47,17 @@ class RequestShape:
 
     @cached_property
     def max_output_tokens(self) -> int | None:
-        """The limit that the request sets to its answer, None if it sets none."""
-        for name in _OUTPUT_MEMBERS:
-            limit = self._value(name)
-            if isinstance(limit, int | float) and math.isfinite(limit) and limit > 0:
-                return int(limit)
-        return None
+        """The limit that the request sets to its answer, None if it sets none.
+
+        Of two limits the higher one: which of them counts is the upstream's to say.
+        """
+        limits = [self._value(name) for name in _OUTPUT_MEMBERS]
+        return max((limit for limit in map(_whole, limits) if limit), default=None)
 
     @cached_property
     def choices(self) -> int:
         """How many answers it asks for (`n`)."""
-        asked = self._value("n")
-        return asked if isinstance(asked, int) and not isinstance(asked, bool) and asked > 1 else 1
+        return max(1, _whole(self._value("n")))
 
     @cached_property
     def needs(self) -> frozenset[Capability]:
@@ -86,6 +86,11 @@ class RequestShape:
             return ()
         return tuple(name for name in names[:MOST_LISTED_MODELS] if isinstance(name, str))
 
+    @property
+    def mentioned_parts(self) -> int:
+        """How often the messages name a kind of part that may be fetched from elsewhere: what is in it is not here."""
+        return sum(self._request.messages.count(word) for word in _FETCHED_WORDS)
+
     def _value(self, name: str) -> Any:
         raw = self._request.member(name)
         return None if raw is None else look_into(raw)
@@ -107,3 +112,10 @@ class RequestShape:
             return set()
         kinds = self._request.content_part_types()
         return {capability for kind, capability in _PARTS.items() if kind in kinds}
+
+
+def _whole(value: Any) -> int:
+    """A count, also one that is written 2.0 or is beyond all numbers; 0 if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        return 0
+    return int(min(value, _MOST))
