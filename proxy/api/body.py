@@ -29,6 +29,8 @@ async def read_json_body(request: web.Request, limit_bytes: int, timeout_seconds
     if (request.content_length or 0) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     try:
+        if request.content.is_eof():  # it came together with the head: nothing to wait for
+            return await request.read()
         async with asyncio.timeout(timeout_seconds):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:

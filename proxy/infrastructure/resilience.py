@@ -1,7 +1,8 @@
 """Retries and the circuit breaker around calls to one deployment.
 
-The retry loop is outermost and is aiohttp-retry's. Before each of its attempts the breaker is asked, so a breaker that
-opens ends all other loops at once. A request counts as one failure when its retries are used up, so a blip never opens
+The retry loop is aiohttp-retry's. It is entered when the first attempt has failed: building it costs a tenth of a
+request, and most need none. Before each attempt the breaker is asked, so a breaker that opens ends all other loops at
+once. A request counts as one failure when its retries are used up, so a blip never opens
 the breaker. Not counted at all: what says nothing about the upstream's health (the client's hang-up, 4xx answers) and
 what comes too late to matter (the outcome of a call that began before the breaker last opened).
 """
@@ -28,12 +29,17 @@ _logger = logging.getLogger(__name__)
 _PROBE_WAIT_SECONDS = 1.0
 
 
-@dataclass(eq=False, frozen=True, slots=True)
 class Permit:
     """Leave to call once. `epoch` counts how often the breaker had opened when it was given."""
 
-    epoch: int
-    is_probe: bool = False
+    __slots__ = ("epoch", "is_probe")
+
+    def __init__(self, epoch: int, *, is_probe: bool = False) -> None:
+        self.epoch = epoch
+        self.is_probe = is_probe
+
+
+_NO_PERMIT = Permit(-1)
 
 
 class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
@@ -186,9 +192,11 @@ class Resilience:
                 (of the timing's clock).
         """
         tries = _Tries(self, attempt, deadline, max_attempts)
-        client = RetryClient(client_session=tries, retry_options=_Schedule(self, tries), logger=_SILENT)  # type: ignore[arg-type]
         try:
-            response = await client.post("")
+            try:
+                response = await tries.make()
+            except TransientUpstreamError as error:
+                response = await self._retried(tries, error)
             self.breaker.succeeded(tries.permit)
         except TransientUpstreamError as error:
             error.retries_exhausted = not tries.is_denied
@@ -200,6 +208,12 @@ class Resilience:
                 self.budget.give_back()
         return response
 
+    async def _retried(self, tries: _Tries, error: TransientUpstreamError) -> ClientResponse:
+        """The loop, from the failure of its first attempt on."""
+        tries.made.append(error)
+        client = RetryClient(client_session=tries, retry_options=_Schedule(self, tries), logger=_SILENT)  # type: ignore[arg-type]
+        return await client.post("")
+
     def _blame(self, permit: Permit, error: TransientUpstreamError, blamed: set[str]) -> None:
         name = str(self.breaker.name)
         if permit.is_probe or name not in blamed:
@@ -208,7 +222,20 @@ class Resilience:
 
 
 class _Tries:
-    """Stands where RetryClient expects a session: each `request` is one guarded attempt."""
+    """Stands where RetryClient expects a session: each `request` is a guarded attempt, or one that was `made` before."""
+
+    __slots__ = (
+        "_attempt",
+        "_resilience",
+        "deadline",
+        "is_denied",
+        "is_retrying",
+        "last_error",
+        "made",
+        "max_attempts",
+        "permit",
+        "wait_seconds",
+    )
 
     def __init__(
         self,
@@ -224,11 +251,17 @@ class _Tries:
         self.max_attempts = most if max_attempts is None else max(1, min(most, max_attempts))
         self.is_retrying = False
         self.is_denied = False  # a retry that would have been made, but for the budget
-        self.permit = Permit(-1)
+        self.permit = _NO_PERMIT
         self.last_error: UpstreamError | None = None
         self.wait_seconds = 0.0
+        self.made: list[TransientUpstreamError] = []
 
     async def request(self, _method: str, _url: str, **_ignored: Any) -> ClientResponse:
+        if self.made:
+            raise self.made.pop()
+        return await self.make()
+
+    async def make(self) -> ClientResponse:
         if self.wait_seconds:
             await self._resilience.timing.sleep(self.wait_seconds)
         if self._resilience.timing.clock() >= self.deadline:

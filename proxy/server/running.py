@@ -55,6 +55,7 @@ def _keep_for_good() -> None:
     """What exists by now is here to stay: going through all of it for garbage holds every request up for 0.2 s."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _reload_on_signal(gateway: RunningGateway) -> None:

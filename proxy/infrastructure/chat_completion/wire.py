@@ -140,10 +140,14 @@ class Wire:
         call.generation_id = None
         response: ClientResponse | None = None
         good = False
-        deadline = asyncio.timeout(call.deadline - self.now())
+        left_seconds = call.deadline - self.now()
+        limit = asyncio.timeout(min(left_seconds, self.settings.first_byte_timeout_seconds))
         try:
-            async with deadline:
+            async with limit:
+                began = self.now()
                 response = await self._post(call, body)
+                if not response.content.is_eof():
+                    limit.reschedule(asyncio.get_running_loop().time() + left_seconds - (self.now() - began))
                 if not _OK <= response.status < _FIRST_NOT_OK:
                     error = await self._error(response)
                     call.refusals += response.status in _REFUSALS
@@ -152,31 +156,33 @@ class Wire:
                     call.generates(response.headers.get(self._generation_id_header))
                 await read(response)
             good = True
+        except ConnectionTimeoutError as problem:
+            raise self.errors.unreachable(problem) from problem
         except TimeoutError as problem:
-            if deadline.expired():
-                raise self.errors.out_of_time() from problem
-            raise self.errors.timeout("did not go on", self.settings.idle_timeout_seconds) from problem
+            raise self._late(response, limit.expired(), left_seconds) from problem
         except (ClientError, OSError) as problem:
             raise self.errors.unreachable(problem) from problem
         finally:
             if response is not None and not good:
                 response.close()
-        _logger.info("upstream answered", extra={"provider": self.settings.provider, "status": response.status})
+        if _logger.isEnabledFor(logging.INFO):
+            _logger.info("upstream answered", extra={"provider": self.settings.provider, "status": response.status})
         return response
 
+    def _late(self, response: ClientResponse | None, is_over: bool, left_seconds: float) -> UpstreamError:
+        """What to say of a try that took too long, by what it waited for."""
+        first_byte_seconds = self.settings.first_byte_timeout_seconds
+        if is_over and (response is not None or left_seconds <= first_byte_seconds):
+            return self.errors.out_of_time()
+        if response is None:
+            return self.errors.timeout("did not begin to answer", first_byte_seconds)
+        return self.errors.timeout("did not go on", self.settings.idle_timeout_seconds)
+
     async def _post(self, call: UpstreamCall, body: bytes) -> ClientResponse:
-        limit = self.settings.first_byte_timeout_seconds
-        try:
-            async with asyncio.timeout(limit):
-                # aiohttp writes bytes in one go, and a file in pieces with back-pressure; each try needs its own.
-                data = body if len(body) < _LARGE_BODY_BYTES else BytesIO(body)
-                return await self._session.post(
-                    self._url, data=data, headers=self._headers.of_call(call.headers), allow_redirects=False
-                )
-        except ConnectionTimeoutError as problem:
-            raise self.errors.unreachable(problem) from problem
-        except TimeoutError as problem:
-            raise self.errors.timeout("did not begin to answer", limit) from problem
+        # aiohttp writes bytes in one go, and a file in pieces with back-pressure; each try needs its own.
+        data = body if len(body) < _LARGE_BODY_BYTES else BytesIO(body)
+        headers = self._headers.of_call(call.headers)
+        return await self._session.post(self._url, data=data, headers=headers, allow_redirects=False)
 
     async def _error(self, response: ClientResponse) -> UpstreamError:
         async with asyncio.timeout(self.settings.first_byte_timeout_seconds):
