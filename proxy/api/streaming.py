@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from proxy.api.answer_headers import answer_headers
 from proxy.api.openai.errors import error_event
@@ -35,7 +35,7 @@ async def relay(
             write = capture.noting(write)
         try:
             await begin(request, response)
-            await _write_all(write, exchange, stream)
+            await _write_all(write, _ClientSink(request, capture), exchange, stream)
             await response.write_eof()
         except ConnectionError:
             exchange.abandoned()
@@ -61,8 +61,40 @@ async def begin(request: web.Request, response: web.StreamResponse) -> None:
     await response.prepare(request)
 
 
-async def _write_all(write: _Write, exchange: Exchange, stream: AnswerStream) -> None:
+class _ClientSink:
+    """The client's connection, once the head is out: each piece goes to the transport in the framing of the answer.
+
+    `StreamResponse.write` would do the same, but it can only be awaited.
+    """
+
+    def __init__(self, request: web.Request, capture: Capture | None) -> None:
+        self._protocol = request.protocol
+        self._writer = request.writer
+        self._is_chunked = request.version >= HttpVersion11
+        self._capture = capture
+
+    @property
+    def is_full(self) -> bool:
+        return self._protocol.writing_paused
+
+    def write(self, data: bytes) -> bool:
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        if self._capture is not None:
+            self._capture.add(data)
+        return not self._protocol.writing_paused
+
+    async def drained(self) -> None:
+        if self._protocol.writing_paused:
+            await self._writer.drain()
+
+
+async def _write_all(write: _Write, sink: _ClientSink, exchange: Exchange, stream: AnswerStream) -> None:
     try:
+        await write(await anext(stream))
+        await stream.pump(sink)
         async for chunk in stream:
             await write(chunk)
     except StreamBroken as error:

@@ -9,7 +9,7 @@ from semantic_kernel.contents import StreamingChatMessageContent
 
 from proxy.application.attempts import Attempt
 from proxy.application.exchange import Exchange
-from proxy.application.upstream import IS_LAST, Answer
+from proxy.application.upstream import IS_LAST, PUMP, Answer, Pumping, Sink
 
 _Chunks = AsyncGenerator[list[StreamingChatMessageContent], Any]
 
@@ -30,6 +30,7 @@ class AnswerStream:
     ) -> None:
         self.answer = answer
         self._opening: StreamingChatMessageContent | None = opening
+        self._pump: Pumping | None = opening.metadata.get(PUMP)
         self._chunks = chunks
         self._attempt: Attempt | None = attempt
         self._exchange = exchange
@@ -46,6 +47,11 @@ class AnswerStream:
             await self._exchange.durable()
         chunk: bytes = content.inner_content or b""
         return chunk
+
+    async def pump(self, sink: Sink) -> None:
+        """Once its first bytes were taken: writes as many of the others as need no attention. Go on iterating."""
+        if self._pump is not None:
+            await self._pump(sink)
 
     async def aclose(self) -> None:
         """Ends the upstream call, if it still runs, and leaves its place at the deployment."""

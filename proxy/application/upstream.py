@@ -9,6 +9,30 @@ from typing import Protocol
 from proxy.domain.chat import NO_FACTS, AnswerFacts
 
 IS_LAST = "is_last"  # in a streamed content's metadata: with these bytes the answer is complete
+PUMP = "pump"  # in the first content's: a Pumping that hands the next bytes on faster than contents can
+
+
+class Sink(Protocol):
+    """Where a stream goes. Writing raises ConnectionError when nobody reads any more."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has more than it should hold, because its reader is slow."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Takes the bytes, and says whether it would take more now."""
+        ...
+
+    async def drained(self) -> None:
+        """Returns when it takes more."""
+        ...
+
+
+class Pumping(Protocol):
+    """Writes a stream's bytes to the sink as they come, and leaves it to iteration how the stream ends."""
+
+    async def __call__(self, sink: Sink) -> None: ...
 
 
 class FactSource(Protocol):

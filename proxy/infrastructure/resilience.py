@@ -2,9 +2,9 @@
 
 The retry loop is aiohttp-retry's. It is entered when the first attempt has failed: building it costs a tenth of a
 request, and most need none. Before each attempt the breaker is asked, so a breaker that opens ends all other loops at
-once. A request counts as one failure when its retries are used up, so a blip never opens
-the breaker. Not counted at all: what says nothing about the upstream's health (the client's hang-up, 4xx answers) and
-what comes too late to matter (the outcome of a call that began before the breaker last opened).
+once. A request counts as one failure when its retries are used up, so a blip never opens the breaker. Not counted at
+all: what says nothing about the upstream's health (the client's hang-up, 4xx answers) and what comes too late to matter
+(the outcome of a call that began before the breaker last opened).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from aiohttp import ClientResponse
 from aiohttp_retry import RetryClient, RetryOptionsBase
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
@@ -27,6 +26,7 @@ from proxy.infrastructure.retry_budget import RetryBudget
 
 _logger = logging.getLogger(__name__)
 _PROBE_WAIT_SECONDS = 1.0
+_Reply = TypeVar("_Reply")
 
 
 class Permit:
@@ -174,11 +174,11 @@ class Resilience:
 
     async def run(
         self,
-        attempt: Callable[[], Awaitable[ClientResponse]],
+        attempt: Callable[[], Awaitable[_Reply]],
         deadline: float,
         blamed: set[str] | None = None,
         max_attempts: int | None = None,
-    ) -> ClientResponse:
+    ) -> _Reply:
         """The first good response of `attempt`, which raises UpstreamError for any other.
 
         `blamed` names the breakers that have counted this request already; a request with fallbacks to one deployment
@@ -208,11 +208,11 @@ class Resilience:
                 self.budget.give_back()
         return response
 
-    async def _retried(self, tries: _Tries, error: TransientUpstreamError) -> ClientResponse:
+    async def _retried(self, tries: _Tries[_Reply], error: TransientUpstreamError) -> _Reply:
         """The loop, from the failure of its first attempt on."""
         tries.made.append(error)
         client = RetryClient(client_session=tries, retry_options=_Schedule(self, tries), logger=_SILENT)  # type: ignore[arg-type]
-        return await client.post("")
+        return await client.post("")  # type: ignore[return-value]  # what `tries` gives, whatever it is
 
     def _blame(self, permit: Permit, error: TransientUpstreamError, blamed: set[str]) -> None:
         name = str(self.breaker.name)
@@ -221,8 +221,8 @@ class Resilience:
         blamed.add(name)
 
 
-class _Tries:
-    """Stands where RetryClient expects a session: each `request` is a guarded attempt, or one that was `made` before."""
+class _Tries(Generic[_Reply]):
+    """Stands where RetryClient expects a session: each `request` is a guarded attempt, or one that was `made`."""
 
     __slots__ = (
         "_attempt",
@@ -240,7 +240,7 @@ class _Tries:
     def __init__(
         self,
         resilience: Resilience,
-        attempt: Callable[[], Awaitable[ClientResponse]],
+        attempt: Callable[[], Awaitable[_Reply]],
         deadline: float,
         max_attempts: int | None,
     ) -> None:
@@ -256,12 +256,12 @@ class _Tries:
         self.wait_seconds = 0.0
         self.made: list[TransientUpstreamError] = []
 
-    async def request(self, _method: str, _url: str, **_ignored: Any) -> ClientResponse:
+    async def request(self, _method: str, _url: str, **_ignored: Any) -> _Reply:
         if self.made:
             raise self.made.pop()
         return await self.make()
 
-    async def make(self) -> ClientResponse:
+    async def make(self) -> _Reply:
         if self.wait_seconds:
             await self._resilience.timing.sleep(self.wait_seconds)
         if self._resilience.timing.clock() >= self.deadline:
@@ -284,7 +284,7 @@ class _Tries:
 class _Schedule(RetryOptionsBase):
     """Tells RetryClient which failures to retry, and `_Tries` how long to wait before."""
 
-    def __init__(self, resilience: Resilience, tries: _Tries) -> None:
+    def __init__(self, resilience: Resilience, tries: _Tries[Any]) -> None:
         super().__init__(
             attempts=tries.max_attempts,
             statuses=(),
@@ -294,7 +294,7 @@ class _Schedule(RetryOptionsBase):
         self._resilience = resilience
         self._tries = tries
 
-    def get_timeout(self, attempt: int, response: ClientResponse | None = None) -> float:  # noqa: ARG002
+    def get_timeout(self, attempt: int, response: object = None) -> float:  # noqa: ARG002
         """Plans the next attempt, or raises the error that makes it pointless."""
         error = self._tries.last_error
         if error is None:  # only failures of `_Tries.request` come here

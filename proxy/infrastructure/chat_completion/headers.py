@@ -29,19 +29,22 @@ class CallHeaders:
         for name, value in (*operators.items(), *_RELAYED_AS_THEY_ARE.items()):
             standing[name] = value
         self.standing = standing
-        self._sent_on = {name.lower(): name for name in dialect.sent_on if name not in standing}
+        self._sent_on = tuple(name for name in dialect.sent_on if name not in standing)
         self._handed_back = dialect.handed_back
 
     def of_call(self, clients: Mapping[str, str]) -> Mapping[str, str]:
         """Those to send, for a client that sent these."""
         headers = self.standing.copy()
-        hop = clients.get("Connection", "").lower()
-        own = {name.strip() for name in hop.split(",")}  # for this hop alone (RFC 9110, 7.6.1)
-        for lower, name in self._sent_on.items():
-            value = clients.get(name)
-            if value is not None and lower not in own:
-                headers[name] = value
+        headers.update(self.sent_on(clients))
         return headers
+
+    def sent_on(self, clients: Mapping[str, str]) -> dict[str, str]:
+        """Those of a client's headers that go on to the upstream, besides the standing ones."""
+        found = {name: value for name in self._sent_on if (value := clients.get(name)) is not None}
+        if found and "Connection" in clients:
+            own = {name.strip() for name in clients["Connection"].lower().split(",")}
+            return {name: value for name, value in found.items() if name.lower() not in own}  # RFC 9110, 7.6.1
+        return found
 
     def handed_back(self, upstreams: Mapping[str, str]) -> dict[str, str]:
         """Those that a client may see."""

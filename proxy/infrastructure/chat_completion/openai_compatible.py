@@ -10,7 +10,7 @@ from pydantic import PrivateAttr
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import ChatHistory, ChatMessageContent, StreamingChatMessageContent
 
-from proxy.application.upstream import IS_LAST
+from proxy.application.upstream import IS_LAST, PUMP
 from proxy.domain.chat import AnswerFacts
 from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, logging_failures, told_metadata
 from proxy.infrastructure.chat_completion.dialect import OPENAI, Dialect, UsageInStreams
@@ -74,7 +74,9 @@ class OpenAICompatibleChatCompletion(RawConnector):
         try:
             with logging_failures(call):
                 stream = await self._wire.open(call)
-                opening = self._opening_metadata(stream.model, "text/event-stream", stream.headers)
+                opening = self._opening_metadata(stream.model, "text/event-stream", stream.headers) | {
+                    PUMP: stream.pump
+                }
                 yield self._chunk(stream.opening, opening | self._ending(stream), function_invoke_attempt, raw)
                 async for data in stream:
                     yield self._chunk(data, self._ending(stream), function_invoke_attempt, raw)

@@ -8,9 +8,8 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
+from aiohttp import ClientError, ClientSession, ConnectionTimeoutError
 from yarl import URL
 
 from proxy.application.upstream import UpstreamCall
@@ -22,16 +21,16 @@ from proxy.infrastructure.chat_completion.stream_usage import asking_for_usage
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
 from proxy.infrastructure.chat_completion.usage import Malformed, WholeAnswer, text_of
 from proxy.infrastructure.chat_completion.wire_stream import StreamRules, WireStream
+from proxy.infrastructure.posting import Reply, poster
 from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
 _OK, _FIRST_NOT_OK = 200, 300
 _REFUSALS = range(400, 500)
-_LARGE_BODY_BYTES = 1024 * 1024
 _ERROR_BODY_BYTES = 256 * 1024
 _SECRET_HEADER = re.compile(r"(?i)auth|key|token|secret|cookie")
 
-_Read = Callable[[ClientResponse], Awaitable[None]]  # raises what it does not like of an answer
+_Read = Callable[[Reply], Awaitable[None]]  # raises what it does not like of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,9 @@ class Wire:
     ) -> None:
         self.settings = settings
         self.errors = UpstreamErrors(settings.provider, secrets_of(settings))
-        self._session = session
         self._resilience = resilience
-        self._url = _completions_url(settings.base_url)
         self._headers = CallHeaders(dialect, settings.api_key, settings.api_key_header, settings.headers)
+        self._post = poster(session, _completions_url(settings.base_url), self._headers.standing)
         self.handed_back = self._headers.handed_back
         self.standing_headers: Mapping[str, str] = self._headers.standing
         self._generation_id_header = dialect.generation_id_header
@@ -82,10 +80,10 @@ class Wire:
         """The clock that a call's deadline is of."""
         return self._resilience.timing.clock()
 
-    async def fetch(self, call: UpstreamCall) -> tuple[bytes, ClientResponse]:
+    async def fetch(self, call: UpstreamCall) -> tuple[bytes, Reply]:
         """The whole answer to a call."""
 
-        async def read(response: ClientResponse) -> None:
+        async def read(response: Reply) -> None:
             body = await response.read()
             try:
                 answer = WholeAnswer(body)
@@ -104,7 +102,7 @@ class Wire:
         """A stream that has begun without an error."""
         openings: list[Opening] = []
 
-        async def read(response: ClientResponse) -> None:
+        async def read(response: Reply) -> None:
             opening = await read_opening(response.content, self.settings.stream_hold_seconds)
             if opening.error is not None:
                 back = self.handed_back(response.headers)
@@ -125,7 +123,7 @@ class Wire:
         """The body that asks for usage, if that is needed and the client did not: then it does not expect any."""
         return asking_for_usage(body) if self.usage_in_streams is UsageInStreams.ON_REQUEST else None
 
-    async def _run(self, call: UpstreamCall, body: bytes, read: _Read) -> ClientResponse:
+    async def _run(self, call: UpstreamCall, body: bytes, read: _Read) -> Reply:
         started = time.perf_counter()
         try:
             return await self._resilience.run(
@@ -134,18 +132,18 @@ class Wire:
         finally:
             call.upstream_seconds += time.perf_counter() - started
 
-    async def _attempt(self, call: UpstreamCall, body: bytes, read: _Read) -> ClientResponse:
+    async def _attempt(self, call: UpstreamCall, body: bytes, read: _Read) -> Reply:
         """One try, up to the point where `read` is content; the connection is closed if anything goes wrong."""
         call.attempts += 1
         call.generation_id = None
-        response: ClientResponse | None = None
+        response: Reply | None = None
         good = False
         left_seconds = call.deadline - self.now()
         limit = asyncio.timeout(min(left_seconds, self.settings.first_byte_timeout_seconds))
         try:
             async with limit:
                 began = self.now()
-                response = await self._post(call, body)
+                response = await self._post(body, self._headers.sent_on(call.headers))
                 if not response.content.is_eof():
                     limit.reschedule(asyncio.get_running_loop().time() + left_seconds - (self.now() - began))
                 if not _OK <= response.status < _FIRST_NOT_OK:
@@ -169,7 +167,7 @@ class Wire:
             _logger.info("upstream answered", extra={"provider": self.settings.provider, "status": response.status})
         return response
 
-    def _late(self, response: ClientResponse | None, is_over: bool, left_seconds: float) -> UpstreamError:
+    def _late(self, response: Reply | None, is_over: bool, left_seconds: float) -> UpstreamError:
         """What to say of a try that took too long, by what it waited for."""
         first_byte_seconds = self.settings.first_byte_timeout_seconds
         if is_over and (response is not None or left_seconds <= first_byte_seconds):
@@ -178,19 +176,13 @@ class Wire:
             return self.errors.timeout("did not begin to answer", first_byte_seconds)
         return self.errors.timeout("did not go on", self.settings.idle_timeout_seconds)
 
-    async def _post(self, call: UpstreamCall, body: bytes) -> ClientResponse:
-        # aiohttp writes bytes in one go, and a file in pieces with back-pressure; each try needs its own.
-        data = body if len(body) < _LARGE_BODY_BYTES else BytesIO(body)
-        headers = self._headers.of_call(call.headers)
-        return await self._session.post(self._url, data=data, headers=headers, allow_redirects=False)
-
-    async def _error(self, response: ClientResponse) -> UpstreamError:
+    async def _error(self, response: Reply) -> UpstreamError:
         async with asyncio.timeout(self.settings.first_byte_timeout_seconds):
             body = await _read_at_most(response, _ERROR_BODY_BYTES)
         return self.errors.from_response(response.status, response.headers, body, self.handed_back(response.headers))
 
 
-async def _read_at_most(response: ClientResponse, limit_bytes: int) -> bytes:
+async def _read_at_most(response: Reply, limit_bytes: int) -> bytes:
     body = b""
     while len(body) < limit_bytes and (data := await response.content.readany()):
         body += data

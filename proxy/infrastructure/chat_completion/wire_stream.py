@@ -7,15 +7,17 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from aiohttp import ClientError, ClientResponse
+from aiohttp import ClientError
 
-from proxy.application.upstream import UpstreamCall
+from proxy.application.upstream import Sink, UpstreamCall
 from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import StreamBroken
 from proxy.infrastructure.chat_completion.opening import Opening
+from proxy.infrastructure.chat_completion.pump import Pump
 from proxy.infrastructure.chat_completion.sse import HOLD_BYTES, EventAligner, says_done
 from proxy.infrastructure.chat_completion.stream_usage import without_usage_chunk
 from proxy.infrastructure.chat_completion.usage import StreamTail, text_of
+from proxy.infrastructure.posting import DirectReply, Reply
 
 _AFTER_DONE_SECONDS = 1.0
 _BAD_GATEWAY = 502
@@ -44,7 +46,7 @@ class WireStream:
         self,
         rules: StreamRules,
         call: UpstreamCall,
-        response: ClientResponse,
+        response: Reply,
         opening: Opening,
         *,
         hides_usage: bool = False,
@@ -57,6 +59,7 @@ class WireStream:
         self._response = response
         self._aligner = EventAligner(hold_bytes=None if call.whole_events else HOLD_BYTES)
         self._told = False
+        self._pending = b""  # what completes the answer, when it came while pumping
         self._hides_usage = hides_usage
         self._deadline = time.monotonic() + rules.total_timeout_seconds
         self.opening = self._passing(opening.held)
@@ -76,10 +79,39 @@ class WireStream:
         if self.facts().error_message is not None:
             raise self._broken("told of an error", "error")
 
+    async def pump(self, sink: Sink) -> None:
+        """Hands on what comes, as it comes, up to where iterating goes on: with the bytes that complete the answer, or
+        however else the stream ends. Does nothing on connections that cannot be watched.
+
+        Raises StreamBroken, and what the sink raises.
+        """
+        if not isinstance(self._response, DirectReply):
+            return
+
+        def hand_on(data: bytes) -> bool:
+            whole = self._passing(data)
+            if self.done:
+                self._pending = whole
+                return False
+            return sink.write(whole) if whole else True
+
+        while not self.done:
+            await sink.drained()
+            pump = Pump(self._response, hand_on, self._rules.idle_timeout_seconds)
+            try:
+                await pump.run(self._deadline - time.monotonic())
+            except TimeoutError as problem:
+                raise self._broken_by_silence() from problem
+            if not sink.is_full:
+                return
+
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._pending:
+            pending, self._pending = self._pending, b""
+            return pending
         while True:
             data = await (self._read_after_done() if self.done else self._read())
             if not data:
@@ -103,12 +135,14 @@ class WireStream:
         try:
             return await self._response.content.readany()
         except TimeoutError as problem:
-            raise self._broken(f"sent nothing for {self._rules.idle_timeout_seconds:g} s", "timeout") from problem
+            raise self._broken_by_silence() from problem
         except (ClientError, OSError) as problem:
             raise self._broken("broke off", "connection") from problem
 
     async def _read_after_done(self) -> bytes:
         """Whatever follows `[DONE]`, if it comes soon: the client need not wait for the upstream to hang up."""
+        if self._response.content.at_eof():
+            return b""
         try:
             async with asyncio.timeout(_AFTER_DONE_SECONDS):
                 return await self._response.content.readany()
@@ -136,6 +170,9 @@ class WireStream:
         facts = self._tail.facts()
         finished = facts.finish_reason is not None and facts.error_message is None
         return self.done or (finished and not self._rules.done_marker)
+
+    def _broken_by_silence(self) -> StreamBroken:
+        return self._broken(f"sent nothing for {self._rules.idle_timeout_seconds:g} s", "timeout")
 
     def _broken(self, what: str, kind: str) -> StreamBroken:
         self._response.close()

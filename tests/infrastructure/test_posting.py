@@ -1,0 +1,148 @@
+"""Posting over aiohttp's connections directly: what goes over the wire, and what becomes of the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from proxy.infrastructure.http import client_session
+from proxy.infrastructure.posting import DirectReply, Post, header_lines, poster
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n\r\n{}"
+_Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Raw:
+    """A server that plays bytes, and keeps what it was sent, by connection."""
+
+    def __init__(self, *answers: bytes, closes: bool = False, holds: bool = False) -> None:
+        self.answers = list(answers)
+        self.heard: list[list[bytes]] = []
+        self.hung_up = asyncio.Event()
+        self._closes = closes
+        self._holds = holds
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine: list[bytes] = []
+        self.heard.append(mine)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                mine.append(head + await reader.readexactly(length))
+                if not self._holds:
+                    writer.write(self.answers.pop(0))
+                if self._closes:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.hung_up.set()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def posting(raw: Raw, idle_seconds: float = 5.0) -> AsyncIterator[Post]:
+    server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, client_session(5.0, idle_seconds) as session:
+        yield poster(session, URL(f"http://127.0.0.1:{port}/v1/x?a=b"), {"Authorization": "Bearer k"})
+
+
+async def test_the_head_says_all_that_was_asked_for_and_the_body_goes_as_it_is() -> None:
+    raw = Raw(ANSWER)
+    async with posting(raw) as post:
+        reply = await post(b'{"a":1}', {"traceparent": "00-x"})
+        assert (reply.status, reply.content_type, await reply.read()) == (200, "application/json", b"{}")
+    head, _, body = raw.heard[0][0].partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    assert first == "POST /v1/x?a=b HTTP/1.1"
+    assert {line.partition(":")[0] for line in lines} == {
+        "Host", "Accept", "Authorization", "traceparent", "Content-Length"
+    }  # fmt: skip
+    assert body == b'{"a":1}'
+
+
+async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
+    """And so this connector makes connections that tell of themselves: aiohttp's way of choosing them has not moved."""
+    raw = Raw(ANSWER, ANSWER)
+    async with posting(raw) as post:
+        for _ in range(2):
+            reply = await post(b"{}", {})
+            assert isinstance(reply, DirectReply)
+            await reply.read()
+    assert [len(mine) for mine in raw.heard] == [2]
+
+
+async def test_a_connection_whose_answer_was_not_read_is_closed() -> None:
+    raw = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    async with posting(raw) as post:
+        reply = await post(b"{}", {})
+        reply.close()
+        await asyncio.wait_for(raw.hung_up.wait(), 5)
+
+
+async def test_who_is_cancelled_hangs_up() -> None:
+    raw = Raw(holds=True)
+    async with posting(raw) as post:
+        task = asyncio.ensure_future(post(b"{}", {}))
+        while not (raw.heard and raw.heard[0]):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait_for(raw.hung_up.wait(), 5)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_informational_answers_are_passed_over() -> None:
+    raw = Raw(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ANSWER)
+    async with posting(raw) as post:
+        assert (await post(b"{}", {})).status == 200
+
+
+async def test_a_large_body_goes_out_whole() -> None:
+    raw, body = Raw(ANSWER), b"x" * 5_000_000
+    async with posting(raw) as post:
+        await post(body, {})
+    assert raw.heard[0][0].endswith(body)
+
+
+@pytest.mark.parametrize("answer", [b"", b"not HTTP at all\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"])
+async def test_what_is_no_answer_is_an_error_of_aiohttp(answer: bytes) -> None:
+    async with posting(Raw(answer, closes=True)) as post:
+        with pytest.raises(aiohttp.ClientError):
+            await post(b"{}", {})
+
+
+async def test_an_answer_that_breaks_off_is_an_error_of_aiohttp() -> None:
+    async with posting(Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", closes=True)) as post:
+        reply = await post(b"{}", {})
+        with pytest.raises(aiohttp.ClientError):
+            await reply.read()
+
+
+async def test_a_body_that_stops_coming_times_out() -> None:
+    async with posting(Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"), idle_seconds=0.05) as post:
+        reply = await post(b"{}", {})
+        with pytest.raises(asyncio.TimeoutError):
+            await reply.read()
+
+
+@pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\0b"])
+def test_a_value_of_more_than_one_line_is_no_header(value: str) -> None:
+    with pytest.raises(aiohttp.ClientPayloadError):
+        header_lines({"traceparent": value})
+
+
+async def test_sessions_of_other_programs_are_asked_the_usual_way() -> None:
+    raw = Raw(ANSWER)
+    server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, aiohttp.ClientSession() as session:
+        reply = await poster(session, URL(f"http://127.0.0.1:{port}/"), {"Authorization": "Bearer k"})(b"{}", {})
+        assert await reply.read() == b"{}"
+    assert b"Authorization: Bearer k" in raw.heard[0][0]
