@@ -85,15 +85,19 @@ async def local_admin_api(settings: Settings) -> AsyncIterator[LocalAdminApi]:
             await runner.cleanup()
 
 
-def _letting_in(token: str) -> Middleware:
-    name = getpass.getuser()
-    actor = Principal(
+def command_principal() -> Principal:
+    """Whoever runs a command on the database itself."""
+    return Principal(
         kind=PrincipalKind.MASTER,
         id="cli",
-        name=name,
+        name=getpass.getuser(),
         permissions=permissions_of(Role.ADMIN, calls_models=False),
         reach=GATEWAY,
     )
+
+
+def _letting_in(token: str) -> Middleware:
+    actor = command_principal()
 
     @web.middleware
     async def local_authentication(request: web.Request, handler: Handler) -> web.StreamResponse:

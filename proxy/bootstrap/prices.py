@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from proxy.application.administration import prices
+from proxy.application.administration.administration import Actor, Administration
 from proxy.application.ports import PriceHistory
+from proxy.bootstrap.administration import command_principal
 from proxy.bootstrap.config_file import billing_providers
 from proxy.bootstrap.storage import migrated_database
 from proxy.domain.errors import InvalidValue
-from proxy.domain.pricing import PriceChanges
+from proxy.domain.pricing import ModelPricing, PriceChanges
 from proxy.infrastructure.http import client_session
+from proxy.infrastructure.persistence.access_store import SqlAccessStore
+from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.price_sync import PriceListUnavailable, PriceSync
 from proxy.settings import Settings
 
-__all__ = ["PriceListUnavailable", "price_history", "sync_prices"]
+__all__ = ["PriceListUnavailable", "price_history", "set_price", "sync_prices"]
 
 _NOTHING_TO_SYNC = (
     "There is nothing to sync from: no provider of kind openrouter is configured, and the prices of the built-in demo "
@@ -30,6 +35,24 @@ async def price_history(settings: Settings) -> AsyncIterator[PriceHistory]:
         yield PiccoloModelPricing(database)
 
 
+async def set_price(
+    settings: Settings, model: str, made_of: Callable[[ModelPricing | None], ModelPricing]
+) -> ModelPricing | None:
+    """Sets what is made of the model's price in force; None if it has one from that very moment on already.
+
+    Raises InvalidValue or DATABASE_ERRORS.
+    """
+    async with migrated_database(settings) as database:
+        history = PiccoloModelPricing(database)
+        price = made_of(await history.get_by_model(model))
+        is_set = await prices.set_price(_administration(database), history, Actor(command_principal()), price)
+        return price if is_set else None
+
+
+def _administration(database: Database) -> Administration:
+    return Administration(store := SqlAccessStore(database), store, dict)
+
+
 async def sync_prices(settings: Settings, *, dry_run: bool = False) -> tuple[PriceChanges, int]:
     """What the upstream's prices changed, and how many of its models have none that is fixed.
 
@@ -40,8 +63,11 @@ async def sync_prices(settings: Settings, *, dry_run: bool = False) -> tuple[Pri
         raise InvalidValue(_NOTHING_TO_SYNC)
     timeouts = settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds
     all_changes, all_ignored = PriceChanges(), 0
-    async with price_history(settings) as history, client_session(*timeouts) as session:
+    async with migrated_database(settings) as database, client_session(*timeouts) as session:
+        history = PiccoloModelPricing(database)
         for endpoint in providers.values():
             changes, ignored = await PriceSync(session, endpoint, history).run(dry_run=dry_run)
             all_changes, all_ignored = all_changes.and_then(changes), all_ignored + ignored
+        if not dry_run:
+            await prices.note_sync(_administration(database), Actor(command_principal()), all_changes)
     return all_changes, all_ignored

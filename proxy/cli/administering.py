@@ -124,7 +124,24 @@ async def _at(url: str, key_env: str, work: Callable[[AdminClient], Awaitable[_T
         )
     if not (key.isascii() and key.isprintable()):
         raise click.ClickException(f"{key_env} has characters that no key has, perhaps the end of a line.")
-    return await _asking(url.rstrip("/").removesuffix("/v1"), key, work)
+    return await _asking(_address(url), key, work)
+
+
+def _address(url: str) -> str:
+    """Where the gateway is, below which the admin API is."""
+    from yarl import URL  # noqa: PLC0415
+
+    try:
+        parsed = URL(url)
+        is_address = parsed.scheme in ("http", "https") and parsed.host is not None
+        names_somebody = parsed.raw_user is not None or parsed.raw_password is not None
+    except ValueError:
+        is_address = names_somebody = False
+    if names_somebody:  # not repeated: it is a secret
+        raise click.ClickException("--url takes no user and no password: the key is taken from --key-env.")
+    if not is_address:
+        raise click.ClickException(f"{url!r} is not the address of a gateway, like http://127.0.0.1:4000.")
+    return url.rstrip("/").removesuffix("/v1").removesuffix("/admin")
 
 
 async def _locally(settings: Settings, work: Callable[[AdminClient], Awaitable[_T]]) -> _T:

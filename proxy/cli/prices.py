@@ -178,12 +178,12 @@ async def _set(
     given: Mapping[str, Any],
 ) -> ModelPricing | None:
     """The price as it was set; None when there is one from that moment on already."""
-    from proxy.bootstrap.prices import price_history  # noqa: PLC0415
+    from proxy.bootstrap import prices  # noqa: PLC0415
 
     name, now = ModelName(model), datetime.now(UTC)
-    async with price_history(settings) as repository:
-        before = await repository.get_by_model(model)
-        price = ModelPricing(
+
+    def made(before: ModelPricing | None) -> ModelPricing:
+        return ModelPricing(
             model=name,
             provider=before.provider if before else name.provider,
             max_context_tokens=context or (before.max_context_tokens if before else None),
@@ -192,7 +192,8 @@ async def _set(
             source=PriceSource.SET,
             **given,
         )
-        return price if await repository.set(price, price.valid_from) else None
+
+    return await prices.set_price(settings, model, made)
 
 
 def _sync(settings: Settings, dry_run: bool) -> tuple[PriceChanges, int]:

@@ -91,6 +91,20 @@ async def test_pages_have_everything_once_also_what_was_made_at_the_same_moment(
     assert paged == everything
 
 
+async def test_prices_and_deployments_come_in_pages_by_name(gateway: TestGateway) -> None:
+    everything = (await done(gateway, "GET", "/prices"))["data"]
+    names = [each["model"] for each in everything]
+    assert len(names) == 3
+    assert names == sorted(names)
+    first = await done(gateway, "GET", "/prices?limit=2")
+    rest = await done(gateway, "GET", f"/prices?limit=2&after={first['next']}")
+    assert (first["data"] + rest["data"], rest["next"]) == (everything, None)
+    assert [each["model"] for each in (await done(gateway, "GET", "/prices?name=GLM"))["data"]] == ["z-ai/glm-4.6"]
+    deployments = await done(gateway, "GET", "/deployments?name=router")
+    assert ([each["name"] for each in deployments["data"]], deployments["next"]) == (["OpenRouter"], None)
+    assert (await done(gateway, "GET", "/deployments?name=other"))["data"] == []
+
+
 async def test_filters_leave_what_fits(gateway: TestGateway, firm: Company) -> None:
     async def names(query: str) -> set[str]:
         return {each["name"] for each in (await done(gateway, "GET", query))["data"]}

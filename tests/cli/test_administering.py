@@ -142,6 +142,14 @@ def test_what_is_wrong_is_said_in_a_sentence(tenants: Command) -> None:
     )
 
 
+@pytest.mark.parametrize("url", ["localhost", "ftp://localhost", "http://", "http://[::1", "http://a:xyzzy@localhost"])
+def test_what_is_no_address_is_said_and_a_password_in_it_is_not(url: str) -> None:
+    refused = CliRunner().invoke(main, ["teams", "list", "--url", url], env={"LLMGATEWAY_MASTER_KEY": "sk-x"})
+    assert refused.exit_code == 1
+    assert "like http://127.0.0.1:4000" in refused.stderr or "takes no user and no password" in refused.stderr
+    assert "xyzzy" not in refused.output
+
+
 def test_the_audit_log_tells_who_did_what(tenants: Command) -> None:
     tenants.run("limits", "set", "--key", "bot", "--rpm", "120")
     tenants.run("keys", "rotate", "bot", "--grace", "60")
@@ -155,6 +163,10 @@ def test_the_audit_log_tells_who_did_what(tenants: Command) -> None:
     assert newest["actor"].startswith("cli")
     (made,) = tenants.json("audit", "--kind", "teams")
     assert (made["before"], made["after"]["name"]) == (None, "search")
+    tenants.run("prices", "set", "z-ai/glm-4.6", "--input", "3", "--output", "4")
+    (priced,) = tenants.json("audit", "--kind", "prices")
+    assert (priced["action"], priced["object_id"]) == ("set", "z-ai/glm-4.6")
+    assert [priced[when]["input_cost_per_1m_tokens"] for when in ("before", "after")] == ["0.0001", "3"]
 
 
 def test_every_example_of_the_document_works(command: Command) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from proxy.infrastructure.persistence.database import open_database
+from proxy.infrastructure.persistence.sessions import session
 from tests.harness import Upstream
 from tests.process.conftest import clean_environment
 
@@ -160,6 +162,9 @@ async def test_the_upstreams_prices_are_taken_over(database_url: str, upstream: 
     assert listed["new/model"]["cached_input_cost_per_1m_tokens"] == "0.01"
     assert listed[SEEDED[0]]["source"] == "seed"
     assert (await prices.json("sync"))["counts"] == {"added": 0, "changed": 0, "unchanged": 2, "ignored": 1}
+    async with open_database(database_url) as database, session(database) as reader:
+        ((action, after),) = await reader.fetch("SELECT action, after FROM audit_log")  # not for what changed nothing
+    assert (action, json.loads(after)) == ("sync", {"added": ["new/model"], "changed": [GLM]})
 
 
 async def test_an_upstream_without_a_list_is_said_so(sqlite_url: str, upstream: Upstream) -> None:

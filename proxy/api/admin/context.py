@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -75,6 +76,15 @@ def page_of(request: web.Request, *filters: str) -> Page:
         raise InvalidRequest(f"limit must be a whole number from 1 to {_MOST_ON_A_PAGE}.", param="limit")
     found = {name: query[name] for name in filters if name in query}
     return Page(filters=found, limit=int(limit), after=query.get("after"))
+
+
+def named_page(views: Sequence[Mapping[str, Any]], name: str, page: Page) -> web.Response:
+    """A page of what is all in memory, by its member `name`; the filter is a part of it, and `after` the last one."""
+    part = page.filters.get("name", "").lower()
+    after = page.after or ""
+    left = sorted((each for each in views if part in each[name].lower() and each[name] > after), key=lambda v: v[name])
+    shown = left[: page.limit]
+    return web.json_response({"data": shown, "next": shown[-1][name] if len(left) > len(shown) else None})
 
 
 def page_answer(views: list[dict[str, Any]], page: Page) -> web.Response:

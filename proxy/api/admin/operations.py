@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.api.admin.bodies import Moment, Name
-from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, page_answer, page_of
+from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, named_page, page_answer, page_of
 from proxy.api.permissions import needs
+from proxy.application.administration import prices
+from proxy.application.administration.prices import price_view
 from proxy.application.ports import ConfigurationControl, LiveDeployment
 from proxy.domain.access.permissions import Permission
 from proxy.domain.access.tenants import Team, VirtualKey
 from proxy.domain.errors import AlreadyThere, InvalidRequest, ObjectNotFound, RouteNotFound
-from proxy.domain.pricing import PRICES, ModelPricing, PriceSource, exact_text
+from proxy.domain.pricing import PRICES, ModelPricing, PriceSource
 from proxy.domain.usage_report import usage_query
 from proxy.domain.values import ModelName
 
@@ -59,43 +61,25 @@ class PriceBody(BaseModel):
 
 @needs(Permission.PRICES_READ, whole_gateway=True)
 async def list_prices(request: web.Request) -> web.Response:
-    page_of(request)
-    return web.json_response({"data": [_price(each) for each in await request.app[ADMIN].prices.get_all()]})
+    page = page_of(request, "name")
+    return named_page([price_view(each) for each in await request.app[ADMIN].prices.get_all()], "model", page)
 
 
 @needs(Permission.PRICES_WRITE, whole_gateway=True)
 async def set_price(request: web.Request) -> web.Response:
     admin, body = request.app[ADMIN], await body_of(request, PriceBody)
     price = body.made()
-    before = await admin.prices.get_by_model(price.model.value)
-    if not await admin.prices.set(price, price.valid_from):
+    if not await prices.set_price(admin.administration, admin.prices, actor_of(request), price):
         raise AlreadyThere(f"'{body.model}' has a price from that very moment on already; prices are never changed.")
-    await admin.administration.note(
-        actor_of(request), "set", "prices", body.model, None if before is None else _price(before), _price(price)
-    )
-    return web.json_response(_price(price), status=_CREATED)
-
-
-def _price(price: ModelPricing) -> dict[str, Any]:
-    def text(name: str) -> str | None:
-        value: Decimal | None = getattr(price, name)
-        return None if value is None else exact_text(value)
-
-    return {
-        "model": price.model.value,
-        **{name: text(name) for name in PRICES},
-        "max_context_tokens": price.max_context_tokens,
-        "valid_from": price.valid_from.isoformat(),
-        "source": price.source.value,
-    }
+    return web.json_response(price_view(price), status=_CREATED)
 
 
 @needs(Permission.DEPLOYMENTS_READ, whole_gateway=True)
 async def list_deployments(request: web.Request) -> web.Response:
     """Of this process."""
-    page_of(request)
+    page = page_of(request, "name")
     deployments = _running(request.app[ADMIN]).items()
-    return web.json_response({"data": [{"name": name, **live.report()} for name, live in deployments]})
+    return named_page([{"name": name, **live.report()} for name, live in deployments], "name", page)
 
 
 @needs(Permission.DEPLOYMENTS_READ, whole_gateway=True)

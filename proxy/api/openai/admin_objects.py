@@ -76,9 +76,7 @@ def admin_objects() -> dict[str, Schema]:
             }
         ),
         "Price": _closed(_PRICE),
-        "PriceList": _closed({"data": _list(_ref("Price"))}),
         "Deployment": _open({"name": _TEXT, "drained": _BOOLEAN}),
-        "DeploymentList": _closed({"data": _list(_ref("Deployment"))}),
         "LedgerRow": _open({"id": _TEXT, "request_id": _TEXT, "timestamp": _TEXT, "status": _TEXT}),
         "AuditEntry": _audit_entry(),
         "Problem": _problem(),

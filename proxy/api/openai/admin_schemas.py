@@ -92,9 +92,11 @@ _OPERATIONS: Final[dict[tuple[str, str], _Operation]] = {
     ("get", "/limits/{id}"): _Operation("getLimit", "Get a rate limit", "RateLimit"),
     ("patch", "/limits/{id}"): _Operation("updateLimit", "Change a rate limit", "RateLimit", LimitPatch),
     ("delete", "/limits/{id}"): _Operation("deleteLimit", "Delete a rate limit", None, status=204),
-    ("get", "/prices"): _Operation("listPrices", "List the prices in force", "PriceList"),
+    ("get", "/prices"): _Operation("listPrices", "List the prices in force", "Price", page=("name",)),
     ("post", "/prices"): _Operation("setPrice", "Set a model's prices from a moment on", "Price", PriceBody, 201),
-    ("get", "/deployments"): _Operation("listDeployments", "List this process's deployments", "DeploymentList"),
+    ("get", "/deployments"): _Operation(
+        "listDeployments", "List this process's deployments", "Deployment", page=("name",)
+    ),
     ("get", "/deployments/{name}"): _Operation("getDeployment", "Get a deployment", "Deployment"),
     ("post", "/deployments/{name}/drain"): _Operation(
         "drainDeployment", "Give a deployment no new requests", "Deployment"
