@@ -230,6 +230,28 @@ async def test_a_drained_deployment_gets_no_requests_until_it_is_enabled(
     ]
 
 
+async def test_the_audit_log_of_a_team_has_its_budgets_and_limits(gateway: TestGateway, firm: Company) -> None:
+    """Whoever has changed them, also those that are gone; and those of nobody else."""
+    made: dict[str, str] = {}
+    for scope, who in (("team", "team_id"), ("key", "member id"), ("team", "sibling_id"), ("organisation", "")):
+        subject = firm.ids[who or "organisation_id"]
+        body = {"scope": scope, "subject": subject}
+        made[who] = (await done(gateway, "POST", "/limits", {"requests_per_minute": 1, **body}))["id"]
+        made[f"{who} $"] = (await done(gateway, "POST", "/budgets", {"name": "b", "amount_usd": "1", **body}))["id"]
+        await done(gateway, "DELETE", f"/budgets/{made[f'{who} $']}")
+    told = {
+        who: {(entry["action"], entry["object_id"]) for entry in entries}
+        for who in ("lead", "head", "head of another", "auditor of the team")
+        if (entries := (await done(gateway, "GET", "/audit", by=firm.secrets[who]))["data"]) is not None
+    }
+    of_team = {("create", made[who]) for who in ("team_id", "member id")} | {
+        (action, made[f"{who} $"]) for who in ("team_id", "member id") for action in ("create", "delete")
+    }
+    assert told["lead"] == told["auditor of the team"] == of_team
+    assert {object_id for _, object_id in told["head"]} == set(made.values())
+    assert told["head of another"] == set()
+
+
 async def test_every_change_is_in_the_audit_log(gateway: TestGateway, firm: Company) -> None:
     lead, names = firm.secrets["lead"], await firm.target()
     key = await done(gateway, "POST", "/keys", {"name": "new", "monthly_budget_usd": "1"}, lead)

@@ -47,12 +47,16 @@ _AUDIT_FILTERS = {
     "kind": "object_kind = {of}",
     "object": "object_id = {of}",
 }
+# Budgets and limits are within what they are for, also those that are gone.
+_AUDITED = "CASE WHEN object_kind IN ('budgets', 'limits') THEN {subject} ELSE object_id END"
 _AUDIT_WITHIN = {
-    Scope.ORGANISATION: f"""(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({TEAMS_OF})
-        OR object_id IN ({KEYS_OF_ORGANISATION}))""",
-    Scope.TEAM: f"(actor = {{actor}} OR object_id = {{of}} OR object_id IN ({KEYS_OF_TEAM}))",
-    Scope.KEY: "(actor = {actor} OR object_id = {of})",
+    Scope.ORGANISATION: f"""(actor = {{actor}} OR {_AUDITED} = {{of}} OR {_AUDITED} IN ({TEAMS_OF})
+        OR {_AUDITED} IN ({KEYS_OF_ORGANISATION}))""",
+    Scope.TEAM: f"(actor = {{actor}} OR {_AUDITED} = {{of}} OR {_AUDITED} IN ({KEYS_OF_TEAM}))",
+    Scope.KEY: f"(actor = {{actor}} OR {_AUDITED} = {{of}})",
 }
+_SUBJECT_POSTGRES = "CAST(COALESCE(after, before) AS json) ->> 'subject'"
+_SUBJECT_SQLITE = "json_extract(COALESCE(after, before), '$.subject')"
 
 
 class SqlAccessStore:
@@ -76,7 +80,9 @@ class SqlAccessStore:
         query = _Query("audit_log", _AUDIT_COLUMNS, "timestamp")
         if page.within != GATEWAY:
             condition = _AUDIT_WITHIN[page.within.scope]
-            query.within(condition.format(of=query.place(page.within.id), actor=query.place(actor)))
+            subject = _SUBJECT_POSTGRES if self._database.is_postgres else _SUBJECT_SQLITE
+            of, by = query.place(page.within.id), query.place(actor)
+            query.within(condition.format(of=of, actor=by, subject=subject))
         for name, value in page.filters.items():
             if name in ("since", "until"):
                 sign = ">=" if name == "since" else "<"
