@@ -26,6 +26,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell
+	$(BIN)/yamllint --strict .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
