@@ -128,6 +128,18 @@ class Settings(BaseSettings):
     llmgateway_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level logged")
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
     body_timeout_seconds: _Seconds = Field(60.0, description="for a client to send its request body")
+    max_in_flight: int = Field(
+        10_000, ge=1, description="requests that are served at a time; fewer if there are not two descriptors for each"
+    )
+    max_in_flight_per_key: int = Field(5_000, ge=1, description="of them those of one key")
+    max_queued: int = Field(1_000, ge=1, description="requests that have come and not begun; more are refused")
+    overload_lag_seconds: float = Field(
+        0.02,
+        ge=0,
+        le=10,
+        description="how long a turn of the event loop may be before fewer new requests are let in; 0: any length",
+    )
+    write_stall_timeout_seconds: _Seconds = Field(60.0, description="until a client that reads nothing is cut off")
     shutdown_grace_seconds: _Seconds = Field(30.0, description="for running requests to finish after SIGTERM")
     shutdown_delay_seconds: float = Field(
         0.0,

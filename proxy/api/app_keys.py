@@ -10,6 +10,7 @@ from proxy.application.access import Authenticator
 from proxy.application.admission import Gatekeeper
 from proxy.application.exchange import Exchange
 from proxy.application.idempotency import Idempotency
+from proxy.application.load import Load
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import ConfigurationControl, HealthSource, ModelCatalog, UsageReports
@@ -37,6 +38,7 @@ class Gateway:
     traces: TraceStore
     requests: RequestArchive
     self_service: SelfService
+    load: Load
     max_body_bytes: int
     body_timeout_seconds: float
 

@@ -16,6 +16,7 @@ from proxy.domain.access.permissions import Role, permissions_of
 from proxy.domain.access.principals import ANONYMOUS, Principal, PrincipalKind
 from proxy.domain.access.scopes import GATEWAY
 from proxy.domain.errors import NotAuthenticated, NotServing
+from proxy.domain.rate_limits import Priority
 
 _logger = logging.getLogger(__name__)
 NO_KEY: Final = "No API key given. Send it as 'Authorization: Bearer <key>'."
@@ -39,6 +40,10 @@ class KeyDirectory(Protocol):
 
     async def find(self, key_hash: str) -> Principal:
         """Whom a good key stands for. Raises NotAuthenticated, or NotServing when that cannot be said now."""
+        ...
+
+    def remembered(self, key_hash: str) -> Principal | None:
+        """Whom a key stands for as far as is known without asking anybody. Not for letting anyone in."""
         ...
 
 
@@ -118,6 +123,14 @@ class Authenticator:
             if self.requires_keys():
                 raise
         return ANONYMOUS
+
+    def priority_of(self, authorization: str | None) -> Priority:
+        """That of the key in an Authorization header, if it is known; normal else. To refuse by, before all checks."""
+        if not authorization:
+            return Priority.NORMAL
+        token = _bearer_token((authorization,))
+        known = self.directory.remembered(key_hash(token)) if has_key_shape(token) else None
+        return Priority.NORMAL if known is None else known.priority
 
     def requires_keys(self) -> bool:
         """Raises NotServing if it depends on whether there are keys, and that is not known."""

@@ -15,6 +15,7 @@ from proxy.api.routes import create_admin_site, create_api
 from proxy.application.admission import Gatekeeper, Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
+from proxy.application.load import Load
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.self_service import SelfService
@@ -27,8 +28,10 @@ from proxy.bootstrap.budgets import budget_book
 from proxy.bootstrap.config_file import configuration_file
 from proxy.bootstrap.configuration import Configuration, following
 from proxy.bootstrap.limits import rate_limiter
+from proxy.bootstrap.load import load_of
 from proxy.bootstrap.runtimes import Runtimes
 from proxy.bootstrap.storage import arriving_database
+from proxy.domain.rate_limits import Priority
 from proxy.infrastructure.chat_completion.registry import service_factory
 from proxy.infrastructure.demo import demo_upstream
 from proxy.infrastructure.deployments.fleet import running_fleet
@@ -37,6 +40,7 @@ from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watchi
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.idempotency import memory_store
 from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
+from proxy.infrastructure.loop_lag import LoopLag, measuring
 from proxy.infrastructure.payloads.redaction import load_redaction
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
@@ -71,6 +75,8 @@ class RunningGateway:
     database: str
     stop_serving: Callable[[], None]
     reload: Callable[[], Coroutine[Any, Any, None]]
+    load: Load
+    priority_of: Callable[[str | None], Priority]
     uses_demo: bool
     example_model: str
 
@@ -146,6 +152,8 @@ async def running_gateway(
                     settings.ledger_retention_days,
                 )
                 await stack.enter_async_context(once(arrival.here, asking))
+        load = load_of(settings)
+        stack.enter_context(measuring(LoopLag(load.pace.observe)))
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
         access = await stack.enter_async_context(access_control(settings, arrival, session))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
@@ -169,6 +177,7 @@ async def running_gateway(
             traces=traces,
             requests=LedgerRequestArchive(database),
             self_service=SelfService(usage, LedgerAccounts(database), limiter),
+            load=load,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.body_timeout_seconds,
         )
@@ -187,6 +196,8 @@ async def running_gateway(
             database=arrival.description,
             stop_serving=monitor.stop_serving,
             reload=configuration.reload_and_tell,
+            load=load,
+            priority_of=access.authenticator.priority_of,
             uses_demo=uses_demo,
             example_model=blueprint.example_model(),
         )

@@ -26,6 +26,7 @@ GatewayError
 ├── ObjectNotFound               nothing of that name is administered, or it is not the caller's to see
 ├── AlreadyThere                 a name is taken
 ├── NotServing                   the gateway itself cannot take the request now
+│   ├── Overloaded               it serves as many as it can already
 │   ├── LedgerFull               a row could not be promised, so nothing is sent upstream
 │   ├── CircuitOpen              the upstream failed too often; it is left alone for a while
 │   ├── DeploymentBusy           it has as many calls as it may have, and enough wait already
@@ -245,6 +246,10 @@ class NotServing(GatewayError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class Overloaded(NotServing):
+    """The gateway has as much to do as it can do in time."""
 
 
 class LedgerFull(NotServing):

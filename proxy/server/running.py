@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack, suppress
 
 from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.server.banner import banner
+from proxy.server.descriptors import raise_limit
 from proxy.server.site import serve_on
 from proxy.settings import Settings
 
 
 def listen(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises OSError when the address cannot be had."""
+    raise_limit()
     try:
         import uvloop  # noqa: PLC0415  # not on Windows
     except ImportError:
@@ -32,8 +34,8 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(name, stop.set)
     async with running_gateway(settings) as gateway, AsyncExitStack() as stack:
         if gateway.admin is not None and settings.llmgateway_admin_port is not None:
-            await serve_on(gateway.admin, settings.llmgateway_admin_port, settings, stack)
-        runner = await serve_on(gateway.app, settings.llmgateway_port, settings, stack)
+            await serve_on(gateway.admin, settings.llmgateway_admin_port, gateway, settings, stack)
+        runner = await serve_on(gateway.app, settings.llmgateway_port, gateway, settings, stack)
         _keep_for_good()
         print(banner(gateway, runner.addresses[0], settings), file=sys.stderr, flush=True)  # noqa: T201
         _reload_on_signal(gateway)

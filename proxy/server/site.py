@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import AsyncExitStack
+from typing import Any
 
 from aiohttp import web
 
+from proxy.bootstrap.gateway import RunningGateway
+from proxy.server.shedding import Gate, SheddingRunner
 from proxy.settings import Settings
 
 _BACKLOG = 1024
+_LISTENERS = 16
 
 
-async def serve_on(app: web.Application, port: int, settings: Settings, stack: AsyncExitStack) -> web.AppRunner:
+async def serve_on(
+    app: web.Application, port: int, gateway: RunningGateway, settings: Settings, stack: AsyncExitStack
+) -> web.AppRunner:
     """Serves the application until the stack ends."""
-    runner = web.AppRunner(
+    runner = SheddingRunner(
         app,
+        Gate(gateway.load, gateway.priority_of, settings.write_stall_timeout_seconds),
         handler_cancellation=True,  # a client that hangs up must end its upstream call
         access_log=None,  # ours has the facts
         auto_decompress=False,  # compressed bodies are refused, not unpacked
@@ -22,5 +31,15 @@ async def serve_on(app: web.Application, port: int, settings: Settings, stack: A
     )
     stack.push_async_callback(runner.cleanup)
     await runner.setup()
-    await web.TCPSite(runner, settings.llmgateway_host, port, backlog=_BACKLOG).start()
+    site = web.TCPSite(runner, settings.llmgateway_host, port, backlog=_BACKLOG)
+    await site.start()
+    await _accept_more(runner, site)
     return runner
+
+
+async def _accept_more(runner: web.AppRunner, site: web.TCPSite) -> None:
+    """libuv takes one connection a turn off each listener; when turns are long, those that wait would not be served."""
+    server: Any = site._server  # noqa: SLF001
+    for listening in server.sockets:
+        for _ in range(_LISTENERS - 1):
+            await web.SockSite(runner, socket.socket(fileno=os.dup(listening.fileno())), backlog=_BACKLOG).start()

@@ -8,7 +8,10 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
+from proxy.application.load import Load
 from proxy.bootstrap.gateway import RunningGateway
+from proxy.domain.overload import Pace
+from proxy.domain.rate_limits import Priority
 from proxy.server.banner import banner
 from proxy.settings import Settings
 
@@ -41,6 +44,8 @@ def said(**more: Any) -> str:
         database="db",
         stop_serving=lambda: None,
         reload=reload,
+        load=Load(1, 1, 1, 1, Pace(0.0)),
+        priority_of=lambda _authorization: Priority.NORMAL,
         uses_demo=False,
         example_model="m",
     )

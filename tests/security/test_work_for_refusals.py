@@ -84,6 +84,9 @@ async def test_refusals_take_their_time() -> None:
             now[0] += self.seconds
             raise NotAuthenticated(key_hash)
 
+        def remembered(self, key_hash: str) -> Principal | None:
+            return None
+
     async def sleep(seconds: float) -> None:
         waits.append(round(seconds, 6))
 

@@ -45,7 +45,7 @@ async def _serve_and_book(
             request[EXCHANGE] = exchange
             exchange.admitted(Admission(request[PRINCIPAL]))
             try:
-                return await _serve(request, gateway, exchange, capture)
+                return await _serve_within_bounds(request, gateway, exchange, capture)
             except GatewayError as error:
                 exchange.failed(error, status_of(error))
                 if capture is not None:
@@ -53,6 +53,17 @@ async def _serve_and_book(
                 raise
     finally:
         offer_trace(gateway.traces, exchange)
+
+
+async def _serve_within_bounds(
+    request: web.Request, gateway: Gateway, exchange: Exchange, capture: Capture | None
+) -> web.StreamResponse:
+    principal = request[PRINCIPAL]
+    gateway.load.begin(principal.key_id, principal.priority)
+    try:
+        return await _serve(request, gateway, exchange, capture)
+    finally:
+        gateway.load.end(principal.key_id)
 
 
 async def _serve(

@@ -30,6 +30,7 @@ async def health(request: web.Request) -> web.Response:
             "database": report.database,
             "ledger": report.ledger,
             "limits": report.limits,
+            "load": gateway.load.state(),
             "providers": report.providers,
             "deployments": report.deployments,
             "configuration": configuration,

@@ -95,6 +95,11 @@ class CachedKeyDirectory:
             raise NotAuthenticated(WRONG_KEY)
         return found.principal
 
+    def remembered(self, key_hash: str) -> Principal | None:
+        """Whom a key stood for when it was last read, if it is remembered."""
+        entry = self._entries.get(key_hash)
+        return None if entry is None else entry.known.principal
+
     async def _confirmed(self, key_hash: str, entry: _Entry) -> KnownKey | None:
         """The key as it is in memory, if that may still be relied on; else as it is now."""
         now = self._clock()

@@ -1,0 +1,113 @@
+"""What this process has taken on, and what it turns away."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from proxy.domain.errors import Overloaded, RateLimited
+from proxy.domain.overload import Pace
+from proxy.domain.rate_limits import Priority
+
+RETRY_AFTER_SECONDS: Final = 1.0
+_SHARE_OF_LOW = 0.8
+
+
+class Refusal(StrEnum):
+    """Why a request was turned away before anybody looked at it."""
+
+    LATE = "late"  # the event loop's turns are too long
+    QUEUED = "queued"  # too many came at the same moment
+    IN_FLIGHT = "in_flight"  # as many are served as may be
+    CONNECTIONS = "connections"
+
+
+class Load:
+    """The requests that are being served: `most` in all, `most_of_a_key` of one key. One for the whole process.
+
+    `begun` are those that came in the present turn of the event loop and wait for it to go on, at most `most_queued`.
+    """
+
+    def __init__(self, most: int, most_queued: int, most_of_a_key: int, most_connections: int, pace: Pace) -> None:
+        self.most = most
+        self.most_queued = most_queued
+        self.most_of_a_key = most_of_a_key
+        self.most_connections = most_connections
+        self.pace = pace
+        self.in_flight = 0
+        self.begun = 0
+        self.turned_away = 0
+        self.connections = 0
+        self.refused: Counter[Refusal] = Counter()
+        self._most_of_low = max(1, int(most * _SHARE_OF_LOW))
+        self._of_keys: dict[UUID, int] = {}
+
+    def begin(self, key_id: UUID | None, priority: Priority) -> None:
+        """A request is let in; `end` is to follow in any case. Raises Overloaded, or RateLimited for the key alone."""
+        if self.in_flight >= self._most(priority):
+            raise Overloaded(f"The gateway serves as many requests as it may ({self.most}).", RETRY_AFTER_SECONDS)
+        if key_id is not None:
+            of_key = self._of_keys.get(key_id, 0)
+            if of_key >= self.most_of_a_key:
+                message = f"This key has {of_key} requests in flight, which is as many as one key may have here."
+                raise RateLimited(message, RETRY_AFTER_SECONDS)
+            self._of_keys[key_id] = of_key + 1
+        self.in_flight += 1
+
+    def end(self, key_id: UUID | None) -> None:
+        """A request that was let in has ended."""
+        self.in_flight -= 1
+        if key_id is not None:
+            of_key = self._of_keys[key_id] - 1
+            if of_key:
+                self._of_keys[key_id] = of_key
+            else:
+                del self._of_keys[key_id]
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether `refusal` may be other than None now: to be asked for each request."""
+        return (
+            self.pace.is_on
+            or self.begun >= self.most_queued
+            or self.in_flight >= self._most_of_low
+            or self.connections > self.most_connections
+        )
+
+    def refusal(self, priority: Priority) -> Refusal | None:
+        """Why a request that comes now is not to be looked at."""
+        if not self.pace.allows(self.begun, priority):
+            return Refusal.LATE
+        if self.begun >= self.most_queued:
+            return Refusal.QUEUED
+        if self.in_flight >= self._most(priority):
+            return Refusal.IN_FLIGHT
+        return Refusal.CONNECTIONS if self.connections > self.most_connections else None
+
+    def turn_away(self, reason: Refusal) -> None:
+        """Count a request that is not served."""
+        self.refused[reason] += 1
+        self.turned_away += 1
+
+    def next_turn(self) -> tuple[int, bool]:
+        """What has come in this turn is under way: how many that were, and whether others were turned away."""
+        begun, was_limited = self.begun, self.turned_away > 0
+        self.begun = self.turned_away = 0
+        return begun, was_limited
+
+    def _most(self, priority: Priority) -> int:
+        return self._most_of_low if priority is Priority.LOW else self.most
+
+    def state(self) -> Mapping[str, Any]:
+        """For the health report."""
+        return {
+            "in_flight": self.in_flight,
+            "most_in_flight": self.most,
+            "connections": self.connections,
+            "most_connections": self.most_connections,
+            "is_late": self.pace.is_on,
+            "refused": {reason.value: self.refused[reason] for reason in Refusal},
+        }

@@ -1,0 +1,67 @@
+"""When requests are turned away because everything is late, and how many.
+
+What waits for this process waits in the event loop, which serves in each turn all that is ready. So the length of a
+turn stands for the delay, and new requests are what can be had less of. Three ideas, each an old one:
+
+- A queue that is long for a moment is a burst, and good; one that stands only adds waiting (CoDel, RFC 8289). Nothing
+  is refused before turns have been too long again and again for an interval.
+- From then on each turn begins at most so many new requests, and that number follows what they do to its length: one
+  more if it was short, in proportion fewer if it was too long (D.-M. Chiu and R. Jain, "Analysis of the Increase and
+  Decrease Algorithms for Congestion Avoidance", 1989; TCP does it so).
+- Those of low priority are refused first (H. Zhou et al., "Overload Control for Scaling WeChat Microservices", 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.domain.rate_limits import Priority
+
+_INTERVAL_SECONDS: Final = 0.1
+_CALM_SECONDS: Final = 2.0
+_FIRST_PACE: Final = 64.0
+_LEAST_DECREASE: Final = 0.5
+_SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.5, Priority.NORMAL: 1.0, Priority.HIGH: 2.0}
+
+
+class Pace:
+    """How many new requests a turn of the event loop may begin, from how long turns took.
+
+    Turns are to be no longer than `target_seconds`; with 0 they may be. `is_on` says whether there is a limit now: once
+    no interval has passed without a turn that was too long, until none was for some seconds.
+    """
+
+    __slots__ = ("_calm_at", "_late_since", "_late_until", "_target_seconds", "is_on", "limit")
+
+    def __init__(self, target_seconds: float) -> None:
+        self._target_seconds = target_seconds
+        self._late_since = 0.0
+        self._late_until = 0.0
+        self._calm_at = 0.0
+        self.limit = _FIRST_PACE
+        self.is_on = False
+
+    def observe(self, turn_seconds: float, now: float) -> None:
+        """A turn of the loop took so long; `now` is monotonic."""
+        if not self._target_seconds or turn_seconds < self._target_seconds:
+            self.is_on = self.is_on and now < self._calm_at
+            return
+        if now > self._late_until:
+            self._late_since = now
+        self._late_until = now + _INTERVAL_SECONDS
+        if self.is_on or now - self._late_since >= _INTERVAL_SECONDS:
+            self.is_on = True
+            self._calm_at = now + _CALM_SECONDS
+
+    def allows(self, begun: int, priority: Priority) -> bool:
+        """Whether one more may begin in a turn that has begun so many."""
+        return not self.is_on or begun < self.limit * _SHARES[priority]
+
+    def learn(self, turn_seconds: float, begun: int, *, was_limited: bool) -> None:
+        """A turn that began so many took so long; `was_limited` if it would have begun more."""
+        if turn_seconds > self._target_seconds:
+            decrease = max(_LEAST_DECREASE, self._target_seconds / turn_seconds)
+            self.limit = max(0.5, min(self.limit, max(begun, 1.0)) * decrease)
+        elif was_limited:
+            self.limit += 1.0

@@ -1,0 +1,68 @@
+"""Measuring how long a turn of the event loop takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_PERIOD_SECONDS = 0.02
+
+
+class LoopLag:
+    """Tells `observe` the length of a turn in seconds and the monotonic time, again and again while it runs.
+
+    That length is how late whatever becomes ready is served: in a turn everything that is ready runs once. It is the
+    time between two callbacks of which the first asks for the second, or how late the timer was, whichever is more:
+    that sees a single long callback, too. Costs some microseconds each 20 ms.
+    """
+
+    def __init__(self, observe: Callable[[float, float], None]) -> None:
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+        self._due = 0.0
+        self._late = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.longest_seconds = 0.0
+
+    def begin(self) -> None:
+        self._due = time.monotonic() + _PERIOD_SECONDS
+        self._timer = self._loop.call_later(_PERIOD_SECONDS, self._fired)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def take_longest(self) -> float:
+        """The longest since it was last asked for."""
+        longest, self.longest_seconds = self.longest_seconds, 0.0
+        return longest
+
+    def _fired(self) -> None:
+        self._late = time.monotonic() - self._due
+        self._loop.call_soon(self._in_a_turn)  # timers run apart from what is ready
+
+    def _in_a_turn(self) -> None:
+        if self._timer is not None:
+            self._loop.call_soon(self._one_turn_later, time.monotonic())
+
+    def _one_turn_later(self, began: float) -> None:
+        if self._timer is None:
+            return
+        now = time.monotonic()
+        turn = max(now - began, self._late)
+        self.longest_seconds = max(self.longest_seconds, turn)
+        self._observe(turn, now)
+        self.begin()
+
+
+@contextmanager
+def measuring(lag: LoopLag) -> Iterator[LoopLag]:
+    """Measures until the end."""
+    lag.begin()
+    try:
+        yield lag
+    finally:
+        lag.end()

@@ -1,0 +1,239 @@
+"""Turning requests away before anything is done for them, and clients that do not read.
+
+What a refusal costs decides what is left for the others: at five times the capacity, a refusal that costs a fifth of a
+request leaves nothing. So it is written here, between aiohttp's parser and its handler: a request that is refused wakes
+no task, meets no middleware, and leaves no row, only a count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.api.openai.errors import error_object
+from proxy.application.load import RETRY_AFTER_SECONDS, Load, Refusal
+from proxy.domain.errors import Overloaded
+from proxy.domain.rate_limits import Priority
+
+PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization header, without asking anybody
+
+_NEVER_SHED: Final = ("/health", "/metrics", "/admin")
+_LINGER_SECONDS = 2.0
+_WAITS_SECONDS = range(int(RETRY_AFTER_SECONDS), int(RETRY_AFTER_SECONDS) + 3)
+_MESSAGES: Final = {
+    Refusal.LATE: "The gateway is overloaded.",
+    Refusal.IN_FLIGHT: "The gateway serves as many requests as it may.",
+    Refusal.QUEUED: "Too many requests came at the same time.",
+    Refusal.CONNECTIONS: "The gateway has as many connections as it may have.",
+}
+
+
+class Refusals:
+    """Whole answers to requests that are turned away: 503 in OpenAI's form, a request id, and when to come back.
+
+    The waits differ, lest all come back at once.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._waits = itertools.cycle(_WAITS_SECONDS)
+        self._form = {
+            (reason, closes): _form(message, closes=closes)
+            for reason, message in _MESSAGES.items()
+            for closes in (False, True)
+        }
+
+    def answer(self, reason: Refusal, *, closes: bool) -> bytes:
+        """With `closes` it says that the connection ends with it."""
+        return self._form[reason, closes] % (next(self._waits), next(self._numbers))
+
+
+def _form(message: str, *, closes: bool) -> bytes:
+    """With places for the wait in seconds and for the request's number."""
+    body = json.dumps(error_object(Overloaded(f"{message} Try again in a moment.", RETRY_AFTER_SECONDS)))
+    lines = (
+        "HTTP/1.1 503 Service Unavailable",
+        "Content-Type: application/json; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Retry-After: %d",
+        f"x-request-id: req-{secrets.token_hex(8)}%016x",
+        "Server: llmgateway",
+        *(("Connection: close",) if closes else ()),
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+class Gate:
+    """What all connections of one port ask before they serve a request."""
+
+    def __init__(self, load: Load, priority_of: PriorityOf, write_stall_seconds: float) -> None:
+        self.load = load
+        self.write_stall_seconds = write_stall_seconds
+        self.refusals = Refusals()
+        self._priority_of = priority_of
+        self._loop = asyncio.get_running_loop()
+
+    def reason(self, message: RawRequestMessage) -> Refusal | None:
+        """Why the request is to be turned away; None if it is not."""
+        if message.path.startswith(_NEVER_SHED) or self.load.refusal(Priority.LOW) is None:
+            return None
+        return self.load.refusal(self._priority_of(message.headers.get("Authorization")))
+
+    def let_in(self) -> None:
+        """Count a request that is served."""
+        self._note_turn()
+        self.load.begun += 1
+
+    def turn_away(self, reason: Refusal) -> None:
+        """Count one that is not."""
+        self._note_turn()
+        self.load.turn_away(reason)
+
+    def _note_turn(self) -> None:
+        if not self.load.begun and not self.load.turned_away:
+            self._loop.call_soon(self._serve_turn)  # runs before whatever has come in this turn is served
+
+    def _serve_turn(self) -> None:
+        begun, was_limited = self.load.next_turn()
+        if self.load.pace.is_on:
+            self._loop.call_soon(self._end_turn, time.monotonic(), begun, was_limited)
+
+    def _end_turn(self, began: float, begun: int, was_limited: bool) -> None:
+        self.load.pace.learn(time.monotonic() - began, begun, was_limited=was_limited)
+
+
+class SheddingHandler(RequestHandler):
+    """aiohttp's protocol of one connection, with a look at each request before anything is done for it.
+
+    A connection is kept after a refusal, unless some of the request is yet to come: setting one up costs more.
+    A client that takes nothing off its connection for some time while there is more than the write buffer holds is cut
+    off, which ends its request like any hang-up.
+    """
+
+    __slots__ = ("_gate", "_is_turned_away", "_stall")
+
+    def __init__(self, manager: web.Server, gate: Gate, **more: Any) -> None:
+        super().__init__(manager, **more)
+        self._gate = gate
+        self._stall: asyncio.TimerHandle | None = None
+        self._is_turned_away = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._gate.load.connections += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._manager is not None:  # aiohttp takes a second call for none
+            self._gate.load.connections -= 1
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        if self._is_turned_away:
+            return
+        if waiter is None or waiter.done() or self._messages:  # a request is being served
+            super().data_received(data)
+        elif not self._gate.load.may_refuse:
+            super().data_received(data)
+            if waiter.done():
+                self._gate.let_in()
+        else:
+            self._waiter = None  # so that what comes does not wake the handler
+            super().data_received(data)
+            self._waiter = waiter
+            self._refuse_waiting()
+            if self._messages and not waiter.done():
+                waiter.set_result(None)
+                self._gate.let_in()
+
+    def _refuse_waiting(self) -> None:
+        """Answers the requests at the head of the queue that are not to be served."""
+        while self._messages and self.transport is not None:
+            message, payload = self._messages[0]
+            if not isinstance(message, RawRequestMessage) or (reason := self._gate.reason(message)) is None:
+                return
+            self._messages.popleft()
+            if self._parser is not None:
+                self._parser.message_consumed()
+            self._refuse(self.transport, reason, payload, closes=message.should_close)
+
+    def _refuse(self, transport: asyncio.Transport, reason: Refusal, payload: StreamReader, *, closes: bool) -> None:
+        self._gate.turn_away(reason)
+        is_whole = payload.is_eof() and not self._reading_paused
+        closes = closes or not is_whole or reason is Refusal.CONNECTIONS
+        transport.write(self._gate.refusals.answer(reason, closes=closes))
+        if not closes:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            return
+        self._is_turned_away = True
+        self._messages.clear()
+        if is_whole:
+            self.force_close()
+        else:  # closing at once would reset the connection, and the answer might not be read
+            self.resume_reading(resume_parser=False)
+            self._loop.call_later(_LINGER_SECONDS, self.force_close)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is written to."""
+        super().pause_writing()
+        self._watch(self._unsent_bytes())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_watching()
+
+    def _watch(self, unsent_bytes: int) -> None:
+        self._stall = self._loop.call_later(self._gate.write_stall_seconds, self._look_for_stall, unsent_bytes)
+
+    def _stop_watching(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _look_for_stall(self, unsent_bytes: int) -> None:
+        now_unsent = self._unsent_bytes()
+        if now_unsent < unsent_bytes:
+            self._watch(now_unsent)
+        elif self.transport is not None:
+            self.transport.abort()
+
+    def _unsent_bytes(self) -> int:
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+
+class SheddingServer(web.Server):
+    """aiohttp's server, with that protocol for its connections."""
+
+    def __init__(self, plain: web.Server, gate: Gate) -> None:
+        super().__init__(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            handler_cancellation=plain.handler_cancellation,
+            **plain._kwargs,  # noqa: SLF001
+        )
+        self._gate = gate
+
+    def __call__(self) -> RequestHandler:
+        return SheddingHandler(self, self._gate, loop=self._loop, **self._kwargs)
+
+
+class SheddingRunner(web.AppRunner):
+    """aiohttp's runner of an application, with that server."""
+
+    def __init__(self, app: web.Application, gate: Gate, **more: Any) -> None:
+        super().__init__(app, **more)
+        self._gate = gate
+
+    async def _make_server(self) -> web.Server:
+        return SheddingServer(await super()._make_server(), self._gate)

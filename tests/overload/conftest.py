@@ -1,0 +1,78 @@
+"""A server whose load is what a test says, and a whole gateway with bounds of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from proxy.application.load import Load
+from proxy.bootstrap.gateway import running_gateway
+from proxy.domain.overload import Pace
+from proxy.domain.rate_limits import Priority
+from proxy.server.shedding import Gate, SheddingRunner
+from proxy.server.site import serve_on
+from proxy.settings import Settings
+from tests.harness import TestGateway
+
+KEYS = {"Bearer low": Priority.LOW, "Bearer high": Priority.HIGH}
+
+
+def load_of(most: int = 10, most_queued: int = 10, most_connections: int = 10, target_seconds: float = 0.02) -> Load:
+    return Load(most, most_queued, most, most_connections, Pace(target_seconds))
+
+
+@asynccontextmanager
+async def shedding(load: Load, write_stall_seconds: float = 60.0) -> AsyncIterator[URL]:
+    """An application that answers every request after reading it, and counts nothing."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"read": len(await request.read()), "path": request.path})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    gate = Gate(load, lambda authorization: KEYS.get(authorization or "", Priority.NORMAL), write_stall_seconds)
+    runner = SheddingRunner(app, gate, handler_cancellation=True)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def gateway_with_bounds(
+    upstream_url: str, database_url: str, directory: Path, **settings: Any
+) -> AsyncIterator[TestGateway]:
+    """A gateway in this process that listens as `llmgateway serve` does."""
+    chosen = Settings(
+        **{
+            "llmgateway_data_dir": str(directory / "data"),
+            "llmgateway_port": 0,
+            "openrouter_base_url": upstream_url,
+            "openrouter_api_key": "sk-or-provider-secret",
+            "database_url": database_url,
+            "shutdown_grace_seconds": 1.0,
+            **settings,
+        }
+    )
+    async with running_gateway(chosen) as gateway, AsyncExitStack() as stack:
+        runner = await serve_on(gateway.app, 0, gateway, chosen, stack)
+        url = URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+            yield TestGateway(url, http, chosen)
+
+
+async def until(is_so: Any, seconds: float = 20.0) -> None:
+    """Waits for it. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not is_so():
+            await asyncio.sleep(0.01)

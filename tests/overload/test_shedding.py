@@ -1,0 +1,157 @@
+"""Requests that are turned away between parser and handler."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from yarl import URL
+
+from proxy.application.load import Load, Refusal
+from proxy.domain.rate_limits import Priority
+from tests.gateway.raw_http import RawAnswer, connected, openai_error, request_bytes
+from tests.overload.conftest import load_of, shedding, until
+
+FULL = 10
+
+
+def full() -> Load:
+    load = load_of(most=FULL)
+    load.in_flight = FULL
+    return load
+
+
+def check(answer: RawAnswer) -> None:
+    assert answer.status == 503
+    error = openai_error(answer.body)
+    assert (error["type"], error["code"]) == ("server_error", "gateway_overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", answer.headers["x-request-id"])
+    assert answer.headers["content-type"].startswith("application/json")
+
+
+async def test_a_refusal_is_openais_error_with_a_time_to_come_back_and_keeps_the_connection() -> None:
+    load = full()
+    async with shedding(load) as url, connected(url) as connection:
+        await connection.send(request_bytes(b"{}"))
+        first = await connection.answer()
+        await connection.send(request_bytes(b"{}"))
+        second = await connection.answer()
+        check(first)
+        check(second)
+        assert not first.closes
+        assert first.headers["x-request-id"] != second.headers["x-request-id"]
+        load.in_flight = 0
+        await connection.send(request_bytes(b"[1]"))
+        assert (await connection.answer()).body == b'{"read": 3, "path": "/v1/chat/completions"}'
+    assert load.refused[Refusal.IN_FLIGHT] == 2
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics", "/admin/keys"])
+async def test_what_tells_of_the_gateway_is_never_refused(path: str) -> None:
+    async with shedding(full()) as url, connected(url) as connection:
+        await connection.send(request_bytes(method="GET", path=path))
+        assert (await connection.answer()).status == 200
+
+
+async def test_everything_else_is() -> None:
+    async with shedding(full()) as url, connected(url) as connection:
+        for path in ("/v1/models", "/", "/docs", "/v1/health"):
+            await connection.send(request_bytes(method="GET", path=path))
+            check(await connection.answer())
+
+
+async def test_a_request_of_which_some_is_yet_to_come_is_answered_at_once_and_its_rest_never_taken_for_another() -> (
+    None
+):
+    load = full()
+    async with shedding(load) as url, connected(url) as connection:
+        whole = request_bytes(b"x" * 5000)
+        await connection.send(whole[:1000])
+        answer = await connection.answer()
+        check(answer)
+        assert answer.closes
+        load.in_flight = 0
+        await connection.send(whole[1000:] + request_bytes(b"{}"))
+        assert await connection.is_closed()
+
+
+async def test_a_chunked_body_is_no_way_around() -> None:
+    async with shedding(full()) as url, connected(url) as connection:
+        await connection.send(request_bytes(None, b"Transfer-Encoding: chunked") + b"4\r\nabcd\r\n")
+        answer = await connection.answer()
+        check(answer)
+        assert answer.closes
+
+
+async def test_requests_that_come_together_are_answered_in_their_order() -> None:
+    load = full()
+    async with shedding(load) as url, connected(url) as connection:
+        health = request_bytes(method="GET", path="/health")
+        await connection.send(request_bytes(b"{}") + health + request_bytes(b"{}") + health)
+        check(await connection.answer())
+        assert (await connection.answer()).status == 200
+        # the third waited behind one that was served, so it was let in by then and is the handler's to refuse
+        assert (await connection.answer()).status == 200
+        assert (await connection.answer()).status == 200
+
+
+async def test_a_client_that_wants_the_connection_closed_is_obeyed() -> None:
+    async with shedding(full()) as url, connected(url) as connection:
+        await connection.send(request_bytes(b"{}", b"Connection: close"))
+        answer = await connection.answer()
+        check(answer)
+        assert answer.closes
+        assert await connection.is_closed()
+
+
+async def test_a_bad_request_is_the_parsers_to_refuse() -> None:
+    async with shedding(full()) as url, connected(url) as connection:
+        await connection.send(b"NONSENSE\r\n\r\n")
+        assert (await connection.answer()).status == 400
+
+
+async def test_keys_of_low_priority_are_refused_before_the_others() -> None:
+    load = load_of(most=10)
+    load.in_flight = 8
+    async with shedding(load) as url, connected(url) as connection:
+        for key, status in ((b"low", 503), (b"high", 200), (b"unknown", 200)):
+            await connection.send(request_bytes(b"{}", b"Authorization: Bearer " + key))
+            assert (await connection.answer()).status == status, key
+
+
+async def test_while_everything_is_late_a_turn_begins_so_many_and_no_more() -> None:
+    load = load_of(most=1000, most_queued=1000, most_connections=1000, target_seconds=30.0)
+    load.pace.is_on, load.pace.limit = True, 3.0
+    async with shedding(load) as url, asyncio.TaskGroup() as group:
+        answers = [group.create_task(_one(url)) for _ in range(40)]
+    refused = load.refused[Refusal.LATE]
+    statuses = [answer.result().status for answer in answers]
+    assert statuses.count(503) == refused
+    assert statuses.count(200) == 40 - refused
+    assert load.pace.allows(3, Priority.NORMAL)  # turns were short, so it has begun to let in more
+
+
+async def _one(url: URL) -> RawAnswer:
+    async with connected(url) as connection:
+        await connection.send(request_bytes(b"{}"))
+        return await connection.answer()
+
+
+async def test_connections_beyond_what_there_is_room_for_are_told_so_and_closed() -> None:
+    load = load_of(most_connections=1)
+    async with shedding(load) as url, connected(url) as first:
+        await first.send(request_bytes(b"{}"))
+        assert (await first.answer()).status == 200
+        async with connected(url) as second:
+            await until(lambda: load.connections == 2)
+            await second.send(request_bytes(b"{}"))
+            answer = await second.answer()
+            check(answer)
+            assert answer.closes
+            assert await second.is_closed()
+        await until(lambda: load.connections == 1)
+        await first.send(request_bytes(b"{}"))
+        assert (await first.answer()).status == 200
+    assert load.connections == 0
