@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     llmgateway_admin_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_blank_is_none)] = (
         Field(None, description="a port of its own for the admin API, which then is not served on the other one")
     )
+    llmgateway_metrics_port: Annotated[
+        Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_blank_is_none)
+    ] = Field(None, description="a port of its own for /metrics and /health/live, without a key")
     llmgateway_data_dir: str = Field(
         ".llmgateway", min_length=1, description="the ledger's spool and the SQLite database"
     )

@@ -11,6 +11,7 @@ from proxy.application.admission import Gatekeeper
 from proxy.application.exchange import Exchange
 from proxy.application.idempotency import Idempotency
 from proxy.application.load import Load
+from proxy.application.observing import HttpMetrics
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import ConfigurationControl, HealthSource, ModelCatalog, UsageReports
@@ -39,6 +40,7 @@ class Gateway:
     requests: RequestArchive
     self_service: SelfService
     load: Load
+    metrics: HttpMetrics
     max_body_bytes: int
     body_timeout_seconds: float
 

@@ -13,6 +13,7 @@ from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import health, live, ready
 from proxy.api.handlers.me import get_me
+from proxy.api.handlers.metrics import metrics, metrics_without_key
 from proxy.api.handlers.models import get_model, list_models
 from proxy.api.handlers.requests import get_request
 from proxy.api.handlers.route import plan_route
@@ -32,6 +33,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/usage", get_usage)
     app.router.add_get("/v1/me", get_me)
     app.router.add_get("/v1/requests/{request_id}", get_request)
+    app.router.add_get("/metrics", metrics)
     add_health_routes(app)
     app.router.add_get("/openapi.json", openapi_json)
     app.router.add_get("/docs", docs_page)
@@ -58,6 +60,14 @@ def create_admin_site(gateway: Gateway, admin: AdminApi) -> web.Application:
     app = _application(gateway)
     add_health_routes(app)
     app.add_subapp(f"{PREFIX}/", create_admin(admin))
+    return app
+
+
+def create_metrics_site(gateway: Gateway) -> web.Application:
+    """What scrapers and probes ask for, without a key, on a port of their own."""
+    app = _application(gateway)
+    app.router.add_get("/metrics", metrics_without_key)
+    app.router.add_get("/health/live", live)
     return app
 
 

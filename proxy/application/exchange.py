@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from proxy.application.admission import UNLIMITED, Admission
 from proxy.application.attempts import Attempt
 from proxy.application.booking import Accounting, Costs, Turn
+from proxy.application.observing import NOBODY, ExchangeObserver
 from proxy.application.ports import Ledger
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest, Usage
@@ -56,6 +57,7 @@ class Exchange:
         accounting: Accounting,
         request_id: str,
         client_is_gone: Callable[[], bool] = lambda: True,
+        observer: ExchangeObserver = NOBODY,
     ) -> None:
         self.id: UUID = uuid4()
         self.request_id = request_id
@@ -64,6 +66,7 @@ class Exchange:
         self._ledger = ledger
         self._accounting = accounting
         self._client_is_gone = client_is_gone
+        self._observer = observer
         self._request: ChatRequest | None = None
         self._turns: list[Turn] = []
         self._answering: Turn | None = None
@@ -73,6 +76,8 @@ class Exchange:
         self._http_status: int | None = None
         self._error_type: str | None = None
         self._first_byte_ms: int | None = None
+        self._answered: float | None = None
+        self.exceeded_scope: str | None = None  # whose limit or budget refused the request
         self.plan: Plan | None = None
         self.reasons: Sequence[tuple[str, str]] = ()  # why no plan could be made, by deployment
         self.walked: Sequence[Attempt] = ()
@@ -146,7 +151,8 @@ class Exchange:
     def answering(self, http_status: int) -> None:
         """The first byte of the answer is about to go to the client."""
         self._http_status = http_status
-        self._first_byte_ms = self.elapsed_ms()
+        self._answered = time.perf_counter()
+        self._first_byte_ms = int((self._answered - self.started) * 1000)
 
     def failed(self, error: GatewayError, http_status: int | None = None) -> None:
         """The request ends with this error; the status is what the client is told, None when it is too late to."""
@@ -157,6 +163,7 @@ class Exchange:
         else:
             self._http_status = http_status
         self.reasons = getattr(error, "reasons", ())
+        self.exceeded_scope = getattr(error, "scope", None)
         self._end(status, kind_of(error))
 
     def replayed(self, error_type: str | None, *, is_broken: bool = False) -> None:
@@ -189,6 +196,19 @@ class Exchange:
         """Time since the start that was not spent waiting for an upstream or between retries."""
         waited = sum(turn.call.upstream_seconds for turn in self._turns)
         return max(0.0, (time.perf_counter() - self.started - waited) * 1000)
+
+    def answered_overhead_seconds(self) -> float | None:
+        """The overhead up to the first byte of an answer that an upstream gave; None of any other."""
+        if self._answered is None or not self._turns:
+            return None
+        overhead = self._answered - self.started
+        for turn in self._turns:
+            overhead -= turn.call.upstream_seconds
+        return max(0.0, overhead)
+
+    def booked_losers(self) -> Sequence[RequestLog]:
+        """The rows of calls that lost against another one."""
+        return [row for _call, row in self._lost] if self._lost else ()
 
     def facts(self) -> AnswerFacts:
         """What the answer says of itself, as far as it has come."""
@@ -224,7 +244,8 @@ class Exchange:
                 row = self._row_of_loser(hedge)
                 self._lost.append((hedge.loser(self._final).call, row))
                 self._ledger.settle(row)
-            self.admission.leave([self.booked, *(row for _call, row in self._lost)])
+            self.admission.leave([self.booked, *self.booked_losers()])
+            self._observer.settled(self)
 
     async def durable(self) -> None:
         """Return when what is booked is as safe as the operator has asked for."""

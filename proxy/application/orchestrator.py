@@ -15,6 +15,7 @@ from proxy.application.answer_stream import AnswerStream
 from proxy.application.attempts import Attempt, Walk, WalkLimits, nothing_to_close
 from proxy.application.booking import Accounting
 from proxy.application.exchange import Exchange
+from proxy.application.observing import NOBODY, ExchangeObserver
 from proxy.application.ports import Ledger, LiveDeployment
 from proxy.application.raw_call import LazyHistory, RawSettings
 from proxy.application.runtime import Runtime, RuntimeSource
@@ -37,10 +38,11 @@ class KernelOrchestrator:
     accounting: Accounting
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
+    observer: ExchangeObserver = NOBODY
 
     def exchange(self, request_id: str, client_is_gone: Callable[[], bool]) -> Exchange:
         """The books of one request. Entering it raises LedgerFull when its row could not be promised."""
-        return Exchange(self.ledger, self.accounting, request_id, client_is_gone)
+        return Exchange(self.ledger, self.accounting, request_id, client_is_gone, self.observer)
 
     async def complete(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> Answer:
         """The whole answer of the first candidate that gives one.

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.api.app_keys import Gateway
-from proxy.api.routes import create_admin_site, create_api
+from proxy.api.routes import create_admin_site, create_api, create_metrics_site
 from proxy.application.admission import Gatekeeper, Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
@@ -59,6 +59,7 @@ from proxy.infrastructure.price_sync import PriceSync, syncing
 from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Timing
 from proxy.infrastructure.served_models import ServedModels
+from proxy.infrastructure.telemetry.metrics.metrics import PrometheusMetrics, counting
 from proxy.infrastructure.traces import trace_store
 from proxy.settings import Settings
 
@@ -67,10 +68,11 @@ _SPOOL_DIRECTORY = "spool"
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """The application, that of the admin API if it has a port of its own, and what a command line says of them."""
+    """The application, those for ports of their own (the admin API's if it has one), and what a command line says."""
 
     app: web.Application
     admin: web.Application | None
+    metrics: web.Application
     upstream: str
     database: str
     stop_serving: Callable[[], None]
@@ -158,8 +160,11 @@ async def running_gateway(
         access = await stack.enter_async_context(access_control(settings, arrival, session))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         usage = LedgerUsageReports(database)
+        metrics = await stack.enter_async_context(counting(_metrics(runtimes, monitor)))
         gateway = Gateway(
-            orchestrator=KernelOrchestrator(runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock),
+            orchestrator=KernelOrchestrator(
+                runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock, observer=metrics
+            ),
             authenticator=access.authenticator,
             gatekeeper=Gatekeeper(
                 limiter,
@@ -178,6 +183,7 @@ async def running_gateway(
             requests=LedgerRequestArchive(database),
             self_service=SelfService(usage, LedgerAccounts(database), limiter),
             load=load,
+            metrics=metrics,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.body_timeout_seconds,
         )
@@ -192,6 +198,7 @@ async def running_gateway(
         yield RunningGateway(
             app=create_api(gateway, None if has_own_port else admin),
             admin=create_admin_site(gateway, admin) if has_own_port else None,
+            metrics=create_metrics_site(gateway),
             upstream=upstream,
             database=arrival.description,
             stop_serving=monitor.stop_serving,
@@ -201,6 +208,13 @@ async def running_gateway(
             uses_demo=uses_demo,
             example_model=blueprint.example_model(),
         )
+
+
+def _metrics(runtimes: Runtimes, monitor: HealthMonitor) -> PrometheusMetrics:
+    def configured_name(model: str) -> str | None:
+        return runtimes.current().catalog.configured_name(model)
+
+    return PrometheusMetrics(configured_name, monitor.report, lambda: runtimes.current().uses.total)
 
 
 async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitStack) -> PayloadStore:

@@ -181,6 +181,20 @@ class Catalog:
             return route
         return self._find_remembering(model) if len(model) <= _LONGEST_REMEMBERED_NAME else self._find(model)
 
+    def configured_name(self, model: str) -> str | None:
+        """The name or pattern of the route that serves the model, as the configuration has it: never the client's text.
+
+        `auto` is its own; None if there is no such model.
+        """
+        if model == AUTO:
+            return AUTO
+        while model in self.aliases and model not in self._exact:
+            model = self.aliases[model]
+        if model in self._exact:
+            return model
+        found = self._matcher.match(model)
+        return found[0] if found else None
+
     def fallbacks_of(self, kind: FallbackKind, *names: str) -> tuple[str, ...]:
         """The models that stand behind a model, given by each of its names; the first one that has a chain counts."""
         chains = self._chains.get(kind)

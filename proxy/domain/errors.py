@@ -175,13 +175,18 @@ class FieldNotAllowed(NotAllowed):
 class Exceeded(GatewayError):
     """The caller has had as much as it may; `retry_after_seconds` says when there is more, None if never.
 
-    `headers` say how much there is and was.
+    `headers` say how much there is and was, `scope` whose it is (key, team, …).
     """
 
     def __init__(
-        self, message: str, retry_after_seconds: float | None, headers: Mapping[str, str] | None = None
+        self,
+        message: str,
+        retry_after_seconds: float | None,
+        headers: Mapping[str, str] | None = None,
+        scope: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.scope = scope
         self.retry_after_seconds = retry_after_seconds
         self.headers = dict(headers or {})
 

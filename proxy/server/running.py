@@ -35,6 +35,8 @@ async def serve(settings: Settings) -> None:
     async with running_gateway(settings) as gateway, AsyncExitStack() as stack:
         if gateway.admin is not None and settings.llmgateway_admin_port is not None:
             await serve_on(gateway.admin, settings.llmgateway_admin_port, gateway, settings, stack)
+        if settings.llmgateway_metrics_port is not None:
+            await serve_on(gateway.metrics, settings.llmgateway_metrics_port, gateway, settings, stack)
         runner = await serve_on(gateway.app, settings.llmgateway_port, gateway, settings, stack)
         _keep_for_good()
         print(banner(gateway, runner.addresses[0], settings), file=sys.stderr, flush=True)  # noqa: T201

@@ -40,6 +40,7 @@ def said(**more: Any) -> str:
     gateway = RunningGateway(
         app=web.Application(),
         admin=None,
+        metrics=web.Application(),
         upstream="up",
         database="db",
         stop_serving=lambda: None,

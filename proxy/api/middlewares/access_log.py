@@ -1,4 +1,4 @@
-"""One log line for each request, when it has ended."""
+"""One log line for each request, when it has ended; and a count of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from proxy.api.app_keys import EXCHANGE, REQUEST_ID
+from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID
 
 _logger = logging.getLogger("proxy.access")
-_QUIET_PATHS = ("/health/live", "/health/ready", "/health")
+_QUIET_PATHS = ("/health/live", "/health/ready", "/health", "/metrics")
+_NO_STATUS = 0
 
 
 @web.middleware
@@ -28,6 +29,9 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
         status = "client disconnected"
         raise
     finally:
+        resource = request.match_info.route.resource
+        route = None if resource is None else resource.canonical
+        request.app[GATEWAY].metrics.responded(route, status if isinstance(status, int) else _NO_STATUS)
         level = logging.DEBUG if request.path in _QUIET_PATHS else logging.INFO
         if _logger.isEnabledFor(level):
             _logger.log(level, "request", extra=_facts(request, status, time.perf_counter() - started))

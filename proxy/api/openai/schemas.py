@@ -56,6 +56,7 @@ def openapi_document() -> Document:
         "/v1/usage": {"get": _get_usage()},
         "/v1/me": {"get": _get_me()},
         "/v1/requests/{request_id}": {"get": _get_request()},
+        "/metrics": {"get": _get_metrics()},
         **admin_paths(),
     }
     return {
@@ -69,6 +70,7 @@ def openapi_document() -> Document:
             {"name": "routing", "description": "What would happen, and why; nobody is asked."},
             {"name": "usage"},
             {"name": "requests"},
+            {"name": "metrics"},
             {"name": "admin", "description": "Errors are `application/problem+json`."},
             {"name": "health", "description": "Needs no key and waits for nothing."},
             {"name": "without /v1", "description": "The same, for clients whose base URL lacks `/v1`."},
@@ -216,6 +218,25 @@ def _get_request() -> Document:
                 "description": "No such request is booked.",
                 "headers": _header_refs(),
                 "content": _json("Error", example=error_object(unknown)),
+            },
+            **_error_refs([401, 403, 503]),
+        },
+    }
+
+
+def _get_metrics() -> Document:
+    text = {"schema": {"type": "string"}, "example": "llmgateway_ready 1.0\n"}
+    return {
+        "tags": ["metrics"],
+        "operationId": "getMetrics",
+        "summary": "Metrics for Prometheus",
+        "description": "For auditors and administrators. LLMGATEWAY_METRICS_PORT is for scrapers without a key.",
+        "parameters": [_ref("parameters", "RequestId")],
+        "responses": {
+            "200": {
+                "description": "All metrics as of now.",
+                "headers": _header_refs(),
+                "content": {"text/plain": text, "application/openmetrics-text": {"schema": {"type": "string"}}},
             },
             **_error_refs([401, 403, 503]),
         },

@@ -230,9 +230,9 @@ def _exceeded(account: Account, amount: int, lease: Lease) -> BudgetExceeded:
         f"{until}"
     )
     if standing.spent + amount <= standing.amount:  # it would fit when those that run cost less than they may
-        return BudgetExceeded(message, _SOON_SECONDS)
+        return BudgetExceeded(message, _SOON_SECONDS, scope=budget.subject.scope.value)
     wait = None if resets is None else (resets - now).total_seconds()
-    return BudgetExceeded(message, wait, {"x-should-retry": "false"})
+    return BudgetExceeded(message, wait, {"x-should-retry": "false"}, budget.subject.scope.value)
 
 
 def _dollars(picodollars: int) -> str:

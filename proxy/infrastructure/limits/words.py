@@ -70,7 +70,7 @@ def refusal(seen: Seen, *, is_local: bool) -> RateLimited:
             f" The request alone may use {take.estimate} tokens, more than the limit: it is let in only when nothing "
             "else was used. Lower max_tokens (max_completion_tokens), or shorten the prompt."
         )
-    return RateLimited(message, seconds, headers_of(seen, is_local=is_local))
+    return RateLimited(message, seconds, headers_of(seen, is_local=is_local), take.subject.scope.value)
 
 
 def _cost(take: Take, reading: Reading) -> int:
@@ -84,7 +84,7 @@ def no_place(places: Iterable[Place], seen: Seen, reason: str, *, is_local: bool
         f"Rate limit reached for {_named(place.subject)} on concurrent requests: Limit {place.limit}, "
         f"Requested 1; {reason}. Please try again in {duration(_PLACE_RETRY_SECONDS)}."
     )
-    return RateLimited(message, _PLACE_RETRY_SECONDS, headers_of(seen, is_local=is_local))
+    return RateLimited(message, _PLACE_RETRY_SECONDS, headers_of(seen, is_local=is_local), place.subject.scope.value)
 
 
 def _named(subject: Subject) -> str:

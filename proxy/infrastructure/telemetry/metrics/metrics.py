@@ -1,0 +1,81 @@
+"""All metrics of the process, and the page that a scraper reads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from proxy.application.observing import MetricsPage
+from proxy.application.ports import HealthReport
+from proxy.infrastructure.periodic import repeating
+from proxy.infrastructure.telemetry.metrics.gauges import Gauges
+from proxy.infrastructure.telemetry.metrics.instruments import Instruments
+from proxy.infrastructure.telemetry.metrics.processes import WorkerProcesses
+from proxy.infrastructure.telemetry.metrics.recorder import Recorder
+
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+_TICK_SECONDS = 1.0
+
+
+class PrometheusMetrics(Recorder):
+    """ExchangeObserver and HttpMetrics.
+
+    With PROMETHEUS_MULTIPROC_DIR in the environment (before the client library is imported) several workers count in
+    files there, and any of them tells the sums of all.
+    """
+
+    def __init__(
+        self,
+        configured_name: Callable[[str], str | None],
+        report: Callable[[], HealthReport],
+        in_flight: Callable[[], int],
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, that tells what nobody asks
+        self._registry = CollectorRegistry()
+        super().__init__(Instruments(self._registry), configured_name)
+        self.is_multiprocess = _MULTIPROCESS in os.environ
+        self._gauges = Gauges(self._registry, report, in_flight, is_multiprocess=self.is_multiprocess)
+        self._processes = WorkerProcesses(self._registry) if self.is_multiprocess else None
+        if not self.is_multiprocess:
+            ProcessCollector(registry=self._registry)
+
+    async def page(self, accept: str) -> MetricsPage:
+        """In a thread: thousands of series take longer than other requests should wait."""
+        self.refresh()
+        encode, content_type = choose_encoder(accept)
+        return MetricsPage(content_type, await asyncio.to_thread(encode, self._everything()))
+
+    def refresh(self) -> None:
+        """Count what waits, and look at what is true now."""
+        self.fold()
+        self._gauges.refresh()
+        if self._processes is not None:
+            self._processes.refresh()
+
+    async def tick(self) -> None:
+        """To be called about once a second: a worker's gauges are read by others, which cannot ask for them."""
+        if self.is_multiprocess:
+            self.refresh()
+        else:
+            self.fold()
+
+    def _everything(self) -> CollectorRegistry:
+        if not self.is_multiprocess:
+            return self._registry
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+        return merged
+
+
+@asynccontextmanager
+async def counting(metrics: PrometheusMetrics) -> AsyncIterator[PrometheusMetrics]:
+    """Ticks until the end, and counts the last requests, too."""
+    async with repeating(metrics.tick, lambda: _TICK_SECONDS, "metrics"):
+        yield metrics
+    await metrics.tick()

@@ -1,0 +1,56 @@
+"""Several processes that count in one directory, as workers do: each tells what all have done."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from tests.process.conftest import serving
+from tests.telemetry.scraping import Scrape
+
+QUESTION = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def scraped(url: str) -> Scrape:
+    return Scrape(httpx.get(f"{url}/metrics", timeout=30).raise_for_status().text)
+
+
+def test_one_tells_the_sums_of_all(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    port = free_port()
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "LLMGATEWAY_REQUIRE_KEYS": "never"}
+    with ExitStack() as stack:
+        first = stack.enter_context(serving(tmp_path, LLMGATEWAY_METRICS_PORT=str(port), **shared))
+        second = stack.enter_context(serving(tmp_path, **shared))
+        for url in (first.url, first.url, second.url):
+            httpx.post(f"{url}/v1/chat/completions", json=QUESTION, timeout=30).raise_for_status()
+        own = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 20
+        while scraped(own).value("llmgateway_requests_total") < 3 and time.monotonic() < deadline:
+            time.sleep(0.2)  # the other one counts once a second
+        page = scraped(own)
+        assert page.value("llmgateway_requests_total", outcome="success") == 3
+        assert page.value("llmgateway_overhead_seconds_count") == 3
+        assert page.value("llmgateway_overhead_seconds_bucket", le="+Inf") == 3
+        assert page.value("llmgateway_database_up") == 1
+        assert page.value("llmgateway_requests_in_flight") == 0
+        assert page.value("process_resident_memory_bytes") > 100_000_000
+        assert page.value("process_cpu_seconds_total") > 1
+        assert not page.label_values("pid")
+
+        paths = ("/health/live", "/health", "/v1/models", "/admin/keys")
+        statuses = {path: httpx.get(f"{own}{path}", timeout=30).status_code for path in paths}
+        assert statuses == {"/health/live": 200, "/health": 404, "/v1/models": 404, "/admin/keys": 403}
+        assert first.stop() == 0
+        assert second.stop() == 0
