@@ -119,6 +119,26 @@ async def test_a_frozen_server_costs_one_deadline_and_comes_back_by_itself(build
     assert "x-gateway-limits" not in (await limiter.enter(limit)).headers
 
 
+async def test_what_was_let_in_meanwhile_is_counted_for_all_when_the_server_is_back(
+    build: Build, valkey: Valkey
+) -> None:
+    here, there = [await build(valkey.url, deadline_seconds=0.3) for _ in range(2)]
+    limit, tokens = applied(KEY, requests_per_minute=10), applied(KEY, tokens_per_minute=1000)
+    assert await count_admitted([here], 2, limit) == 2
+    valkey.freeze()
+    for _ in range(3):  # the first of them the server counts itself, when it thaws
+        await here.enter(limit)
+    ended = await here.enter(tokens, estimate=TokenEstimate(100, 700))
+    ended.leave(100, 100)
+    await here.enter(tokens, estimate=TokenEstimate(100, 100))
+    valkey.thaw()
+    await until(lambda: here.counting.trouble is None and here.counting.state()["untold"] == 0)
+    await until(lambda: there.counting.trouble is None)
+    await there.shared.probe(5.0)
+    assert await count_admitted([there], 20, limit) == 5
+    assert (await there.enter(tokens)).headers["x-ratelimit-remaining-tokens"] == "600"
+
+
 async def test_a_killed_server_that_forgot_all_learns_who_runs(build: Build, valkey: Valkey) -> None:
     limiter = await build(valkey.url, deadline_seconds=0.3)
     limit = applied(KEY, concurrent_requests=2)

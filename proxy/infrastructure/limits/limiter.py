@@ -16,7 +16,7 @@ from proxy.domain.rate_limits import Priority, TokenEstimate
 from proxy.infrastructure.limits.levels import levels_of
 from proxy.infrastructure.limits.local import Counted, LocalCounts
 from proxy.infrastructure.limits.room import NoSeat, WaitingRoom
-from proxy.infrastructure.limits.shared import UNREACHABLE, SharedCounts
+from proxy.infrastructure.limits.shared import TOO_LATE, UNREACHABLE, SharedCounts
 from proxy.infrastructure.limits.shares import Share
 from proxy.infrastructure.limits.wanted import Place, Wanted, may_wait_for, really_used, wanted_of
 from proxy.infrastructure.limits.windows import Reading
@@ -29,9 +29,12 @@ _TICK_SECONDS = 0.1
 
 
 class Pass:
-    """RatePass: what one request has taken. `shared` are the windows in Valkey, if it was asked."""
+    """RatePass: what one request has taken. `shared` are the windows in Valkey, if it was asked.
 
-    __slots__ = ("_headers", "_is_open", "_limiter", "counted", "local", "member", "shared", "wanted")
+    `untold` is what Valkey is to be told of instead, when it is back.
+    """
+
+    __slots__ = ("_headers", "_is_open", "_limiter", "counted", "local", "member", "shared", "untold", "wanted")
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Pass:
         self.counted = counted
         self.local = local
         self.shared = shared
+        self.untold: Sequence[Counted] = ()
         self._headers: Mapping[str, str] | None = None
         self._is_open = True
 
@@ -130,7 +134,8 @@ class CountingLimiter:
         except UNREACHABLE as problem:
             self._lost(problem)
             self._shared.leave(member, wanted.places)
-            return self._attempt_locally(wanted)
+            # Who is only slow counts it still, after we have stopped waiting.
+            return self._attempt_locally(wanted, is_told=isinstance(problem, TOO_LATE))
         except BaseException:  # cancelled: it may have got in
             self._shared.leave(member, wanted.places)
             raise
@@ -144,18 +149,22 @@ class CountingLimiter:
     def _new_member(self) -> str:
         return f"{self._name}:{next(self._numbers)}"
 
-    def _attempt_locally(self, wanted: Wanted) -> Pass | Sequence[Place]:
+    def _attempt_locally(self, wanted: Wanted, *, is_told: bool = False) -> Pass | Sequence[Place]:
         seen = self._local.read(wanted.takes)
         if any(not reading.has(min(take.estimate, reading.limit)) for take, reading in seen):
             raise refusal(seen, is_local=self.falls_back)
-        return self._local.full(wanted.places) or self._let_in(wanted, self._new_member(), None)
+        return self._local.full(wanted.places) or self._let_in(wanted, self._new_member(), None, is_told=is_told)
 
-    def _let_in(self, wanted: Wanted, member: str, shared: Sequence[Reading] | None) -> Pass:
+    def _let_in(self, wanted: Wanted, member: str, shared: Sequence[Reading] | None, *, is_told: bool = False) -> Pass:
         counted = self._local.take(wanted)
         if self._shared is not None:
             self._shared.hold(member, wanted.places)
-        local = [self._local.read_one(take) for take in wanted.takes] if shared is None else ()
-        return Pass(self, wanted, member, counted, local, shared)
+        if shared is not None:
+            return Pass(self, wanted, member, counted, (), shared)
+        granted = Pass(self, wanted, member, counted, [self._local.read_one(take) for take in wanted.takes], None)
+        if self._shared is not None and not is_told:
+            granted.untold = [(self._local.untold.add(take.key, take.cost), take.cost) for take in wanted.takes]
+        return granted
 
     def _no_place(self, wanted: Wanted, full: Sequence[Place], reason: str) -> RateLimited:
         is_local = self.falls_back and self._trouble is not None
@@ -170,6 +179,9 @@ class CountingLimiter:
             for take, reading, really in zip(wanted.takes, granted.shared or (), used, strict=False):
                 if really != take.cost:
                     self._shared.correct(take.key, reading.started, really - take.cost)
+            for take, (started, cost), really in zip(wanted.takes, granted.untold, used, strict=False):
+                if really != cost:
+                    self._local.untold.correct(take.key, started, really - cost)
             self._to_tell.set()
         if wanted.places:
             self._room.wake()
@@ -200,6 +212,8 @@ class CountingLimiter:
             self._lost(problem)
             return
         _logger.info("Valkey answers: limits are shared")
+        for key, used in self._local.untold.take_all().items():
+            shared.count(key, used)
         self._trouble = None
         self._to_tell.set()
         self._room.wake()

@@ -18,6 +18,7 @@ class LocalCounts:
     def __init__(self, clock: Callable[[], float], length_seconds: float = WINDOW_SECONDS) -> None:
         self.share = Share()
         self._windows = Windows(clock, length_seconds)
+        self.untold = Windows(clock, length_seconds)  # the part of it that Valkey has not counted: it was away
         self._taken: Counter[str] = Counter()
 
     @property

@@ -17,6 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.infrastructure.limits.wanted import Place, Wanted
 from proxy.infrastructure.limits.windows import WINDOW_SECONDS, Reading
@@ -27,6 +28,7 @@ _MOST_WAITING: Final = 20_000
 _BATCH: Final = 200
 _MOST_CONNECTIONS: Final = 64
 UNREACHABLE: Final = (RedisError, OSError, TimeoutError)
+TOO_LATE: Final = (TimeoutError, RedisTimeout)
 
 # KEYS: windows, then places. ARGV: window's length (ms), number of windows, lease (ms), member, then limit and cost of
 # each window, then limit of each place. Answers: what has no room (indices from 0), and of each window four numbers.
@@ -87,6 +89,23 @@ end
 return 1
 """
 
+# KEYS: the window. ARGV: its length (ms), and how much was used of it without asking.
+_COUNT: Final = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + now[2] / 1000
+local length, more = tonumber(ARGV[1]), tonumber(ARGV[2])
+local kept = redis.call('HMGET', KEYS[1], 's', 'p', 'c')
+local started, previous, current = tonumber(kept[1]), tonumber(kept[2]), tonumber(kept[3])
+if not started or now - started >= 2 * length then
+  started, previous, current = now, 0, 0
+elseif now - started >= length then
+  started, previous, current = started + length, current, 0
+end
+redis.call('HSET', KEYS[1], 's', string.format('%.3f', started), 'p', previous, 'c', current + more)
+redis.call('PEXPIRE', KEYS[1], math.ceil(2 * length))
+return 1
+"""
+
 # KEYS: places. ARGV: lease (ms), member.
 _RENEW: Final = """
 local now = redis.call('TIME')
@@ -113,6 +132,12 @@ class _Correction:
     key: str
     started: float
     more: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    key: str
+    used: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +171,9 @@ class SharedCounts:
         self._lease_ms = round(lease_seconds * 1000)
         self._enter = self._client.register_script(_ENTER)
         self._correct = self._client.register_script(_CORRECT)
+        self._count = self._client.register_script(_COUNT)
         self._renew = self._client.register_script(_RENEW)
-        self._told: deque[_Correction | _Departure] = deque(maxlen=_MOST_WAITING)
+        self._told: deque[_Correction | _Use | _Departure] = deque(maxlen=_MOST_WAITING)
         self._held: dict[str, tuple[str, ...]] = {}
 
     @property
@@ -190,6 +216,10 @@ class SharedCounts:
     def correct(self, key: str, started: float, more: float) -> None:
         self._told.append(_Correction(_PREFIX + key, started, more))
 
+    def count(self, key: str, used: float) -> None:
+        """So much was used while nobody was asked."""
+        self._told.append(_Use(_PREFIX + key, used))
+
     async def probe(self, most_seconds: float | None = None) -> None:
         """Whether it answers in time; and it knows the script from now on."""
         async with asyncio.timeout(most_seconds or self._deadline_seconds):
@@ -206,12 +236,14 @@ class SharedCounts:
                 self._told.extendleft(reversed(batch[:room]))
                 raise
 
-    async def _send(self, batch: Sequence[_Correction | _Departure]) -> None:
+    async def _send(self, batch: Sequence[_Correction | _Use | _Departure]) -> None:
         async with asyncio.timeout(1.0), self._client.pipeline(transaction=False) as pipeline:
             for item in batch:
                 if isinstance(item, _Correction):
                     numbers = (round(self._length * 1000), item.started, item.more)
                     await self._correct([item.key], numbers, client=pipeline)
+                elif isinstance(item, _Use):
+                    await self._count([item.key], (round(self._length * 1000), item.used), client=pipeline)
                 else:
                     for key in item.keys:
                         _queued = pipeline.zrem(key, item.member)  # sent by execute

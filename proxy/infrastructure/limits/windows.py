@@ -125,6 +125,12 @@ class Windows:
         elif 0 < window.started - started < 1.5 * self._length:
             window.previous = max(0.0, window.previous + more)
 
+    def take_all(self) -> dict[str, float]:
+        """What is used of each, as far as it has not faded; from now on nothing is."""
+        used = {key: self.read(key, 0).used for key in list(self._windows)}
+        self._windows.clear()
+        return {key: amount for key, amount in used.items() if amount > _ROUNDING}
+
     def _forget_old(self, now: float) -> None:
         for _ in range(_LOOKED_AT):
             if not self._windows:
