@@ -90,7 +90,9 @@ class _Silent:
 
 
 def metrics_of(exchanges: list[Any]) -> Any:
+    from proxy.application.load import Load
     from proxy.application.ports import HealthReport
+    from proxy.domain.overload import Pace
     from proxy.infrastructure.telemetry.metrics.metrics import PrometheusMetrics
 
     models = {exchange.booked.requested_model for exchange in exchanges}
@@ -98,7 +100,9 @@ def metrics_of(exchanges: list[Any]) -> Any:
         ["waiting_rows", "oldest_waiting_seconds", "spool_bytes", "set_aside_rows", "booked_rows", "can_book"], 0
     )
     report = HealthReport(database={"status": "up"}, ledger=ledger, limits={"waiting": 0, "valkey": None})
-    return PrometheusMetrics(lambda model: model if model in models else None, lambda: report, lambda: 0)
+    return PrometheusMetrics(
+        lambda model: model if model in models else None, lambda: report, Load(10, 10, 10, 10, Pace(0.0))
+    )
 
 
 async def measure(requests: int) -> None:

@@ -21,11 +21,6 @@ class Uses:
         self._before = before
 
     @property
-    def total(self) -> int:
-        """Of this runtime and of those before it."""
-        return self.count + (self._before.total if self._before is not None else 0)
-
-    @property
     def are_over(self) -> bool:
         if self._before is not None and self._before.are_over:
             self._before = None

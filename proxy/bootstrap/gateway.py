@@ -29,6 +29,7 @@ from proxy.bootstrap.config_file import configuration_file
 from proxy.bootstrap.configuration import Configuration, following
 from proxy.bootstrap.limits import rate_limiter
 from proxy.bootstrap.load import load_of
+from proxy.bootstrap.metrics import metrics_of
 from proxy.bootstrap.runtimes import Runtimes
 from proxy.bootstrap.storage import arriving_database
 from proxy.domain.rate_limits import Priority
@@ -40,7 +41,6 @@ from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watchi
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.idempotency import memory_store
 from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
-from proxy.infrastructure.loop_lag import LoopLag, measuring
 from proxy.infrastructure.payloads.redaction import load_redaction
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.payloads.store import BackgroundPayloads, storing
@@ -59,7 +59,6 @@ from proxy.infrastructure.price_sync import PriceSync, syncing
 from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Timing
 from proxy.infrastructure.served_models import ServedModels
-from proxy.infrastructure.telemetry.metrics.metrics import PrometheusMetrics, counting
 from proxy.infrastructure.traces import trace_store
 from proxy.settings import Settings
 
@@ -155,12 +154,11 @@ async def running_gateway(
                 )
                 await stack.enter_async_context(once(arrival.here, asking))
         load = load_of(settings)
-        stack.enter_context(measuring(LoopLag(load.pace.observe)))
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
         access = await stack.enter_async_context(access_control(settings, arrival, session))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         usage = LedgerUsageReports(database)
-        metrics = await stack.enter_async_context(counting(_metrics(runtimes, monitor)))
+        metrics = await stack.enter_async_context(metrics_of(runtimes, monitor, load))
         gateway = Gateway(
             orchestrator=KernelOrchestrator(
                 runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock, observer=metrics
@@ -208,13 +206,6 @@ async def running_gateway(
             uses_demo=uses_demo,
             example_model=blueprint.example_model(),
         )
-
-
-def _metrics(runtimes: Runtimes, monitor: HealthMonitor) -> PrometheusMetrics:
-    def configured_name(model: str) -> str | None:
-        return runtimes.current().catalog.configured_name(model)
-
-    return PrometheusMetrics(configured_name, monitor.report, lambda: runtimes.current().uses.total)
 
 
 async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitStack) -> PayloadStore:

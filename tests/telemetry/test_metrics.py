@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -28,8 +30,10 @@ from tests.harness import (
     ending,
     fails,
     says,
+    stall,
     streams,
 )
+from tests.overload.conftest import gateway_with_bounds
 from tests.telemetry.conftest import Start
 from tests.telemetry.scraping import scrape
 
@@ -198,6 +202,32 @@ async def test_the_ledgers_backlog(start: Start) -> None:
     assert page.value("process_resident_memory_bytes") > 10_000_000
     assert page.value("process_open_fds") > 3
     assert page.value("llmgateway_build_info") == 1
+
+
+async def test_what_is_turned_away(upstream: Upstream, sqlite_url: str, tmp_path: Path) -> None:
+    upstream.answer(streams(chunk("Hi"), then=stall))
+    async with gateway_with_bounds(upstream.url, sqlite_url, tmp_path, max_in_flight=1) as gateway:
+        asking = gateway.http.post(gateway.url / "v1/chat/completions", json={**HELLO, "stream": True})
+        async with asking as response:
+            assert await response.content.readany()
+            assert [(await gateway.raw_chat())[0] for _ in range(2)] == [503, 503]
+            page = await scrape(gateway)
+    assert page.only("llmgateway_requests_in_flight") == ({}, 1)
+    assert page.only("llmgateway_requests_in_flight_limit") == ({}, 1)
+    assert page.value("llmgateway_overload_refusals_total", reason="in_flight") == 2
+    assert page.value("llmgateway_overload_refusals_total") == 2
+    assert page.value("llmgateway_connections") >= 2
+    assert page.value("llmgateway_overloaded") == 0
+
+
+async def test_how_late_the_event_loop_was(start: Start) -> None:
+    gateway = await start()
+    time.sleep(0.3)  # noqa: ASYNC251  # holds everything up
+    async with asyncio.timeout(10):
+        while not (page := await scrape(gateway)).value("llmgateway_event_loop_lag_seconds_count"):
+            await asyncio.sleep(0.02)
+    quick = page.value("llmgateway_event_loop_lag_seconds_bucket", le="0.25")
+    assert page.value("llmgateway_event_loop_lag_seconds_count") > quick
 
 
 async def test_a_deployment_that_is_gone_is_not_shown_any_more(start: Start, write: Callable[..., None]) -> None:

@@ -10,6 +10,7 @@ from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from proxy import __version__
+from proxy.application.load import Load, Refusal
 from proxy.application.ports import HealthReport
 
 _WHERE = ("provider", "deployment")
@@ -43,16 +44,23 @@ class Gauges:
         self,
         registry: CollectorRegistry,
         report: Callable[[], HealthReport],
-        in_flight: Callable[[], int],
+        load: Load,
         *,
         is_multiprocess: bool,
     ) -> None:
         self._registry = registry
         self._report = report
-        self._in_flight = in_flight
+        self._load = load
         self._is_multiprocess = is_multiprocess
         self._build_info()
-        self._requests = self._gauge("requests_in_flight", "Requests that are being served.")
+        self._requests = self._gauge("requests_in_flight", "Chat completions that are being served.")
+        self._most_requests = self._gauge("requests_in_flight_limit", "As many as may be.")
+        self._connections = self._gauge("connections", "Connections of clients.")
+        self._is_late = self._gauge("overloaded", "1 while requests are turned away since all is late.", "livemax")
+        self._turned_away = Counter(
+            "llmgateway_overload_refusals", "Requests that were turned away unread.", ["reason"], registry=registry
+        )
+        self._turned_away_before = dict.fromkeys(Refusal, 0)
         self._breakers = self._family("breaker_state", "0 closed, 1 half-open (probing), 2 open.", "livemax")
         self._calls = self._family("deployment_calls_in_flight", "Calls that a deployment is answering.")
         self._queues = self._family("deployment_queue_length", "Calls that wait for a deployment.")
@@ -75,7 +83,7 @@ class Gauges:
     def refresh(self) -> None:
         """Show what is true now."""
         report = self._report()
-        self._requests.set(self._in_flight())
+        self._show_load()
         self._ready.set(not report.cannot_serve)
         self._database.set(report.database["status"] == "up")
         self._show_deployments(report.deployments)
@@ -85,6 +93,16 @@ class Gauges:
         self._unpriced_before = report.unpriced_requests
         checked = {(name,): state["healthy"] for name, state in report.providers.items()}
         self._providers.show({labels: bool(ok) for labels, ok in checked.items() if ok is not None})
+
+    def _show_load(self) -> None:
+        load = self._load
+        self._requests.set(load.in_flight)
+        self._most_requests.set(load.most)
+        self._connections.set(load.connections)
+        self._is_late.set(load.pace.is_on)
+        for reason, before in self._turned_away_before.items():
+            self._turned_away.labels(reason.value).inc(load.refused[reason] - before)
+            self._turned_away_before[reason] = load.refused[reason]
 
     def _show_deployments(self, deployments: Mapping[str, Mapping[str, Any]]) -> None:
         by_labels: dict[tuple[str, ...], Mapping[str, Any]] = {

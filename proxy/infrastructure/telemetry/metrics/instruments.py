@@ -17,6 +17,7 @@ _WHERE = ("provider", "deployment")
 _REQUEST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _FIRST_BYTE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
 _OVERHEAD_SECONDS = (0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _WAIT_SECONDS = (0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -54,6 +55,9 @@ class Instruments:
         self.attempts = self._counter("upstream_attempts", "Deployments' turns at a request.", (*_WHERE, "reason"))
         self.retries = self._counter("upstream_retries", "Calls that were made again at the same deployment.", _WHERE)
         self.upstream_errors = self._counter("upstream_errors", "Turns that failed, by why.", (*_WHERE, "error"))
+        self.loop_lags = self._histogram(
+            "event_loop_lag_seconds", "How late the event loop serves what is ready.", (), _LAG_SECONDS
+        )
         self.waits = self._histogram(
             "queue_wait_seconds", "Of calls that had to wait for a deployment.", ("deployment",), _WAIT_SECONDS
         )

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from proxy.application.load import Load
 from proxy.application.observing import MetricsPage
 from proxy.application.ports import HealthReport
 from proxy.infrastructure.periodic import repeating
@@ -34,13 +35,13 @@ class PrometheusMetrics(Recorder):
         self,
         configured_name: Callable[[str], str | None],
         report: Callable[[], HealthReport],
-        in_flight: Callable[[], int],
+        load: Load,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, that tells what nobody asks
         self._registry = CollectorRegistry()
         super().__init__(Instruments(self._registry), configured_name)
         self.is_multiprocess = _MULTIPROCESS in os.environ
-        self._gauges = Gauges(self._registry, report, in_flight, is_multiprocess=self.is_multiprocess)
+        self._gauges = Gauges(self._registry, report, load, is_multiprocess=self.is_multiprocess)
         self._processes = WorkerProcesses(self._registry) if self.is_multiprocess else None
         if not self.is_multiprocess:
             ProcessCollector(registry=self._registry)

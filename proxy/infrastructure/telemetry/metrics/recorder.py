@@ -57,6 +57,10 @@ class Recorder:
         key = (route or _NO_MODEL, status)
         self._responses[key] = self._responses.get(key, 0) + 1
 
+    def turned(self, seconds: float) -> None:
+        """A turn of the event loop took so long."""
+        self._to.loop_lags.observe((), seconds)
+
     def fold(self) -> None:
         """Count all that waits."""
         waiting, self._waiting = self._waiting, []

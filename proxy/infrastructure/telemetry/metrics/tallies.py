@@ -70,7 +70,7 @@ class Spread:
         for labels, (counts, (total,)) in seen.items():
             child = self._children.get(labels)
             if child is None:
-                child = self._children[labels] = self._histogram.labels(*labels)
+                child = self._children[labels] = self._histogram.labels(*labels) if labels else self._histogram
             child.observe_many(counts, total)
 
 
