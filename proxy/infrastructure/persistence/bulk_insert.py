@@ -127,11 +127,10 @@ class _SqliteRows:
         statement = _SQLITE_INSERT_AGAIN if again else _SQLITE_INSERT
         async with self._one_at_a_time, self._transaction() as connection:
             charged = [row for row in rows if row.charges]
-            if charged:
-                await connection.execute("SAVEPOINT rows")
             added = await connection.executemany(statement, [_values(row) for row in rows])
             if charged and added.rowcount < len(rows):  # some were there before: which?
-                await connection.execute("ROLLBACK TO rows")
+                await connection.execute("ROLLBACK")  # a savepoint would copy each page that any batch changes
+                await connection.execute("BEGIN IMMEDIATE")
                 before = await sqlite_booked(connection, charged)
                 await connection.executemany(statement, [_values(row) for row in rows])
                 new = await sqlite_booked(connection, charged) - before
