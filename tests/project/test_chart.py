@@ -23,6 +23,7 @@ OLDEST, NEWEST = "1.29", kubernetes_validate.latest_version()
 EVERYTHING: dict[str, Any] = {
     "autoscaling": {"enabled": True, "inFlight": 200},
     "adminPort": 4001,
+    "metricsPort": 4002,
     "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {"matchLabels": {"team": "search"}}}]},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "tokenKey": "METRICS_KEY"},
     "image": {"pullSecrets": [{"name": "registry"}], "tag": "1.2.3"},
@@ -111,6 +112,7 @@ def test_what_the_chart_sets_is_what_the_gateway_reads(values: dict[str, Any], m
     ports = {port["name"]: port["containerPort"] for port in gateways["containers"][0]["ports"]}
     assert ports["http"] == settings.llmgateway_port
     assert ports.get("admin") == settings.llmgateway_admin_port
+    assert ports.get("metrics") == settings.llmgateway_metrics_port
     (claim,) = next(objects(values, "StatefulSet"))["spec"]["volumeClaimTemplates"]
     size = claim["spec"]["resources"]["requests"]["storage"]
     assert int(size.removesuffix("Gi")) * 2**30 >= 1.5 * settings.ledger_spool_max_bytes
@@ -179,12 +181,15 @@ def test_the_autoscaler_alone_says_how_many_there_are() -> None:
     assert next(objects(NOTHING, "StatefulSet"))["spec"]["replicas"] == 3
 
 
-def test_prometheus_asks_each_pod_once() -> None:
-    (monitor,) = objects(EVERYTHING, "ServiceMonitor")
+@pytest.mark.parametrize(("port", "name"), [(4002, "metrics"), (None, "http")])
+def test_prometheus_asks_each_pod_once(port: int | None, name: str) -> None:
+    values = EVERYTHING | {"metricsPort": port}
+    (monitor,) = objects(values, "ServiceMonitor")
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
-    found = [each for each in objects(EVERYTHING, "Service") if wanted <= each["metadata"]["labels"].items()]
+    found = [each for each in objects(values, "Service") if wanted <= each["metadata"]["labels"].items()]
     assert [service["spec"]["clusterIP"] for service in found] == ["None"]
-    assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in found[0]["spec"]["ports"]}
+    assert monitor["spec"]["endpoints"][0]["port"] == name
+    assert name in {each["name"] for each in found[0]["spec"]["ports"]}
     assert monitor["spec"]["endpoints"][0]["authorization"]["credentials"]["key"] == "METRICS_KEY"
 
 
