@@ -51,7 +51,7 @@ class CountingUpstream(BadUpstream):
     asked: Counter[str] = field(default_factory=Counter)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        self.asked[(await request.json())["user"]] += 1
+        self.asked[(await request.json()).get("user", "")] += 1
         return await super().chat(request)
 
 
@@ -113,6 +113,8 @@ class Farm:
     url: str
     status_url: str
     log: list[dict[str, Any]]
+    valkey: ValkeyServer
+    balancer: asyncio.subprocess.Process | None = None
 
     def configure(self, *models: str) -> None:
         """Writes the file that all gateways follow, as one that is there whole or not at all."""
@@ -175,7 +177,8 @@ async def farm(directory: Path, database_url: str, count: int = 3, **settings: s
             "LLMGATEWAY_CONFIG": str(directory / "gateway.yaml"),
             "LLMGATEWAY_VALKEY_URL": f"valkey://127.0.0.1:{valkey.port}",
             "LLMGATEWAY_MASTER_KEY": ADMIN_KEY,
-            "VALKEY_DEADLINE_SECONDS": "10",  # what is measured here is not how busy this machine is
+            "VALKEY_DEADLINE_SECONDS": "10",  # what is looked at here is not how busy this machine is
+            "OVERLOAD_LAG_SECONDS": "0",
             "SHUTDOWN_DELAY_SECONDS": "2",
             "PRICES_SYNC_SECONDS": "0",
             **settings,
@@ -193,18 +196,27 @@ async def farm(directory: Path, database_url: str, count: int = 3, **settings: s
         bind, status = (f"127.0.0.1:{port}" for port in ports[count:])
         log: list[dict[str, Any]] = []
         whole = Farm(
-            members, upstream, directory / "gateway.yaml", database_url, http, f"http://{bind}", f"http://{status}", log
+            members=members,
+            upstream=upstream,
+            config=directory / "gateway.yaml",
+            database_url=database_url,
+            http=http,
+            url=f"http://{bind}",
+            status_url=f"http://{status}",
+            log=log,
+            valkey=valkey,
         )
         whole.configure("chat")
         await asyncio.gather(*(member.start() for member in members))  # the first one migrates, the others wait for it
         places = {member.name.upper().replace("-", "_"): f"127.0.0.1:{member.port}" for member in members}
-        await stack.enter_async_context(_balancer(log, {**places, "BIND": bind, "STATUS_BIND": status}))
+        balancing = _balancer(log, {**places, "BIND": bind, "STATUS_BIND": status})
+        whole.balancer = await stack.enter_async_context(balancing)
         await whole.until_in_rotation(lambda names: len(names) == count)
         yield whole
 
 
 @asynccontextmanager
-async def _balancer(log: list[dict[str, Any]], settings: dict[str, str]) -> AsyncIterator[None]:
+async def _balancer(log: list[dict[str, Any]], settings: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         get_haproxy_binary(),
         "-db",
@@ -216,7 +228,7 @@ async def _balancer(log: list[dict[str, Any]], settings: dict[str, str]) -> Asyn
     )
     reader = asyncio.create_task(_read_log(process, log))
     try:
-        yield
+        yield process
     finally:
         with suppress(ProcessLookupError):
             process.kill()
