@@ -7,7 +7,7 @@ travels beside them: `RawSettings` holds the call, and `LazyHistory` builds its 
 
 from __future__ import annotations
 
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
@@ -21,7 +21,7 @@ from proxy.domain.json_bytes import look_into
 _Model = TypeVar("_Model", bound=KernelBaseModel)
 
 
-def _bare(cls: type[_Model], fields: dict[str, Any], private: dict[str, Any]) -> _Model:
+def bare(cls: type[_Model], fields: dict[str, Any], private: dict[str, Any] | None = None) -> _Model:
     """An instance with exactly these fields, unvalidated: pydantic's own `model_construct` costs 40 times as much."""
     instance = cls.__new__(cls)
     object.__setattr__(instance, "__dict__", fields)
@@ -37,7 +37,7 @@ class RawSettings(PromptExecutionSettings):
     `call` is None when a Semantic Kernel program made the settings; then `extension_data` holds OpenAI's parameters.
     """
 
-    _call: UpstreamCall | None = PrivateAttr(default=None)
+    call: ClassVar[UpstreamCall | None] = None  # an instance's own is in its __dict__: pydantic would take 3 µs a look
 
     @classmethod
     def carrying(cls, call: UpstreamCall, request: ChatRequest) -> RawSettings:
@@ -45,12 +45,9 @@ class RawSettings(PromptExecutionSettings):
             "service_id": None,
             "extension_data": {"model": call.model, "stream": request.stream},
             "function_choice_behavior": None,
+            "call": call,
         }
-        return _bare(cls, fields, {"_call": call})
-
-    @property
-    def call(self) -> UpstreamCall | None:
-        return self._call
+        return bare(cls, fields)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self
@@ -67,7 +64,7 @@ class LazyHistory(ChatHistory):
 
     @classmethod
     def reading(cls, messages: bytes) -> LazyHistory:
-        return _bare(cls, {"system_message": None}, {"_raw": messages})
+        return bare(cls, {"system_message": None}, {"_raw": messages})
 
     def __getattr__(self, name: str) -> Any:
         if name != "messages":

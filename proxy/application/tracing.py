@@ -8,7 +8,7 @@ from proxy.application.traces import TraceMode, TraceStore
 from proxy.domain.errors import GatewayError, UpstreamError, kind_of
 from proxy.domain.request_log import RequestLog
 from proxy.domain.routing import Dropped, Plan
-from proxy.domain.trace import RequestTrace, TracedAttempt, TracedCandidate, TracedDrop, is_notable
+from proxy.domain.trace import RequestTrace, TracedAttempt, TracedCandidate, TracedDrop, is_notable, short_success
 
 _OK = 200
 _CANCELLED = "cancelled"
@@ -50,6 +50,9 @@ def trace_of(exchange: Exchange) -> RequestTrace:
 
 def short_trace(exchange: Exchange) -> str:
     """What became of the attempts so far, in a few printable words."""
+    walked = exchange.walked
+    if len(walked) == 1 and walked[0].error is None:
+        return short_success(walked[0].deployment.name, walked[0].calls, walked[0].seconds)
     return RequestTrace(attempts=tuple(_attempt(each, exchange) for each in exchange.walked)).short()
 
 

@@ -73,9 +73,13 @@ class TracedAttempt:
 
     def short(self) -> str:
         """`openrouter/x:429*3@0.21s`: after three calls."""
-        calls = f"*{self.calls}" if self.calls > 1 else ""
         hedge = "hedge " if self.is_hedge else ""
-        return f"{hedge}{_plain(self.deployment)}:{_plain(self.outcome)}{calls}@{_seconds(self.seconds)}s"
+        return f"{hedge}{_plain(self.deployment)}:{_plain(self.outcome)}{_times(self.calls)}@{_seconds(self.seconds)}s"
+
+
+def short_success(deployment: str, calls: int, seconds: float) -> str:
+    """`RequestTrace.short` of a single attempt that went well: what nearly all requests have to tell."""
+    return f"{_plain(deployment)}:{_OK}{_times(calls)}@{_seconds(seconds)}s"
 
 
 def is_notable(row: RequestLog, candidates: int, dropped: int, attempts: int) -> bool:
@@ -237,6 +241,10 @@ def _milliseconds(seconds: float) -> float:
 def exact_usd(cost: CostAmount | None) -> str | None:
     """All digits of it, None if it is not known."""
     return None if cost is None else f"{cost.usd.normalize():f}"
+
+
+def _times(calls: int) -> str:
+    return f"*{calls}" if calls > 1 else ""
 
 
 def _seconds(seconds: float) -> str:

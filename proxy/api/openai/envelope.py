@@ -101,6 +101,7 @@ class _Message(msgspec.Struct):
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _messages = msgspec.json.Decoder(list[_Message])
+_texts = msgspec.json.Decoder(str)
 _PATH = re.compile(r" - at `\$\[(\d+)\](?:\.(\w+))?`$")
 
 
@@ -114,7 +115,7 @@ def read_chat_request(body: bytes) -> ChatRequest:
     for name in ("model", "messages"):
         if name not in members:
             raise _missing(name, members)
-    model = json.loads(bytes(members["model"]))
+    model = _text(members["model"])
     if not model.strip():
         raise InvalidRequest("'model' must not be blank.", param="model", code="invalid_value")
     messages = bytes(members["messages"])
@@ -132,6 +133,15 @@ def read_chat_request(body: bytes) -> ChatRequest:
         messages=messages,
         member=member,
     )
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """A JSON string; the library that is faster refuses lone surrogates."""
+    try:
+        return _texts.decode(raw)
+    except msgspec.DecodeError:
+        text: str = json.loads(bytes(raw))
+        return text
 
 
 def _read_members(body: bytes) -> dict[str, msgspec.Raw]:

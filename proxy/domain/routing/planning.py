@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from proxy.domain.catalog import AUTO, Catalog, Deployment, FallbackKind, ModelRoute
@@ -21,6 +22,8 @@ _KINDS: Final = {
     FallbackKind.CONTEXT_WINDOW: "fallback for long prompts",
     FallbackKind.CONTENT_POLICY: "fallback for refused contents",
 }
+_REMEMBERED_PLANS: Final = 1024
+_LONGEST_REMEMBERED_NAME: Final = 256
 _AFTER: Final = (FallbackKind.CONTEXT_WINDOW, FallbackKind.CONTENT_POLICY)
 
 
@@ -46,6 +49,9 @@ def plan(shape: RequestShape, around: Surroundings) -> Plan:
         NoSuitableDeployment: no deployment can do what the request needs.
         CircuitOpen, NoDeploymentAvailable: none may be asked now; they say when to come back.
     """
+    lone = _plan_without_choice(shape, around)
+    if lone is not None:
+        return lone
     planning = _Planning(shape, around)
     first, *chosen_too = _chosen(shape, around)
     planning.add(first)
@@ -57,6 +63,28 @@ def plan(shape: RequestShape, around: Surroundings) -> Plan:
     planning.add_all([_Step(model, "in the request's models", is_listed=True) for model in shape.models])
     planning.add_all(_configured(FallbackKind.GENERAL, shape.model, planning.route, around))
     return planning.finished()
+
+
+def _plan_without_choice(shape: RequestShape, around: Surroundings) -> Plan | None:
+    """The plan where one deployment alone can serve a request, and may be asked: most requests, in most gateways."""
+    if shape.lists_models or len(shape.model) > _LONGEST_REMEMBERED_NAME:
+        return None
+    lone = _lone_plan(around.catalog, shape.model)
+    if lone is None:
+        return None
+    deployment = lone.candidates[0].deployment
+    return lone if objection_to(deployment, around.states(deployment), shape) is None else None
+
+
+@lru_cache(_REMEMBERED_PLANS)
+def _lone_plan(catalog: Catalog, model: str) -> Plan | None:
+    """The plan of a model that one deployment serves, and that nothing stands behind. Catalogs never change."""
+    route = catalog.resolve(model) if model != AUTO else None
+    if route is None or len(route.deployments) > 1:
+        return None
+    if catalog.fallbacks_of(FallbackKind.GENERAL, model, route.name):
+        return None
+    return Plan(model, route, (Candidate(route.deployments[0], route.name, ONLY),))
 
 
 def plan_after(

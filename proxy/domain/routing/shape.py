@@ -79,6 +79,11 @@ class RequestShape:
         return None
 
     @property
+    def lists_models(self) -> bool:
+        """Whether the request has a member `models`, whatever is in it."""
+        return self._request.member("models") is not None
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The models that the request itself names as fallbacks; no more than anyone would try."""
         names = self._value("models")

@@ -13,7 +13,7 @@ from semantic_kernel.connectors.ai.chat_completion_client_base import ChatComple
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent, StreamingChatMessageContent
 
-from proxy.application.raw_call import RawSettings
+from proxy.application.raw_call import RawSettings, bare
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import UpstreamError
@@ -24,6 +24,9 @@ _logger = logging.getLogger(__name__)
 _DEFAULT_TIMEOUT_SECONDS = 600.0
 _UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)  # what JSON of another shape leads to
 _OURS = ("model", "messages", "stream")  # each has its own way into a payload
+# Fields of contents that carry bytes. Validating them anew for each request costs more than relaying it.
+_WHOLE = vars(ChatMessageContent(role=AuthorRole.ASSISTANT, items=[]))
+_PIECE = vars(StreamingChatMessageContent(role=AuthorRole.ASSISTANT, items=[], choice_index=0))
 
 
 class RawConnector(ChatCompletionClientBase):
@@ -81,7 +84,7 @@ class RawConnector(ChatCompletionClientBase):
     def _whole(self, body: bytes, metadata: dict[str, Any], raw: UpstreamCall | None) -> list[ChatMessageContent]:
         """The contents of an answer: its bytes for who carried a call, else parsed."""
         if raw is not None:
-            return [ChatMessageContent(role=AuthorRole.ASSISTANT, items=[], inner_content=body, metadata=metadata)]
+            return [bare(ChatMessageContent, {**_WHOLE, "items": [], "inner_content": body, "metadata": metadata})]
         try:
             return message_contents(body, self.ai_model_id, metadata)
         except _UNREADABLE as problem:
@@ -92,11 +95,8 @@ class RawConnector(ChatCompletionClientBase):
     ) -> list[StreamingChatMessageContent]:
         """The same for a piece of a stream."""
         if raw is not None:
-            return [
-                StreamingChatMessageContent(
-                    role=AuthorRole.ASSISTANT, items=[], choice_index=0, inner_content=data, metadata=metadata
-                )
-            ]
+            fields = {**_PIECE, "items": [], "inner_content": data, "metadata": metadata}
+            return [bare(StreamingChatMessageContent, fields)]
         try:
             return chunk_contents(data, self.ai_model_id, metadata, attempt)
         except _UNREADABLE as problem:
@@ -110,13 +110,14 @@ def carried_call(settings: PromptExecutionSettings) -> UpstreamCall | None:
 
 def told_metadata(facts: AnswerFacts, provider: str, *, expects_usage: bool = True) -> dict[str, Any]:
     """What an answer says of itself, as metadata of contents; a missing usage is logged where one is expected."""
-    metadata: dict[str, Any] = {"generation_id": facts.generation_id, "provider": facts.upstream_provider}
     usage = facts.usage
     if usage is None:
         if expects_usage:
             _logger.error("upstream reported no usage", extra={"provider": provider})
-        return metadata
-    return metadata | {
+        return {"generation_id": facts.generation_id, "provider": facts.upstream_provider}
+    return {
+        "generation_id": facts.generation_id,
+        "provider": facts.upstream_provider,
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cached_tokens": usage.cached_tokens,

@@ -30,7 +30,7 @@ class CallHeaders:
             standing[name] = value
         self.standing = standing
         self._sent_on = tuple(name for name in dialect.sent_on if name not in standing)
-        self._handed_back = dialect.handed_back
+        self._handed_back = {name.lower(): name for name in dialect.handed_back}
 
     def of_call(self, clients: Mapping[str, str]) -> Mapping[str, str]:
         """Those to send, for a client that sent these."""
@@ -48,4 +48,5 @@ class CallHeaders:
 
     def handed_back(self, upstreams: Mapping[str, str]) -> dict[str, str]:
         """Those that a client may see."""
-        return {name: value for name in self._handed_back if (value := upstreams.get(name)) is not None}
+        known = self._handed_back
+        return {known[lower]: value for name, value in upstreams.items() if (lower := name.lower()) in known}
