@@ -16,7 +16,7 @@ from proxy.application.attempts import Attempt
 from proxy.application.booking import Accounting, Costs, Turn
 from proxy.application.observing import NOBODY, ExchangeObserver
 from proxy.application.ports import Ledger
-from proxy.application.upstream import UpstreamCall
+from proxy.application.upstream import UpstreamCall, nobody_to_tell
 from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest, Usage
 from proxy.domain.errors import (
     AllProvidersFailed,
@@ -142,9 +142,10 @@ class Exchange:
         self._answering = next(turn for turn in self._turns if turn.call is call)
 
     def _noting_generations(self, row_id: UUID) -> Callable[[str], None]:
+        """Until the request is booked."""
+
         def note(generation_id: str) -> None:
-            if self.booked is None:
-                self._ledger.generating(row_id, generation_id)
+            self._ledger.generating(row_id, generation_id)
 
         return note
 
@@ -237,6 +238,8 @@ class Exchange:
         if self.booked is None:
             self.booked = self._row()
             self._ledger.settle(self.booked)
+            for turn in self._turns:
+                turn.call.on_generation = nobody_to_tell  # nor does a call hold on to the exchange that holds it
             for attempt in self.walked:
                 if self._final is not None and attempt.call is self._final.call:
                     attempt.deployment.used(self.booked.total_tokens())

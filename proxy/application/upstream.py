@@ -59,8 +59,8 @@ def _nothing_to_close() -> None:
     pass
 
 
-def _nobody_to_tell(_generation_id: str) -> None:
-    pass
+def nobody_to_tell(_generation_id: str) -> None:
+    """Takes a generation's id, and does nothing with it."""
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class UpstreamCall:
     whole_events: bool = False  # a stream's events are never handed on in parts, however long
     blamed: set[str] = field(default_factory=set)  # deployments whose breakers count this request as a failure already
     max_attempts: int | None = None  # what is left for this call of the request's attempts; None: as many as it likes
-    on_generation: Callable[[str], None] = _nobody_to_tell  # told the generation's id as soon as it is known
+    on_generation: Callable[[str], None] = nobody_to_tell  # told the generation's id as soon as it is known
 
     attempts: int = 0
     refusals: int = 0  # attempts that were answered with a 4xx status

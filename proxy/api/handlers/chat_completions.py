@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from proxy.api.answer_headers import answer_headers
@@ -26,7 +28,7 @@ _OK = 200
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     """Serves one request, and books it once whatever becomes of it."""
     gateway = request.app[GATEWAY]
-    exchange = gateway.orchestrator.exchange(request[REQUEST_ID], lambda: _is_gone(request))
+    exchange = gateway.orchestrator.exchange(request[REQUEST_ID], _hang_up_of(request))
     if not gateway.payloads.is_on:
         return await _serve_and_book(request, gateway, exchange, None)
     capture = Capture(gateway.payloads.max_bytes)
@@ -97,5 +99,11 @@ def _note(capture: Capture, response: web.Response) -> None:
         capture.add(response.body)
 
 
-def _is_gone(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
+def _hang_up_of(request: web.Request) -> Callable[[], bool]:
+    """Tells whether the client has gone. It must not hold the request, which holds who asks."""
+    protocol = request.protocol
+
+    def is_gone() -> bool:
+        return protocol.transport is None or protocol.transport.is_closing()
+
+    return is_gone
