@@ -114,6 +114,7 @@ async def gateway(directory: Path, upstream: str, database_url: str, **more: str
         "LLMGATEWAY_LOG_LEVEL": "WARNING",
         "LLMGATEWAY_REQUIRE_KEYS": "auto" if "LLMGATEWAY_MASTER_KEY" in more else "never",
         "RETRY_MAX_RETRIES": "0",
+        "OVERLOAD_LAG_SECONDS": "0",  # who is killed under load is not to refuse some of it
         **more,
     }
     process = await asyncio.create_subprocess_exec(
