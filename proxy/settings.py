@@ -129,6 +129,9 @@ class Settings(BaseSettings):
         None, description="`json` or `pretty`; default: pretty on a terminal"
     )
     llmgateway_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level logged")
+    llmgateway_otel: Literal["auto", "on", "off"] = Field(
+        "auto", description="whether spans are exported; auto: if `OTEL_EXPORTER_OTLP_ENDPOINT` says where to"
+    )
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
     body_timeout_seconds: _Seconds = Field(60.0, description="for a client to send its request body")
     max_in_flight: int = Field(

@@ -16,6 +16,7 @@ from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import ConfigurationControl, HealthSource, ModelCatalog, UsageReports
 from proxy.application.self_service import SelfService
+from proxy.application.spans import Spans
 from proxy.application.traces import RequestArchive, TraceStore
 from proxy.domain.access.principals import Principal
 
@@ -43,6 +44,7 @@ class Gateway:
     metrics: HttpMetrics
     max_body_bytes: int
     body_timeout_seconds: float
+    spans: Spans | None = None
 
 
 GATEWAY = web.AppKey("gateway", Gateway)

@@ -20,6 +20,7 @@ from proxy.api.handlers.route import plan_route
 from proxy.api.handlers.usage import get_usage
 from proxy.api.middlewares import MIDDLEWARES
 from proxy.api.middlewares.request_id import heads
+from proxy.api.middlewares.spans import spanned
 
 
 def add_routes(app: web.Application) -> None:
@@ -72,7 +73,8 @@ def create_metrics_site(gateway: Gateway) -> web.Application:
 
 
 def _application(gateway: Gateway) -> web.Application:
-    app = web.Application(middlewares=MIDDLEWARES, client_max_size=gateway.max_body_bytes)
+    middlewares = MIDDLEWARES if gateway.spans is None else (spanned(gateway.spans), *MIDDLEWARES)
+    app = web.Application(middlewares=middlewares, client_max_size=gateway.max_body_bytes)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(heads(gateway.health.is_stopping))
     return app

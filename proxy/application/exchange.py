@@ -207,6 +207,10 @@ class Exchange:
             overhead -= turn.call.upstream_seconds
         return max(0.0, overhead)
 
+    def is_answered_by(self, call: UpstreamCall) -> bool:
+        """Whether this call's answer is the one that the client gets."""
+        return self._final is not None and self._final.call is call
+
     def booked_losers(self) -> Sequence[RequestLog]:
         """The rows of calls that lost against another one."""
         return [row for _call, row in self._lost] if self._lost else ()

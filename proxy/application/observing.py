@@ -33,6 +33,17 @@ class Nobody:
 NOBODY: Final = Nobody()
 
 
+class Observers:
+    """ExchangeObserver: several, each told in turn."""
+
+    def __init__(self, *observers: ExchangeObserver) -> None:
+        self._observers = observers
+
+    def settled(self, exchange: Exchange) -> None:
+        for observer in self._observers:
+            observer.settled(exchange)
+
+
 class HttpMetrics(Protocol):
     """Counts answers of all routes, and tells everything that is counted."""
 

@@ -87,6 +87,7 @@ class UpstreamCall:
     generation_id: str | None = None  # as the headers tell it: an answer that is cut off may not come to say it
     answer: FactSource = field(default_factory=NothingCame)
     hang_up: Callable[[], None] = _nothing_to_close  # ends the connection to the upstream, at once
+    observed: object = None  # what an observer keeps of the call until it is booked
 
     def generates(self, generation_id: str | None) -> None:
         """The upstream has told its name for what it generates."""

@@ -16,6 +16,7 @@ from proxy.application.admission import Gatekeeper, Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.idempotency import Idempotency
 from proxy.application.load import Load
+from proxy.application.observing import Observers
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.self_service import SelfService
@@ -31,6 +32,7 @@ from proxy.bootstrap.limits import rate_limiter
 from proxy.bootstrap.load import load_of
 from proxy.bootstrap.metrics import metrics_of
 from proxy.bootstrap.runtimes import Runtimes
+from proxy.bootstrap.spans import tracing_of
 from proxy.bootstrap.storage import arriving_database
 from proxy.domain.rate_limits import Priority
 from proxy.infrastructure.chat_completion.registry import service_factory
@@ -97,7 +99,8 @@ async def running_gateway(
     async with AsyncExitStack() as stack:
         arrival = await stack.enter_async_context(arriving_database(settings))
         database = arrival.database
-        fleet = await stack.enter_async_context(running_fleet(service_factory, timing))
+        tracing = await stack.enter_async_context(tracing_of(settings))
+        fleet = await stack.enter_async_context(running_fleet(service_factory, timing, tracing.make_resilience))
         session = await stack.enter_async_context(
             client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
         )
@@ -159,9 +162,10 @@ async def running_gateway(
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         usage = LedgerUsageReports(database)
         metrics = await stack.enter_async_context(metrics_of(runtimes, monitor, load))
+        observer = metrics if tracing.observer is None else Observers(metrics, tracing.observer)
         gateway = Gateway(
             orchestrator=KernelOrchestrator(
-                runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock, observer=metrics
+                runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock, observer=observer
             ),
             authenticator=access.authenticator,
             gatekeeper=Gatekeeper(
@@ -184,6 +188,7 @@ async def running_gateway(
             metrics=metrics,
             max_body_bytes=settings.max_body_bytes,
             body_timeout_seconds=settings.body_timeout_seconds,
+            spans=tracing.spans,
         )
         admin = admin_api(
             database,

@@ -26,6 +26,22 @@ class RequestStatus(StrEnum):
     GATEWAY_ERROR = "gateway_error"  # our own defect
     HEDGED = "hedged"  # no request, but a call that was made beside a slower or faster one and was not needed
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether an answer that was on its way did not reach its end, or none was made that should have been."""
+        return self in _BROKEN
+
+
+_BROKEN = frozenset(
+    {
+        RequestStatus.UPSTREAM_ERROR,
+        RequestStatus.STREAM_BROKEN,
+        RequestStatus.CLIENT_DISCONNECTED,
+        RequestStatus.INTERRUPTED,
+        RequestStatus.GATEWAY_ERROR,
+    }
+)
+
 
 class CostSource(StrEnum):
     """Where a row's cost comes from."""

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from aiohttp_retry import RetryClient, RetryOptionsBase
 from circuitbreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreaker
 
+from proxy.application.upstream import UpstreamCall
 from proxy.domain.errors import CircuitOpen, DeadlineExceeded, TransientUpstreamError, UpstreamError
 from proxy.infrastructure.retry_budget import RetryBudget
 
@@ -178,12 +179,14 @@ class Resilience:
         deadline: float,
         blamed: set[str] | None = None,
         max_attempts: int | None = None,
+        *,
+        call: UpstreamCall | None = None,  # noqa: ARG002  # for those who look on
     ) -> _Reply:
         """The first good response of `attempt`, which raises UpstreamError for any other.
 
         `blamed` names the breakers that have counted this request already; a request with fallbacks to one deployment
         is one failure, too. `max_attempts` is what is left for this call of the request's attempts; the policy's limit
-        holds as well.
+        holds as well. `call` is what all this is for.
 
         Raises:
             DeadlineExceeded: no attempt could begin in time.

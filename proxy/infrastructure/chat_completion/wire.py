@@ -127,7 +127,7 @@ class Wire:
         started = time.perf_counter()
         try:
             return await self._resilience.run(
-                lambda: self._attempt(call, body, read), call.deadline, call.blamed, call.max_attempts
+                lambda: self._attempt(call, body, read), call.deadline, call.blamed, call.max_attempts, call=call
             )
         finally:
             call.upstream_seconds += time.perf_counter() - started

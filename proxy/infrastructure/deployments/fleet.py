@@ -57,6 +57,14 @@ class DeploymentSpec:
         return replace(self, deployment=other.deployment) == other and self.deployment.name == other.deployment.name
 
 
+MakeResilience = Callable[[DeploymentSpec, Breaker, Timing, RetryBudget], Resilience]
+
+
+def plain_resilience(spec: DeploymentSpec, breaker: Breaker, timing: Timing, budget: RetryBudget) -> Resilience:
+    """Nobody looks on."""
+    return Resilience(breaker, spec.retries, timing, budget)
+
+
 @dataclass(slots=True, eq=False)
 class _Kept:
     spec: DeploymentSpec
@@ -68,9 +76,15 @@ class _Kept:
 class Fleet:
     """Keeps deployments connected. `factory_of` gives the maker of a provider kind's services."""
 
-    def __init__(self, factory_of: Callable[[str], ServiceFactory], timing: Timing) -> None:
+    def __init__(
+        self,
+        factory_of: Callable[[str], ServiceFactory],
+        timing: Timing,
+        make_resilience: MakeResilience = plain_resilience,
+    ) -> None:
         self._factory_of = factory_of
         self._timing = timing
+        self._make_resilience = make_resilience
         self._kept: dict[str, _Kept] = {}
         self._retired: list[_Kept] = []
         self._budgets: dict[tuple[str, RetryBudgetSettings], RetryBudget] = {}
@@ -137,7 +151,7 @@ class Fleet:
             service = self._factory_of(spec.kind)(
                 spec.wire,
                 session,
-                Resilience(breaker, spec.retries, self._timing, budget),
+                self._make_resilience(spec, breaker, self._timing, budget),
                 service_id=name,
                 ai_model_id=spec.deployment.model,
             )
@@ -170,9 +184,11 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running_fleet(factory_of: Callable[[str], ServiceFactory], timing: Timing) -> AsyncIterator[Fleet]:
+async def running_fleet(
+    factory_of: Callable[[str], ServiceFactory], timing: Timing, make_resilience: MakeResilience = plain_resilience
+) -> AsyncIterator[Fleet]:
     """A fleet without deployments; everything it got is closed at the end."""
-    fleet = Fleet(factory_of, timing)
+    fleet = Fleet(factory_of, timing, make_resilience)
     try:
         async with repeating(fleet.close_retired, lambda: _CLOSING_SECONDS, "closing of deployments"):
             yield fleet

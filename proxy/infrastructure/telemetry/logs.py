@@ -10,8 +10,9 @@ import structlog
 _MAX_VALUE_CHARACTERS = 2000
 
 
-def configure_logging(level: str, log_format: str | None = None) -> None:
+def configure_logging(level: str, log_format: str | None = None, *more: structlog.typing.Processor) -> None:
     """Send all logging through one handler. `log_format` is `json` or `pretty`; None: pretty on a terminal only.
+    `more` add facts to each line.
 
     Standard `logging` calls are used everywhere; facts go into `extra`, never into the message, so that neither a new
     line nor an escape sequence from a request can forge a line.
@@ -26,6 +27,7 @@ def configure_logging(level: str, log_format: str | None = None) -> None:
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
+                *more,
                 _cap_values,
             ],
             processors=[

@@ -177,7 +177,9 @@ class NativeChatCompletion(RawConnector):
         resilience = self._parts.resilience
         started = time.perf_counter()
         try:
-            return await resilience.run(lambda: self._attempt(call, ask), call.deadline, call.blamed, call.max_attempts)
+            return await resilience.run(
+                lambda: self._attempt(call, ask), call.deadline, call.blamed, call.max_attempts, call=call
+            )
         finally:
             call.upstream_seconds += time.perf_counter() - started
 
