@@ -133,7 +133,14 @@ class Settings(BaseSettings):
         "auto", description="whether spans are exported; auto: if `OTEL_EXPORTER_OTLP_ENDPOINT` says where to"
     )
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
-    body_timeout_seconds: _Seconds = Field(60.0, description="for a client to send its request body")
+    head_timeout_seconds: _Seconds = Field(
+        30.0, description="for the head of a request: from the connection's beginning, later from the head's"
+    )
+    keepalive_timeout_seconds: _Seconds = Field(
+        75.0, description="until a connection without a request is closed; longer than a balancer keeps one idle"
+    )
+    body_timeout_seconds: _Seconds = Field(30.0, description="how long a request's body may make too little progress")
+    body_min_bytes_per_second: float = Field(1000.0, gt=0, allow_inf_nan=False, description="what is too little")
     max_in_flight: int = Field(
         10_000, ge=1, description="requests that are served at a time; fewer if there are not two descriptors for each"
     )

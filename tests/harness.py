@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from proxy.application.admission import Rulebook
@@ -20,6 +19,7 @@ from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.bootstrap.storage import request_logs
 from proxy.domain.request_log import RequestLog
 from proxy.infrastructure.resilience import Timing
+from proxy.server.site import serve_on
 from proxy.settings import Settings
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -238,17 +238,16 @@ async def gateway_over(
         }
     )
     with data_directory:
-        async with running_gateway(chosen, timing, rules) as gateway, _served(gateway) as url:
+        async with running_gateway(chosen, timing, rules) as gateway, _served(gateway, chosen) as url:
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:
                 yield TestGateway(url, http, chosen)
 
 
 @asynccontextmanager
-async def _served(gateway: RunningGateway) -> AsyncIterator[URL]:
-    server = TestServer(gateway.app)
-    await server.start_server(auto_decompress=False, access_log=None)
-    try:
-        yield server.make_url("/")
-    finally:
-        await server.close()
+async def _served(gateway: RunningGateway, settings: Settings) -> AsyncIterator[URL]:
+    """As `llmgateway serve` does."""
+    async with AsyncExitStack() as stack:
+        runner = await serve_on(gateway.app, 0, gateway, settings, stack)
+        host, port = runner.addresses[0]
+        yield URL(f"http://{host}:{port}/")

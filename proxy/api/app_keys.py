@@ -23,10 +23,7 @@ from proxy.domain.access.principals import Principal
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The use cases and limits that the HTTP layer works with.
-
-    `body_timeout_seconds` bounds the reading of a request's body.
-    """
+    """The use cases and limits that the HTTP layer works with."""
 
     orchestrator: KernelOrchestrator
     authenticator: Authenticator
@@ -43,7 +40,6 @@ class Gateway:
     load: Load
     metrics: HttpMetrics
     max_body_bytes: int
-    body_timeout_seconds: float
     spans: Spans | None = None
 
 

@@ -1,14 +1,13 @@
-"""Reading a request's body: bounded in size and time, and only if it is what we take."""
+"""Reading a request's body: bounded in size, and only if it is what we take. Its time is bounded by the connection."""
 
 from __future__ import annotations
-
-import asyncio
 
 from aiohttp import web
 
 from proxy.domain.errors import (
     BodyTooLarge,
-    InvalidRequest,
+    MalformedHttp,
+    RequestTooSlow,
     UnsupportedContentEncoding,
     UnsupportedExpectation,
     UnsupportedMediaType,
@@ -17,26 +16,26 @@ from proxy.domain.errors import (
 _CONTINUE = "100-continue"
 
 
-async def read_json_body(request: web.Request, limit_bytes: int, timeout_seconds: float) -> bytes:
+async def read_json_body(request: web.Request, limit_bytes: int) -> bytes:
     """The raw body.
 
     Raises:
         UnsupportedMediaType, UnsupportedContentEncoding, BodyTooLarge: before any of it is read, where that can be told
             from the headers.
-        InvalidRequest: it did not arrive in time.
+        RequestTooSlow: it did not arrive in time.
+        MalformedHttp: it was not framed as HTTP has it.
     """
     _check_headers(request)
     if (request.content_length or 0) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     try:
-        if request.content.is_eof():  # it came together with the head: nothing to wait for
-            return await request.read()
-        async with asyncio.timeout(timeout_seconds):
-            return await request.read()
+        return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise BodyTooLarge(limit_bytes) from None
-    except TimeoutError:
-        raise InvalidRequest(f"The request body did not arrive within {timeout_seconds:g} s.") from None
+    except TimeoutError as limit:
+        raise RequestTooSlow(f"The request body did not arrive in time ({limit}).") from None
+    except web.RequestPayloadError:
+        raise MalformedHttp("The request body is not framed as HTTP/1.1 has it.") from None
 
 
 async def expect_continue(request: web.Request) -> None:

@@ -187,7 +187,6 @@ async def running_gateway(
             load=load,
             metrics=metrics,
             max_body_bytes=settings.max_body_bytes,
-            body_timeout_seconds=settings.body_timeout_seconds,
             spans=tracing.spans,
         )
         admin = admin_api(

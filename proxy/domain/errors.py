@@ -3,6 +3,9 @@
 GatewayError
 ├── InvalidValue                 a value object was given something it cannot hold
 ├── InvalidRequest               the client's request cannot be served as it was sent
+│   ├── MalformedHttp            no HTTP/1.x, or one that others might read differently
+│   ├── HeadTooLarge
+│   ├── RequestTooSlow           its head or body did not arrive in time
 │   ├── BodyTooLarge
 │   ├── UnsupportedMediaType
 │   ├── UnsupportedContentEncoding
@@ -67,6 +70,25 @@ class InvalidRequest(GatewayError):
         super().__init__(message)
         self.param = param
         self.code = code
+
+
+class MalformedHttp(InvalidRequest):
+    """The request is refused before anybody looks at what it asks for. `reason` is a word for logs."""
+
+    def __init__(self, message: str, reason: str = "framing") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class HeadTooLarge(InvalidRequest):
+    """The request line and headers, or one of them, are more than the gateway takes."""
+
+    def __init__(self, limit: int, unit: str = "bytes") -> None:
+        super().__init__(f"The request's head or one of its lines is larger than the limit of {limit} {unit}.")
+
+
+class RequestTooSlow(InvalidRequest):
+    """The client took too long to send its request."""
 
 
 class BodyTooLarge(InvalidRequest):

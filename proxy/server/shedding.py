@@ -18,17 +18,18 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
 
 from proxy.api.openai.errors import error_object
 from proxy.application.load import RETRY_AFTER_SECONDS, Load, Refusal
 from proxy.domain.errors import Overloaded
 from proxy.domain.rate_limits import Priority
+from proxy.server.protocol import ClientConnection, ClientServer, Timeouts
 
 PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization header, without asking anybody
 
 _NEVER_SHED: Final = ("/health", "/metrics", "/admin")
 _LINGER_SECONDS = 2.0
+_USUAL: Final = Timeouts()
 _WAITS_SECONDS = range(int(RETRY_AFTER_SECONDS), int(RETRY_AFTER_SECONDS) + 3)
 _MESSAGES: Final = {
     Refusal.LATE: "The gateway is overloaded.",
@@ -112,8 +113,8 @@ class Gate:
         self.load.pace.learn(time.monotonic() - began, begun, was_limited=was_limited)
 
 
-class SheddingHandler(RequestHandler):
-    """aiohttp's protocol of one connection, with a look at each request before anything is done for it.
+class SheddingHandler(ClientConnection):
+    """One client's connection, with a look at each request before anything is done for it.
 
     A connection is kept after a refusal, unless some of the request is yet to come: setting one up costs more.
     A client that takes nothing off its connection for some time while there is more than the write buffer holds is cut
@@ -122,7 +123,7 @@ class SheddingHandler(RequestHandler):
 
     __slots__ = ("_gate", "_is_turned_away", "_stall")
 
-    def __init__(self, manager: web.Server, gate: Gate, **more: Any) -> None:
+    def __init__(self, manager: ClientServer, gate: Gate, **more: Any) -> None:
         super().__init__(manager, **more)
         self._gate = gate
         self._stall: asyncio.TimerHandle | None = None
@@ -212,28 +213,24 @@ class SheddingHandler(RequestHandler):
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
 
-class SheddingServer(web.Server):
-    """aiohttp's server, with that protocol for its connections."""
+class SheddingServer(ClientServer):
+    """The server, with that protocol for its connections."""
 
-    def __init__(self, plain: web.Server, gate: Gate) -> None:
-        super().__init__(
-            plain.request_handler,
-            request_factory=plain.request_factory,
-            handler_cancellation=plain.handler_cancellation,
-            **plain._kwargs,  # noqa: SLF001
-        )
+    def __init__(self, plain: web.Server, timeouts: Timeouts, gate: Gate) -> None:
+        super().__init__(plain, timeouts)
         self._gate = gate
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> SheddingHandler:
         return SheddingHandler(self, self._gate, loop=self._loop, **self._kwargs)
 
 
 class SheddingRunner(web.AppRunner):
     """aiohttp's runner of an application, with that server."""
 
-    def __init__(self, app: web.Application, gate: Gate, **more: Any) -> None:
-        super().__init__(app, **more)
+    def __init__(self, app: web.Application, gate: Gate, timeouts: Timeouts = _USUAL, **more: Any) -> None:
+        super().__init__(app, keepalive_timeout=timeouts.keepalive_seconds, **more)
         self._gate = gate
+        self._timeouts = timeouts
 
     async def _make_server(self) -> web.Server:
-        return SheddingServer(await super()._make_server(), self._gate)
+        return SheddingServer(await super()._make_server(), self._timeouts, self._gate)

@@ -10,6 +10,8 @@ from typing import Any
 from aiohttp import web
 
 from proxy.bootstrap.gateway import RunningGateway
+from proxy.server.framing import MAX_HEADERS, MAX_LINE_BYTES
+from proxy.server.protocol import Timeouts
 from proxy.server.shedding import Gate, SheddingRunner
 from proxy.settings import Settings
 
@@ -24,6 +26,10 @@ async def serve_on(
     runner = SheddingRunner(
         app,
         Gate(gateway.load, gateway.priority_of, settings.write_stall_timeout_seconds),
+        timeouts_of(settings),
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+        max_headers=MAX_HEADERS,
         handler_cancellation=True,  # a client that hangs up must end its upstream call
         access_log=None,  # ours has the facts
         auto_decompress=False,  # compressed bodies are refused, not unpacked
@@ -35,6 +41,17 @@ async def serve_on(
     await site.start()
     await _accept_more(runner, site)
     return runner
+
+
+def timeouts_of(settings: Settings) -> Timeouts:
+    """How long clients may take."""
+    return Timeouts(
+        head_seconds=settings.head_timeout_seconds,
+        keepalive_seconds=settings.keepalive_timeout_seconds,
+        body_seconds=settings.body_timeout_seconds,
+        body_min_bytes_per_second=settings.body_min_bytes_per_second,
+        closing_seconds=settings.write_stall_timeout_seconds,
+    )
 
 
 async def _accept_more(runner: web.AppRunner, site: web.TCPSite) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from proxy.application.load import Load
@@ -50,9 +51,9 @@ async def shedding(load: Load, write_stall_seconds: float = 60.0) -> AsyncIterat
 
 @asynccontextmanager
 async def gateway_with_bounds(
-    upstream_url: str, database_url: str, directory: Path, **settings: Any
+    upstream_url: str, database_url: str, directory: Path, has_gate: bool = True, /, **settings: Any
 ) -> AsyncIterator[TestGateway]:
-    """A gateway in this process that listens as `llmgateway serve` does."""
+    """A gateway in this process that listens as `llmgateway serve` does, or `has_gate` is false."""
     chosen = Settings(
         **{
             "llmgateway_data_dir": str(directory / "data"),
@@ -65,8 +66,12 @@ async def gateway_with_bounds(
         }
     )
     async with running_gateway(chosen) as gateway, AsyncExitStack() as stack:
-        runner = await serve_on(gateway.app, 0, gateway, chosen, stack)
-        url = URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+        if has_gate:
+            runner = await serve_on(gateway.app, 0, gateway, chosen, stack)
+            url = URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+        else:
+            server = await stack.enter_async_context(TestServer(gateway.app))
+            url = server.make_url("/")
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
             yield TestGateway(url, http, chosen)
 

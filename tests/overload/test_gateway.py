@@ -13,10 +13,9 @@ import pytest
 from yarl import URL
 
 from proxy.domain.request_log import RequestStatus
-from tests.conftest import StartGateway
 from tests.gateway.raw_http import openai_error, request_bytes
 from tests.harness import HELLO, TestGateway, Upstream, chunk, ending, says, stall, streams
-from tests.overload.conftest import gateway_with_bounds
+from tests.overload.conftest import gateway_with_bounds, until
 
 STREAM = {**HELLO, "stream": True}
 
@@ -49,12 +48,12 @@ async def test_above_its_bound_it_refuses_at_once_and_says_so_in_its_health(
 
 
 async def test_what_passed_the_gate_and_finds_no_place_is_refused_and_booked(
-    start_gateway: StartGateway, upstream: Upstream
+    upstream: Upstream, sqlite_url: str, tmp_path: Path
 ) -> None:
     """Many can come in one turn of the event loop; here nobody stands at the gate at all."""
     upstream.answer(streams(chunk("Hi"), then=stall))
-    gateway = await start_gateway(max_in_flight=1)
-    async with an_open_stream(gateway):
+    served = gateway_with_bounds(upstream.url, sqlite_url, tmp_path, False, max_in_flight=1)
+    async with served as gateway, an_open_stream(gateway):
         status, headers, answer = await gateway.chat()
         assert (status, answer["error"]["code"]) == (503, "gateway_overloaded")
         assert headers["retry-after"] == "1"
@@ -86,7 +85,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(
             reader.close()
     if answers_in == "pieces":
         assert row.status is RequestStatus.CLIENT_DISCONNECTED
-        assert upstream.cancelled == 1
+        await until(lambda: upstream.cancelled == 1)
 
 
 async def test_a_client_that_reads_slowly_is_not(upstream: Upstream, sqlite_url: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from proxy.application.ports import ConfigurationControl, PriceHistory, UsageRep
 from proxy.domain.errors import InvalidRequest, UnsupportedMediaType
 
 _Body = TypeVar("_Body", bound=BaseModel)
-_MOST_BODY_BYTES, _BODY_SECONDS = 1024 * 1024, 30.0
+_MOST_BODY_BYTES = 1024 * 1024
 _MOST_ON_A_PAGE, _USUAL_ON_A_PAGE = 200, 50
 _MOST_DEPTH = 64
 
@@ -50,7 +50,7 @@ async def body_of(request: web.Request, kind: type[_Body]) -> _Body:
     """
     if request.content_type != "application/json":
         raise UnsupportedMediaType("Send the body as JSON, with 'Content-Type: application/json'.")
-    raw = await read_json_body(request, _MOST_BODY_BYTES, _BODY_SECONDS)
+    raw = await read_json_body(request, _MOST_BODY_BYTES)
     try:
         return kind.model_validate_json(raw or b"{}")
     except ValidationError as problem:

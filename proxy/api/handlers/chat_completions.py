@@ -71,7 +71,7 @@ async def _serve_within_bounds(
 async def _serve(
     request: web.Request, gateway: Gateway, exchange: Exchange, capture: Capture | None
 ) -> web.StreamResponse:
-    body = await read_json_body(request, gateway.max_body_bytes, gateway.body_timeout_seconds)
+    body = await read_json_body(request, gateway.max_body_bytes)
     if capture is not None:
         capture.request = body
     chat = read_chat_request(body)

@@ -15,7 +15,7 @@ from proxy.domain.access.permissions import Permission
 async def plan_route(request: web.Request) -> web.Response:
     """What a chat completion would do now: whom it would ask, in which order, and why not others. Asks nobody."""
     gateway = request.app[GATEWAY]
-    body = await read_json_body(request, gateway.max_body_bytes, gateway.body_timeout_seconds)
+    body = await read_json_body(request, gateway.max_body_bytes)
     chat = read_chat_request(body)
     gateway.gatekeeper.check(request[PRINCIPAL], chat)
     planned = gateway.orchestrator.dry_run(chat, request.headers)

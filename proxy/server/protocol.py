@@ -1,0 +1,270 @@
+"""A client's connection, below the application: aiohttp's own, with what it leaves open.
+
+aiohttp has no time limit for a request's head or body, answers what it cannot parse in plain text with a trace in the
+log, and takes some requests that a proxy before or behind it might understand differently. All of that is decided here,
+before a request reaches the application. The hot path pays for one look at each head; time limits are looked after by
+one sweep over all connections, so that no request needs a timer.
+
+This file and `shedding.py` alone use what aiohttp keeps private; tests/http/test_aiohttp_internals.py fails if that
+moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from proxy.domain.errors import GatewayError, HeadTooLarge, MalformedHttp, RequestTooSlow
+from proxy.server.bad_requests import BadRequests, RefusalAnswer
+from proxy.server.framing import head_error, head_size_bytes, parser_error
+
+MAX_HEAD_BYTES: Final = 65_536
+# Of a chunked body, what is neither data nor the frame of one-byte chunks: extensions, trailers, leading zeros.
+_MAX_FRAMING_BYTES: Final = 65_536
+_FRAMING_PER_BYTE: Final = 16
+_SWEEPS_PER_TIMEOUT: Final = 16
+_LONGEST_SWEEP_SECONDS: Final = 2.0
+_BUFFER_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long a client may take: for a head (from the connection's beginning, or from the head's first byte), between
+    two requests, for a body without progress, and to take the last of an answer when the connection is closing."""
+
+    head_seconds: float = 30.0
+    keepalive_seconds: float = 75.0
+    body_seconds: float = 30.0
+    body_min_bytes_per_second: float = 1000.0
+    closing_seconds: float = 60.0
+
+    @property
+    def sweep_seconds(self) -> float:
+        """Between two looks at all connections: what a limit is missed by."""
+        return min(_LONGEST_SWEEP_SECONDS, min(self.head_seconds, self.body_seconds) / _SWEEPS_PER_TIMEOUT)
+
+
+class ClientConnection(RequestHandler):
+    """One client's connection. Refuses what is not plain HTTP/1.0 or 1.1, and notes what the sweep needs."""
+
+    __slots__ = (
+        "_bad_requests",
+        "_body",
+        "_body_due",
+        "_body_seen_bytes",
+        "_closing_since",
+        "_framed_bytes",
+        "_head_bytes",
+        "_head_since",
+        "_is_in_body",
+        "_is_over",
+    )
+
+    def __init__(self, manager: ClientServer, **more: Any) -> None:
+        super().__init__(manager, **more)
+        self._bad_requests = manager.bad_requests
+        self._is_over = False  # nothing more is taken; what still comes is thrown away
+        self._body: StreamReader = EMPTY_PAYLOAD
+        self._is_in_body = False
+        self._framed_bytes = 0
+        self._body_due = 0.0
+        self._body_seen_bytes = 0
+        self._head_bytes = 0
+        self._head_since = 0.0
+        self._closing_since = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        count = self._request_count
+        super().data_received(data)
+        new = self._request_count - count
+        if new:
+            self._look_at_new(new, self._head_bytes + len(data))
+        elif self._is_in_body:
+            self._look_at_frame(len(data))
+        elif data:
+            self._look_at_part_of_head(len(data))
+
+    def _look_at_new(self, count: int, read_bytes: int) -> None:
+        """Messages that the parser has just queued: heads, or what it could not parse."""
+        self._head_bytes = 0
+        messages = self._messages
+        for index in range(len(messages) - count, len(messages)):
+            message, payload = messages[index]
+            error: GatewayError | None
+            if isinstance(message, _ErrInfo):
+                error = parser_error(message.exc)
+            else:
+                error = head_error(message)
+                if error is None and read_bytes > MAX_HEAD_BYTES and head_size_bytes(message) > MAX_HEAD_BYTES:
+                    error = HeadTooLarge(MAX_HEAD_BYTES)
+            if error is not None:
+                while len(messages) > index:
+                    messages.pop()
+                self._reject(error)
+                return
+            self._body = payload
+        self._is_in_body = not self._body.is_eof()
+        if self._is_in_body:
+            self._framed_bytes = self._body_seen_bytes = 0
+            self._body_due = 0.0
+
+    def _look_at_frame(self, read_bytes: int) -> None:
+        """Some of a body has come; how much of it was body is for the parser to know."""
+        self._is_in_body = not self._body.is_eof()
+        self._framed_bytes += read_bytes
+        if self._framed_bytes > _MAX_FRAMING_BYTES + _FRAMING_PER_BYTE * self._body.total_bytes:
+            self._reject(MalformedHttp("The body's chunks carry too little.", "chunk_overhead"))
+
+    def _look_at_part_of_head(self, read_bytes: int) -> None:
+        if self._head_since < self._idle_since:
+            self._head_since = self._loop.time()
+        self._head_bytes += read_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._reject(HeadTooLarge(MAX_HEAD_BYTES))
+
+    @property
+    def _idle_since(self) -> float:
+        """When the connection was made, or its last request was done with."""
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
+    def _reject(self, error: GatewayError) -> None:
+        """Answers with the error, after what was asked before, and takes nothing more."""
+        self._is_over = True
+        self._message_tail = b""
+        if not self._body.is_eof():  # whoever reads the body answers; the connection ends with that
+            self._break_body(web.RequestPayloadError(str(error)))
+            self._body.feed_eof()
+            self.close()
+            return
+        # aiohttp reads a body that has not ended for a while before it closes. Without that the client, which may be
+        # sending still, would get a reset instead of the answer.
+        never_ends = StreamReader(self, _BUFFER_BYTES, loop=self._loop)
+        self._messages.append((_ErrInfo(400, error, ""), never_ends))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _break_body(self, problem: Exception) -> None:
+        if self._body.exception() is None:
+            self._body.set_exception(problem)
+
+    def _make_error_handler(self, err_info: _ErrInfo) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+        error = err_info.exc if isinstance(err_info.exc, GatewayError) else parser_error(err_info.exc)
+
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            answer = RefusalAnswer(error)
+            self._bad_requests.note(answer, request.remote)
+            return answer
+
+        return handler
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,  # noqa: ARG002  # aiohttp's signature
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """What is raised around the application's own handling of errors."""
+        self.log_exception("Error handling request", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        return RefusalAnswer(GatewayError("The gateway failed to handle this request."))
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A broken body was told to whoever read it."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
+    def look(self, now: float, timeouts: Timeouts, transport: asyncio.Transport) -> None:
+        """Ends what has taken too long. `transport` is the connection's, also when it is closing already."""
+        if self.transport is None or transport.is_closing():
+            if not self._closing_since:
+                self._closing_since = now
+            elif now - self._closing_since >= timeouts.closing_seconds:
+                transport.abort()
+        elif self._is_over:
+            return
+        elif not self._body.is_eof():
+            self._look_for_slow_body(now, timeouts)
+        elif self._waiter is not None and not self._waiter.done() and not self._messages:
+            self._look_for_slow_head(now, timeouts)
+
+    def _look_for_slow_body(self, now: float, timeouts: Timeouts) -> None:
+        """Each byte buys time, but never more than the whole limit: neither a pause nor a trickle gets far."""
+        if self._reading_paused or not self._body_due:  # held back by ourselves, or just begun
+            self._body_due = now + timeouts.body_seconds
+            return
+        seen_bytes = self._body.total_bytes
+        bought_seconds = (seen_bytes - self._body_seen_bytes) / timeouts.body_min_bytes_per_second
+        self._body_due = min(now + timeouts.body_seconds, self._body_due + bought_seconds)
+        self._body_seen_bytes = seen_bytes
+        if now >= self._body_due:
+            self._break_body(TimeoutError(f"{timeouts.body_seconds:g} s"))
+
+    def _look_for_slow_head(self, now: float, timeouts: Timeouts) -> None:
+        idle_since = self._idle_since
+        has_begun = self._head_since >= idle_since
+        if self._request_count == 0:
+            since = idle_since
+        elif has_begun:
+            since = self._head_since
+        else:
+            since = idle_since
+            if now - since >= timeouts.head_seconds:
+                has_begun = self._holds_part_of_head()
+            if not has_begun:
+                return
+        if now - since < timeouts.head_seconds:
+            return
+        if has_begun:
+            self._reject(RequestTooSlow(f"The request's head did not arrive within {timeouts.head_seconds:g} s."))
+        else:
+            self.force_close()
+
+    def _holds_part_of_head(self) -> bool:
+        """Whether some of a head came behind a request that was being served. What is asked here ends the parser's work
+        if it has begun one; if it has not, nothing is changed."""
+        try:
+            return self._parser is not None and self._parser.feed_eof() is not None
+        except Exception:  # noqa: BLE001  # the parser's verdict on what it got
+            return True
+
+
+class ClientServer(web.Server):
+    """All connections of one application's ports."""
+
+    def __init__(self, plain: web.Server, timeouts: Timeouts) -> None:
+        super().__init__(
+            plain.request_handler,
+            request_factory=plain.request_factory,
+            handler_cancellation=plain.handler_cancellation,
+            loop=plain._loop,  # noqa: SLF001
+            **plain._kwargs,  # noqa: SLF001
+        )
+        self.bad_requests = BadRequests()
+        self._timeouts = timeouts
+        self._next_sweep = self._loop.call_later(timeouts.sweep_seconds, self._sweep)
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(self, loop=self._loop, **self._kwargs)
+
+    def _sweep(self) -> None:
+        self._next_sweep = self._loop.call_later(self._timeouts.sweep_seconds, self._sweep)
+        now = self._loop.time()
+        for connection, transport in list(self._connections.items()):
+            if isinstance(connection, ClientConnection):
+                connection.look(now, self._timeouts, transport)
+        self.bad_requests.tell()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        self._next_sweep.cancel()
+        self.bad_requests.tell()
+        await super().shutdown(timeout)

@@ -1,0 +1,97 @@
+"""What the gateway's connections lean on and aiohttp does not promise: an upgrade that moves it must fail here."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+from aiohttp import web, web_protocol
+from aiohttp.http import HttpRequestParser
+
+from proxy.server import protocol, shedding
+
+
+def _private_names_used(module: object) -> set[str]:
+    """Every `self._name` of the classes that stand over aiohttp's."""
+    tree = ast.parse(Path(inspect.getfile(module)).read_text())  # type: ignore[arg-type]
+    return {
+        node.attr
+        for kind in ast.walk(tree)
+        if isinstance(kind, ast.ClassDef) and kind.name.endswith(("Connection", "Handler"))
+        for node in ast.walk(kind)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+        and node.attr.startswith("_")
+    }
+
+
+def _own(*kinds: type) -> set[str]:
+    return {name for kind in kinds for name in (*vars(kind), *getattr(kind, "__slots__", ()))}
+
+
+def test_every_private_name_that_is_used_is_there() -> None:
+    used = _private_names_used(protocol) | _private_names_used(shedding)
+    ours = _own(protocol.ClientConnection, shedding.SheddingHandler)
+    theirs = {name for kind in web_protocol.RequestHandler.__mro__ for name in (*vars(kind), *_own(kind))}
+    assert len(used - ours) >= 10
+    assert used - ours <= theirs
+
+
+def test_no_name_of_ours_hides_one_of_theirs() -> None:
+    theirs = {name for kind in web_protocol.RequestHandler.__mro__ for name in _own(kind)}
+    overridden = {"connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"}
+    overridden |= {"handle_error", "log_exception", "_make_error_handler"}
+    dunder = {name for name in theirs if name.startswith("__")}
+    for kind in (protocol.ClientConnection, shedding.SheddingHandler):
+        assert _own(kind) & theirs - dunder <= overridden
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (web_protocol.RequestHandler.data_received, ["self", "data"]),
+        (web_protocol.RequestHandler._make_error_handler, ["self", "err_info"]),
+        (web_protocol.RequestHandler.handle_error, ["self", "request", "status", "exc", "message"]),
+        (web_protocol.RequestHandler.log_exception, ["self", "args", "kw"]),
+        (web_protocol._ErrInfo, ["status", "exc", "message"]),
+        (web.AppRunner._make_server, ["self"]),
+        (web.Server.shutdown, ["self", "timeout"]),
+    ],
+)
+def test_what_is_overridden_or_called_takes_what_it_took(function: object, parameters: list[str]) -> None:
+    assert list(inspect.signature(function).parameters) == parameters  # type: ignore[arg-type]
+
+
+async def test_a_server_holds_what_is_taken_over_from_it() -> None:
+    async def nobody(request: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError
+
+    server = web.Server(nobody, debug=False)
+    assert (server._kwargs, server._connections) == ({"debug": False}, {})
+
+
+async def test_the_parser_tells_whether_it_has_begun_a_head() -> None:
+    """Asked of a connection that has been idle for long, and if there is one it is never asked again."""
+
+    async def nobody(request: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError
+
+    connection = web.Server(nobody)()
+    parser = connection._parser
+    assert parser is not None
+    assert isinstance(parser, HttpRequestParser)
+    whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert parser.feed_eof() is None
+    assert len(parser.feed_data(whole)[0]) == 1
+    assert parser.feed_eof() is None
+    assert len(parser.feed_data(whole + whole[:20])[0]) == 1
+
+    began: object
+    try:
+        began = parser.feed_eof()
+    except Exception as problem:  # noqa: BLE001  # whatever it says, it has begun
+        began = problem
+    assert began is not None
