@@ -3,8 +3,9 @@
     python -m benchmarks.scale_out --clients 24 --seconds 20
 
 One figure after the other, each with what it should be: how requests spread; a rate limit and a hard budget under a
-crowd; how long a revoked key is good anywhere; one Idempotency-Key, asked with at once; a changed configuration file; a
-gateway killed (SIGKILL) under load; all gateways restarted in turn under load; and the books after all of it.
+crowd; how long a revoked key is good anywhere; one Idempotency-Key, asked with at once; clients that hang up; a changed
+configuration file; a gateway killed (SIGKILL) under load; all gateways restarted in turn under load; and the books
+afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from benchmarks.farm import PRICE_USD, Farm, farm, until
 from benchmarks.load import Figure
 
 _OK, _UNAUTHORIZED, _TOO_MANY = 200, 401, 429
+_LONG_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,39 @@ class ScaleOut:
             wrong += self._site.upstream.asked[name] != 1
         return Figure(f"idempotency: {count} keys sent 5 times each, {wrong} called for more than once", wrong == 0)
 
+    async def hanging_up(self) -> Figure:
+        """Clients leave before the answer has begun: the balancer must tell the gateway, which then calls off."""
+        key, count, usual = await self.key("hasty"), 6, self._site.upstream.seconds
+        self._site.upstream.seconds = _LONG_SECONDS
+        try:
+            asking = [asyncio.create_task(ask(self._site, key, f"hasty-{number}")) for number in range(count)]
+            await until(self._are_called("hasty", count))
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            began = time.perf_counter()
+            statuses: dict[str, list[str]] = {}
+
+            async def are_booked() -> bool:
+                nonlocal statuses
+                statuses = await self._rows("hasty-")
+                return len(statuses) == count
+
+            await until(are_booked)
+        finally:
+            self._site.upstream.seconds = usual
+        booked = sorted({status for each in statuses.values() for status in each})
+        text = (
+            f"hang-ups: {count} told to the gateways and booked as {booked} after {time.perf_counter() - began:.1f} s"
+        )
+        return Figure(text, booked == ["client_disconnected"])
+
+    def _are_called(self, name: str, count: int) -> Callable[[], Awaitable[bool]]:
+        async def look() -> bool:
+            return self._calls(name) >= count
+
+        return look
+
     async def configuration(self) -> Figure:
         """A model is added to the file while requests run."""
         key = await self.key("follower")
@@ -272,14 +307,7 @@ class ScaleOut:
     async def books(self) -> Figure:
         """One row for each request that was answered, none twice, no call made twice; what failed was interrupted."""
         await self._site.until_all_is_booked()
-        connection = await asyncpg.connect(self._site.database_url)
-        try:
-            rows = await connection.fetch("SELECT request_id, status FROM request_logs")
-        finally:
-            await connection.close()
-        statuses: dict[str, list[str]] = {}
-        for request, status in rows:
-            statuses.setdefault(request, []).append(status)
+        statuses = await self._rows()
         once = {name for name in self.seen.answered if statuses.get(name) == ["success"]}
         twice = [name for name in self.seen.failed if len(statuses.get(name, [])) > 1]
         called_twice = [name for name, count in self._site.upstream.asked.items() if count > 1]
@@ -292,6 +320,20 @@ class ScaleOut:
         )
         return Figure(text, len(once) == len(self.seen.answered) and not (twice or lost or called_twice))
 
+    async def _rows(self, prefix: str = "") -> dict[str, list[str]]:
+        """The statuses of the rows of each request."""
+        connection = await asyncpg.connect(self._site.database_url)
+        try:
+            rows = await connection.fetch(
+                "SELECT request_id, status FROM request_logs WHERE starts_with(request_id, $1)", prefix
+            )
+        finally:
+            await connection.close()
+        statuses: dict[str, list[str]] = {}
+        for request, status in rows:
+            statuses.setdefault(request, []).append(status)
+        return statuses
+
     async def figures(self) -> AsyncIterator[Figure]:
         for step in (
             self.spread,
@@ -299,6 +341,7 @@ class ScaleOut:
             self.hard_budget,
             self.revocation,
             self.idempotency,
+            self.hanging_up,
             self.configuration,
             self.failover,
             self.rolling_restart,
