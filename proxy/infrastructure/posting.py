@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from aiohttp import (
@@ -25,11 +25,14 @@ from aiohttp import (
 )
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError
-from multidict import CIMultiDict, CIMultiDictProxy
+from aiohttp.http import HttpProcessingError, RawResponseMessage
+from multidict import CIMultiDict
 from yarl import URL
 
+from proxy.infrastructure.chunked import ends_between_chunks, unwrapped
+
 _LARGE_BODY_BYTES = 32 * 1024  # beyond that a copy costs more than a second buffer
+_REMEMBERED_BYTES = 64 * 1024
 _INFORMATIONAL = range(100, 200)
 _SWITCHING = 101
 
@@ -56,8 +59,10 @@ class Reply(Protocol):
     def close(self) -> None: ...
 
 
-Post = Callable[[bytes, Mapping[str, str]], Awaitable[Reply]]
-"""Sends a body with these headers besides the standing ones. Raises aiohttp.ClientError, OSError, TimeoutError."""
+class Post(Protocol):
+    """Sends a body with these headers besides the standing ones. Raises aiohttp.ClientError, OSError, TimeoutError."""
+
+    async def __call__(self, body: bytes, headers: Mapping[str, str], *, stream: bool = False) -> Reply: ...
 
 
 def poster(session: ClientSession, url: URL, standing: Mapping[str, str], read_bufsize: int = 64 * 1024) -> Post:
@@ -68,21 +73,52 @@ def poster(session: ClientSession, url: URL, standing: Mapping[str, str], read_b
 
 
 def _session_post(session: ClientSession, url: URL, standing: Mapping[str, str]) -> Post:
-    async def post(body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def post(body: bytes, headers: Mapping[str, str], *, stream: bool = False) -> Reply:  # noqa: ARG001
         return await session.post(url, data=body, headers={**standing, **headers}, allow_redirects=False)
 
     return post
 
 
 class _Telling(ResponseHandler):
-    """aiohttp's protocol of a client connection; `on_change` is called after it has taken in what happened to it."""
+    """aiohttp's protocol of a client connection, for who does not want to be woken.
+
+    `on_change` is called after it has taken in what happened to it. `on_piece` is given the contents of whole chunks
+    past the parser, while that is between two chunks. `_given` tells whether it is: all that the parser was given since
+    the answer's beginning, or since it last was; None if that was too much to remember.
+    """
 
     on_change: Callable[[], None] | None = None
+    on_piece: Callable[[bytes], None] | None = None
+    _is_between = False
+    _given: bytes | None = None
+    _has_head = False
+
+    def begin(self, *, stream: bool) -> None:
+        """A request goes out."""
+        self.on_change = self.on_piece = None
+        self._is_between, self._has_head = False, True
+        self._given = b"" if stream else None
 
     def data_received(self, data: bytes) -> None:
+        if self._is_between:
+            piece = unwrapped(data) if self.on_piece is not None else None
+            if piece is not None and self.on_piece is not None:
+                self.on_piece(piece)
+                return
+            self._is_between, self._has_head, self._given = False, False, b""
+        if self._given is not None:
+            self._given = self._given + data if len(self._given) < _REMEMBERED_BYTES else None
         super().data_received(data)
         if self.on_change is not None:
             self.on_change()
+            self.look_between()
+
+    def look_between(self) -> None:
+        """Goes past the parser from here on, if that is wanted and may be done."""
+        if self.on_piece is None or self._given is None:
+            return
+        body = self._given.partition(b"\r\n\r\n")[2] if self._has_head else self._given
+        self._is_between = ends_between_chunks(body)
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # aiohttp's signature
         """Unless it was paused there is nothing to resume: aiohttp would run the parser over nothing at each read."""
@@ -106,14 +142,13 @@ class DirectConnector(TCPConnector):
 class DirectReply:
     """The answer on one connection, which it gives back when the body has come to its end."""
 
-    __slots__ = ("_body", "_connection", "_protocol", "content", "headers", "status")
+    __slots__ = ("_body", "_connection", "_is_plainly_chunked", "_protocol", "content", "headers", "status")
     method: ClassVar[str] = "POST"  # aiohttp-retry asks for it
 
-    def __init__(
-        self, connection: Connection, status: int, headers: CIMultiDictProxy[str], content: StreamReader
-    ) -> None:
-        self.status = status
-        self.headers = headers
+    def __init__(self, connection: Connection, message: RawResponseMessage, content: StreamReader) -> None:
+        self.status = message.code
+        self.headers = message.headers
+        self._is_plainly_chunked = message.chunked and not message.compression
         self.content = content
         self._connection: Connection | None = connection
         self._protocol = connection.protocol
@@ -139,10 +174,15 @@ class DirectReply:
         if connection is not None:
             connection.close()
 
-    def watch(self, on_change: Callable[[], None] | None) -> None:
-        """Call this, synchronously, whenever something has come or the connection has ended. None: no more."""
+    def watch(self, on_change: Callable[[], None] | None, on_piece: Callable[[bytes], None] | None = None) -> None:
+        """Call this, synchronously, whenever something has come or the connection has ended. None: no more.
+
+        Where nothing but whole chunks has come, `on_piece` is given what they hold instead, and reading would not.
+        """
         if isinstance(self._protocol, _Telling):
             self._protocol.on_change = on_change
+            self._protocol.on_piece = on_piece if self._is_plainly_chunked else None
+            self._protocol.look_between()
 
     def keep_time(self, idle_seconds: float | None) -> None:
         """Raise SocketTimeoutError from reads when nothing comes for so long; None leaves it to who watches."""
@@ -168,7 +208,7 @@ class _DirectPost:
         self._destination: ClientRequest | None = None
         self._head = b""
 
-    async def __call__(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def __call__(self, body: bytes, headers: Mapping[str, str], *, stream: bool = False) -> Reply:
         destination = self._destination or self._prepared()
         head = b"%b%bContent-Length: %d\r\n\r\n" % (self._head, header_lines(headers), len(body))
         try:
@@ -176,7 +216,7 @@ class _DirectPost:
         except TimeoutError as problem:
             raise ConnectionTimeoutError(f"Connection timeout to host {self._url.host}") from problem
         try:
-            return await self._exchange(connection, head, body)
+            return await self._exchange(connection, head, body, stream=stream)
         except HttpProcessingError as problem:
             connection.close()
             raise ClientPayloadError(f"the answer is not HTTP: {problem.message}") from problem
@@ -184,13 +224,14 @@ class _DirectPost:
             connection.close()
             raise
 
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes) -> Reply:
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes, *, stream: bool) -> Reply:
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None:
+        if not isinstance(protocol, _Telling) or transport is None:
             raise ClientConnectionError("the connection was lost before it could be used")
         protocol.set_response_params(
             read_until_eof=True, read_timeout=self._session.timeout.sock_read, read_bufsize=self._bufsize
         )
+        protocol.begin(stream=stream)
         if len(body) < _LARGE_BODY_BYTES:
             transport.write(head + body)
         else:
@@ -198,7 +239,7 @@ class _DirectPost:
         while True:
             message, content = await protocol.read()
             if message.code not in _INFORMATIONAL or message.code == _SWITCHING:
-                return DirectReply(connection, message.code, message.headers, content)
+                return DirectReply(connection, message, content)
 
     def _prepared(self) -> ClientRequest:
         """What never changes: where to connect to, and the head's first lines."""

@@ -24,8 +24,21 @@ class Raw:
         self.answers = list(answers)
         self.heard: list[list[bytes]] = []
         self.hung_up = asyncio.Event()
+        self.serving: list[asyncio.Task[None]] = []
+        self.writers: list[asyncio.StreamWriter] = []
         self._closes = closes
         self._holds = holds
+
+    async def gone(self) -> None:
+        """Leave no connection behind."""
+        await asyncio.gather(*self.serving)
+        for writer in self.writers:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.serving.append(asyncio.ensure_future(self.serve(reader, writer)))
+        self.writers.append(writer)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         mine: list[bytes] = []
@@ -47,10 +60,11 @@ class Raw:
 
 @asynccontextmanager
 async def posting(raw: Raw, idle_seconds: float = 5.0) -> AsyncIterator[Post]:
-    server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(raw.connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, client_session(5.0, idle_seconds) as session:
         yield poster(session, URL(f"http://127.0.0.1:{port}/v1/x?a=b"), {"Authorization": "Bearer k"})
+    await raw.gone()
 
 
 async def test_the_head_says_all_that_was_asked_for_and_the_body_goes_as_it_is() -> None:
@@ -140,9 +154,10 @@ def test_a_value_of_more_than_one_line_is_no_header(value: str) -> None:
 
 async def test_sessions_of_other_programs_are_asked_the_usual_way() -> None:
     raw = Raw(ANSWER)
-    server = await asyncio.start_server(raw.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(raw.connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, aiohttp.ClientSession() as session:
         reply = await poster(session, URL(f"http://127.0.0.1:{port}/"), {"Authorization": "Bearer k"})(b"{}", {})
         assert await reply.read() == b"{}"
+    await raw.gone()
     assert b"Authorization: Bearer k" in raw.heard[0][0]

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import StreamReader
 
-from proxy.infrastructure.chat_completion.sse import event_data, split_events
+from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_start
 from proxy.infrastructure.chat_completion.usage import Chunk, error_member, parse_chunk
 
 HOLD_SECONDS = 10.0
@@ -55,7 +55,7 @@ async def read_opening(content: StreamReader, hold_seconds: float = HOLD_SECONDS
 
 
 def _first_event_that_matters(held: bytes) -> Chunk | None:
-    for event in split_events(held)[0]:
+    for event in events_from_the_start(held):
         chunk = parse_chunk(event)
         if chunk is not None and (error_member(chunk) is not None or not _is_preamble(chunk)):
             return chunk
@@ -64,7 +64,7 @@ def _first_event_that_matters(held: bytes) -> Chunk | None:
 
 def _has_unreadable_event(held: bytes) -> bool:
     """`[DONE]`, or data that is no chunk: not for us to judge, so the client gets it."""
-    return any(event_data(event) is not None and parse_chunk(event) is None for event in split_events(held)[0])
+    return any(event_data(event) is not None and parse_chunk(event) is None for event in events_from_the_start(held))
 
 
 def _is_preamble(chunk: Chunk) -> bool:

@@ -35,9 +35,10 @@ class Pump:
         """
         end = self._heard + most_seconds
         self._reply.keep_time(None)
-        self._reply.watch(self._changed)
         try:
             self._changed()
+            if not self._ended.done():
+                self._reply.watch(self._changed, self._take)
             if not self._ended.done():
                 self._look_at_clock(end)
             await self._ended
@@ -47,23 +48,29 @@ class Pump:
             if self._timer is not None:
                 self._timer.cancel()
 
+    def _take(self, piece: bytes) -> None:
+        self._end_unless(lambda: self._hand_on(piece))
+
     def _changed(self) -> None:
-        if self._ended.done() or self._is_moving:
+        if not self._is_moving:  # reading may hand over more at once
+            self._is_moving = True
+            self._end_unless(self._move)
+            self._is_moving = False
+
+    def _end_unless(self, goes_on: Callable[[], bool]) -> None:
+        if self._ended.done():
             return
-        self._is_moving = True  # reading may hand over more at once
+        self._heard = self._loop.time()
         try:
-            goes_on = self._move()
+            if not goes_on():
+                self._ended.set_result(None)
         except Exception as error:  # noqa: BLE001  # it belongs to the task that waits, not to the connection
             self._ended.set_exception(error)
-        else:
-            if not goes_on:
-                self._ended.set_result(None)
-        finally:
-            self._is_moving = False
+        if self._ended.done():
+            self._reply.watch(None)  # what comes from here on is for reading
 
     def _move(self) -> bool:
         content = self._reply.content
-        self._heard = self._loop.time()
         while content.exception() is None:
             data = content.read_nowait()
             if not data:

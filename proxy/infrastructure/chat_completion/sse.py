@@ -9,6 +9,7 @@ section 9.2: lines end with LF, CRLF or CR, a blank line ends an event, a line t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
@@ -25,6 +26,26 @@ def split_events(text: bytes) -> tuple[list[bytes], bytes]:
     return events, rest
 
 
+def events_from_the_end(text: bytes) -> Iterator[bytes]:
+    """The complete events of `text`, the last one first. Of long texts usually the last few are all that matters."""
+    if b"\r" in text:
+        yield from reversed(split_events(text)[0])
+        return
+    end = text.rfind(b"\n\n")
+    while end >= 0:
+        before = text.rfind(b"\n\n", 0, end)
+        yield text[before + 2 if before >= 0 else 0 : end]
+        end = before
+
+
+def events_from_the_start(text: bytes) -> Iterator[bytes]:
+    """The complete events of `text`, as far as they are asked for."""
+    start = 0
+    for end in EVENT_END.finditer(text):
+        yield text[start : end.start()]
+        start = end.end()
+
+
 def event_data(event: bytes) -> bytes | None:
     """The event's data, lines joined with LF; None for an event without any, such as a comment."""
     lines = []
@@ -36,7 +57,8 @@ def event_data(event: bytes) -> bytes | None:
 
 def says_done(chunk: bytes) -> bool:
     """Whether `[DONE]` stands at the end of these whole events."""
-    return _DONE.search(chunk, max(0, len(chunk) - _DONE_REACH_BYTES)) is not None
+    end = chunk[-_DONE_REACH_BYTES:]
+    return b"[DONE]" in end and _DONE.search(chunk, max(0, len(chunk) - _DONE_REACH_BYTES)) is not None
 
 
 class EventAligner:

@@ -12,7 +12,7 @@ import msgspec
 from proxy.domain.chat import AnswerFacts, Usage
 from proxy.domain.json_bytes import without_surrogate_escapes
 from proxy.domain.values import CostAmount, estimate_tokens
-from proxy.infrastructure.chat_completion.sse import event_data, split_events
+from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, split_events
 
 _TAIL_BYTES = 16 * 1024
 
@@ -140,7 +140,7 @@ class StreamTail:
         usage = model = generation_id = provider = finish_reason = error = None
         tail = b"".join(self._reads)
         may_tell_error = b'"error"' in tail  # then in any of its events: some servers go on to usage and [DONE]
-        for event in reversed(split_events(tail)[0]):
+        for event in events_from_the_end(tail):
             chunk = parse_chunk(event)
             if chunk is None:
                 continue

@@ -112,7 +112,7 @@ class Wire:
             openings.append(opening)
 
         body = self._asking_for_usage(call.body)
-        response = await self._run(call, body or call.body, read)
+        response = await self._run(call, body or call.body, read, stream=True)
         call.hang_up = response.close
         opening = openings[-1]
         if call.generation_id is None and opening.chunk is not None:
@@ -123,16 +123,20 @@ class Wire:
         """The body that asks for usage, if that is needed and the client did not: then it does not expect any."""
         return asking_for_usage(body) if self.usage_in_streams is UsageInStreams.ON_REQUEST else None
 
-    async def _run(self, call: UpstreamCall, body: bytes, read: _Read) -> Reply:
+    async def _run(self, call: UpstreamCall, body: bytes, read: _Read, *, stream: bool = False) -> Reply:
         started = time.perf_counter()
         try:
             return await self._resilience.run(
-                lambda: self._attempt(call, body, read), call.deadline, call.blamed, call.max_attempts, call=call
+                lambda: self._attempt(call, body, read, stream=stream),
+                call.deadline,
+                call.blamed,
+                call.max_attempts,
+                call=call,
             )
         finally:
             call.upstream_seconds += time.perf_counter() - started
 
-    async def _attempt(self, call: UpstreamCall, body: bytes, read: _Read) -> Reply:
+    async def _attempt(self, call: UpstreamCall, body: bytes, read: _Read, *, stream: bool) -> Reply:
         """One try, up to the point where `read` is content; the connection is closed if anything goes wrong."""
         call.attempts += 1
         call.generation_id = None
@@ -143,7 +147,7 @@ class Wire:
         try:
             async with limit:
                 began = self.now()
-                response = await self._post(body, self._headers.sent_on(call.headers))
+                response = await self._post(body, self._headers.sent_on(call.headers), stream=stream)
                 if not response.content.is_eof():
                     limit.reschedule(asyncio.get_running_loop().time() + left_seconds - (self.now() - began))
                 if not _OK <= response.status < _FIRST_NOT_OK:
