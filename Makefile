@@ -10,7 +10,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 	--no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check pytest format lock audit wheel clean
+.PHONY: help install run test check pytest format lock bench audit wheel clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ lock: $(VENV)/installed-dev ## Resolve the dependencies anew into the requiremen
 	$(UV_COMPILE) pyproject.toml -o requirements.txt
 	$(UV_COMPILE) --group build -c requirements.txt -o requirements-build.txt
 	$(UV_COMPILE) pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+
+bench: $(VENV)/installed-dev ## Measure the gateway beside bare relays (BENCH="--targets … --quick" for others)
+	$(BIN)/python -m benchmarks.compare $(BENCH)
 
 audit: $(VENV)/installed-dev ## Look for known vulnerabilities in the pinned dependencies
 	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt

@@ -1,0 +1,114 @@
+"""The command; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+
+import benchmarks.compare
+from benchmarks.compare import targets
+from benchmarks.compare.load import LoadGenerator
+from benchmarks.compare.machine import Processors, description, running_on
+from benchmarks.compare.measuring import Bench, Plan, Result, say
+from benchmarks.compare.peers import NotMeasured
+from benchmarks.compare.report import Report
+from benchmarks.compare.running import Running, upstream
+
+_QUICK = Plan(
+    rounds=1, seconds=1, warm_seconds=0.8, settle_seconds=0.3, turns=50, starts=1, soak_requests=5000, soak_seconds=2
+)
+_TARGETS = {
+    "aiohttp-bare": targets.aiohttp_bare,
+    "aiohttp-pglog": targets.aiohttp_pglog,
+    "llmgateway": targets.llmgateway,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare",
+        description=benchmarks.compare.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--targets", default=",".join(_TARGETS), help="of: %(default)s (all of them)")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "llmgateway-benchmarks")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every round's figures, too")
+    parser.add_argument("--quick", action="store_true", help="a look: one short round")
+    for one in fields(Plan):
+        parser.add_argument(f"--{one.name.replace('_', '-')}", type=type(one.default), help=f"[{one.default}]")
+    return parser.parse_args()
+
+
+def plan_of(chosen: argparse.Namespace) -> Plan:
+    base = asdict(_QUICK if chosen.quick else Plan())
+    return Plan(
+        **{name: value if getattr(chosen, name) is None else getattr(chosen, name) for name, value in base.items()}
+    )
+
+
+def rows_of(running: Running) -> int | None:
+    """How many rows it has booked, None if it keeps no books."""
+
+    async def count(url: str, table: str) -> int:
+        connection = await asyncpg.connect(url)
+        try:
+            return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+        finally:
+            await connection.close()
+
+    database = running.target.database
+    return asyncio.run(count(database.get_uri(), running.target.rows_in)) if database else None
+
+
+def compare(names: Sequence[str], cache: Path, plan: Plan) -> Report:
+    """Measures them, all up at once. What cannot be installed or started is told in the report."""
+    report = Report(description(), f"{datetime.now(UTC):%Y-%m-%d}", plan)
+    processors = Processors.available()
+    with ExitStack() as stack:
+        stack.enter_context(running_on(processors.others))
+        up = stack.enter_context(upstream())
+        load = stack.enter_context(closing(LoadGenerator()))
+        bench, pairs = Bench(load, up, processors, plan), []
+        for name in names:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"compare-{name}-")))
+            around = targets.Surroundings(up.url, cache, directory, stack)
+            say(f"{name}: starting")
+            try:
+                target = _TARGETS[name](around)
+                running = Running(name, target, around.port, directory, processors.gateway)
+                stack.callback(running.stop)
+                result = Result(target.version, target.does)
+                bench.start(running, result)
+                bench.warm(running, result)
+            except (NotMeasured, RuntimeError, OSError) as error:
+                report.not_measured[name] = str(error)
+                continue
+            report.results[name] = result
+            pairs.append((running, result))
+        bench.rounds(pairs)
+        for running, result in pairs:
+            bench.soak(running, result)
+            result.answered, result.rows = running.answered, rows_of(running)
+    return report
+
+
+def main() -> None:
+    chosen = arguments()
+    report = compare(chosen.targets.split(","), chosen.cache, plan_of(chosen))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(asdict(report), indent=1))
+    print(report.markdown())
+    raise SystemExit(1 if report.not_measured or any(one.complaints for one in report.results.values()) else 0)
+
+
+if __name__ == "__main__":
+    main()
