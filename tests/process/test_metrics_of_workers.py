@@ -52,5 +52,13 @@ def test_one_tells_the_sums_of_all(tmp_path: Path) -> None:
         paths = ("/health/live", "/health", "/v1/models", "/admin/keys")
         statuses = {path: httpx.get(f"{own}{path}", timeout=30).status_code for path in paths}
         assert statuses == {"/health/live": 200, "/health": 404, "/v1/models": 404, "/admin/keys": 403}
+
+        second.process.kill()
+        second.process.wait()
+        alone = scraped(own)
+        assert alone.value("llmgateway_requests_total", outcome="success") == 3
+        assert (
+            alone.value("llmgateway_requests_in_flight_limit") == page.value("llmgateway_requests_in_flight_limit") / 2
+        )
         assert first.stop() == 0
-        assert second.stop() == 0
+        assert not list((tmp_path / "metrics").glob("gauge_live*"))

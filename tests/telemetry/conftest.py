@@ -53,8 +53,9 @@ async def start(config: Path, write: Callable[..., None], sqlite_url: str) -> As
                 write()
             quiet = {"prices_sync_seconds": 0, "reconcile_seconds": 0}
             chosen = {"llmgateway_config": str(config), **quiet, **ADMINISTERED, **settings}
+            database_url = chosen.pop("database_url", sqlite_url)
             return await stack.enter_async_context(
-                gateway_over("http://127.0.0.1:9/", sqlite_url, timing, rules, **chosen)
+                gateway_over("http://127.0.0.1:9/", database_url, timing, rules, **chosen)
             )
 
         yield starting

@@ -17,6 +17,8 @@ from benchmarks.load import model_of
 from proxy.application.admission import Rulebook
 from proxy.domain.access.scopes import GATEWAY
 from proxy.domain.rate_limits import RateLimit
+from proxy.infrastructure.persistence.database import open_database
+from tests.budgets.conftest import a_budget, put
 from tests.conftest import StartGateway
 from tests.harness import (
     AS_ADMIN,
@@ -186,6 +188,49 @@ async def test_refusals_name_the_kind_of_limit_and_whose_it_is(start: Start) -> 
     assert [(await gateway.chat(FAST))[0] for _ in range(3)] == [200, 429, 429]
     page = await scrape(gateway)
     assert page.only("llmgateway_limit_refusals_total") == ({"kind": "rate_limit", "scope": "gateway"}, 2)
+
+
+async def test_a_request_over_a_budget(start: Start, postgres_url: str) -> None:
+    async with open_database(postgres_url) as database:
+        budget = await put(database, a_budget("0.000001"))
+    rules = Rulebook(budgets=[budget])
+    gateway = await start(rules=lambda: rules, database_url=postgres_url)
+    assert (await gateway.chat(FAST))[0] in (402, 429)
+    page = await scrape(gateway)
+    assert page.only("llmgateway_limit_refusals_total") == ({"kind": "budget", "scope": "gateway"}, 1)
+
+
+async def test_calls_that_wait_for_a_deployment(start: Start, write: Callable[..., None], upstream: Upstream) -> None:
+    write(providers={"one": {"max_concurrency": 1}})
+    gateway = await start()
+    may_answer = asyncio.Event()
+
+    async def answering(request: Any) -> Any:
+        await may_answer.wait()
+        return await says()(request)
+
+    upstream.answer(answering)
+    asking = [asyncio.create_task(gateway.chat(FAST)) for _ in range(3)]
+    async with asyncio.timeout(10):
+        while (await scrape(gateway)).value("llmgateway_deployment_queue_length", **WHERE) < 2:
+            await asyncio.sleep(0.02)
+    may_answer.set()
+    assert [status for status, _, _ in await asyncio.gather(*asking)] == [200, 200, 200]
+    page = await scrape(gateway)
+    assert page.only("llmgateway_queue_wait_seconds_count") == ({"deployment": "one/any"}, 2)
+    assert page.value("llmgateway_deployment_queue_length", **WHERE) == 0
+
+
+async def test_a_database_and_a_valkey_that_are_away(start: Start) -> None:
+    away = {"database_url": "postgresql://nobody@127.0.0.1:9/none", "llmgateway_valkey_url": "valkey://127.0.0.1:9"}
+    gateway = await start(**away)
+    assert (await gateway.chat(FAST))[0] == 200
+    page = await scrape(gateway)
+    assert page.value("llmgateway_database_up") == 0
+    assert page.only("llmgateway_valkey_up") == ({}, 0)
+    assert page.value("llmgateway_ledger_can_book") == 0
+    assert page.value("llmgateway_ledger_waiting_rows") == 1
+    assert page.value("llmgateway_ledger_oldest_waiting_seconds") >= 0
 
 
 async def test_the_ledgers_backlog(start: Start) -> None:

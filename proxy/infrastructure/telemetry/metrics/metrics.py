@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from proxy.application.load import Load
 from proxy.application.observing import MetricsPage
@@ -19,8 +17,8 @@ from proxy.infrastructure.telemetry.metrics.gauges import Gauges
 from proxy.infrastructure.telemetry.metrics.instruments import Instruments
 from proxy.infrastructure.telemetry.metrics.processes import WorkerProcesses
 from proxy.infrastructure.telemetry.metrics.recorder import Recorder
+from proxy.infrastructure.telemetry.metrics.workers import leave, merged, shared_directory
 
-_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _TICK_SECONDS = 1.0
 
 
@@ -37,20 +35,21 @@ class PrometheusMetrics(Recorder):
         report: Callable[[], HealthReport],
         load: Load,
     ) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, that tells what nobody asks
+        # They would be a second series for each one, and tell what nobody asks.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         super().__init__(Instruments(self._registry), configured_name)
-        self.is_multiprocess = _MULTIPROCESS in os.environ
-        self._gauges = Gauges(self._registry, report, load, is_multiprocess=self.is_multiprocess)
-        self._processes = WorkerProcesses(self._registry) if self.is_multiprocess else None
-        if not self.is_multiprocess:
+        self._shared = shared_directory()
+        self._gauges = Gauges(self._registry, report, load, is_multiprocess=self._shared is not None)
+        self._processes = WorkerProcesses(self._registry) if self._shared is not None else None
+        if self._shared is None:
             ProcessCollector(registry=self._registry)
 
     async def page(self, accept: str) -> MetricsPage:
         """In a thread: thousands of series take longer than other requests should wait."""
         self.refresh()
         encode, content_type = choose_encoder(accept)
-        return MetricsPage(content_type, await asyncio.to_thread(encode, self._everything()))
+        return MetricsPage(content_type, await asyncio.to_thread(lambda: encode(self._everything())))
 
     def refresh(self) -> None:
         """Count what waits, and look at what is true now."""
@@ -61,22 +60,26 @@ class PrometheusMetrics(Recorder):
 
     async def tick(self) -> None:
         """To be called about once a second: a worker's gauges are read by others, which cannot ask for them."""
-        if self.is_multiprocess:
+        if self._shared is not None:
             self.refresh()
         else:
             self.fold()
 
+    def end(self) -> None:
+        """Count the last requests; a worker that ends has no gauges."""
+        self.fold()
+        if self._shared is not None:
+            leave(self._shared)
+
     def _everything(self) -> CollectorRegistry:
-        if not self.is_multiprocess:
-            return self._registry
-        merged = CollectorRegistry()
-        MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
-        return merged
+        return self._registry if self._shared is None else merged(self._shared)
 
 
 @asynccontextmanager
 async def counting(metrics: PrometheusMetrics) -> AsyncIterator[PrometheusMetrics]:
-    """Ticks until the end, and counts the last requests, too."""
-    async with repeating(metrics.tick, lambda: _TICK_SECONDS, "metrics"):
-        yield metrics
-    await metrics.tick()
+    """Ticks until the end."""
+    try:
+        async with repeating(metrics.tick, lambda: _TICK_SECONDS, "metrics"):
+            yield metrics
+    finally:
+        metrics.end()
