@@ -44,6 +44,7 @@ class LeasedBudgets:
         self.clock = clock
         self.accounts: dict[AccountKey, Account] = {}
         self._leasing: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
+        self._asking: dict[AccountKey, asyncio.Event] = {}
         self._refusals: dict[AccountKey, _Refusal] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -125,18 +126,34 @@ class LeasedBudgets:
         return account.free < amount or not account.is_trusted(now)
 
     async def _lease(self, account: Account, amount: int) -> None:
-        """Returns when the account has had enough for one request. Raises BudgetExceeded, NotServing."""
-        async with self.leasing(account.key):
-            if not self._lacks(account, amount, self.clock()):
-                return
-            refusal = self._refused(account)
-            if refusal is not None and refusal.needed <= amount:
-                raise refusal.error
-            try:
-                await self._ask(account, amount)
-            except (BudgetExceeded, NotServing) as error:
-                self._refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
-                raise
+        """Returns when it is worth a look whether the account has enough. Raises BudgetExceeded, NotServing.
+
+        One asks, and all others wait for that: in a queue for the lock each would wait for one more turn of the event
+        loop than the one before it.
+        """
+        asking = self._asking.get(account.key)
+        if asking is not None:
+            await asking.wait()
+            return
+        self._asking[account.key] = asking = asyncio.Event()
+        try:
+            async with self.leasing(account.key):
+                await self._lease_alone(account, amount)
+        finally:
+            del self._asking[account.key]
+            asking.set()
+
+    async def _lease_alone(self, account: Account, amount: int) -> None:
+        if not self._lacks(account, amount, self.clock()):
+            return
+        refusal = self._refused(account)
+        if refusal is not None and refusal.needed <= amount:
+            raise refusal.error
+        try:
+            await self._ask(account, amount)
+        except (BudgetExceeded, NotServing) as error:
+            self._refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
+            raise
 
     def _refused(self, account: Account) -> _Refusal | None:
         refusal = self._refusals.get(account.key)
