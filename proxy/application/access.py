@@ -42,6 +42,11 @@ class KeyDirectory(Protocol):
         """Whom a good key stands for. Raises NotAuthenticated, or NotServing when that cannot be said now."""
         ...
 
+    @property
+    def has_priorities(self) -> bool:
+        """Whether any key that was asked for has another priority than the normal one."""
+        ...
+
     def remembered(self, key_hash: str) -> Principal | None:
         """Whom a key stands for as far as is known without asking anybody. Not for letting anyone in."""
         ...
@@ -126,7 +131,7 @@ class Authenticator:
 
     def priority_of(self, authorization: str | None) -> Priority:
         """That of the key in an Authorization header, if it is known; normal else. To refuse by, before all checks."""
-        if not authorization:
+        if not authorization or not self.directory.has_priorities:
             return Priority.NORMAL
         token = _bearer_token((authorization,))
         known = self.directory.remembered(key_hash(token)) if has_key_shape(token) else None

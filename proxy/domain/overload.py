@@ -21,38 +21,37 @@ from proxy.domain.rate_limits import Priority
 _INTERVAL_SECONDS: Final = 0.1
 _CALM_SECONDS: Final = 2.0
 _FIRST_PACE: Final = 64.0
-_LEAST_DECREASE: Final = 0.5
+_LEAST_DECREASE: Final = 0.8
 _SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.5, Priority.NORMAL: 1.0, Priority.HIGH: 2.0}
 
 
 class Pace:
     """How many new requests a turn of the event loop may begin, from how long turns took.
 
-    Turns are to be no longer than `target_seconds`; with 0 they may be. `is_on` says whether there is a limit now: once
-    no interval has passed without a turn that was too long, until none was for some seconds.
+    Turns are to be no longer than `target_seconds`; with 0 they may be. `is_on` says whether there is a limit now: from
+    when turns have been too long again and again for an interval, until none was for some seconds.
     """
 
-    __slots__ = ("_calm_at", "_late_since", "_late_until", "_target_seconds", "is_on", "limit")
+    __slots__ = ("_last_late", "_late_since", "_target_seconds", "is_on", "limit")
 
     def __init__(self, target_seconds: float) -> None:
         self._target_seconds = target_seconds
-        self._late_since = 0.0
-        self._late_until = 0.0
-        self._calm_at = 0.0
+        self._late_since: float | None = None
+        self._last_late = 0.0
         self.limit = _FIRST_PACE
         self.is_on = False
 
     def observe(self, turn_seconds: float, now: float) -> None:
         """A turn of the loop took so long; `now` is monotonic."""
         if not self._target_seconds or turn_seconds < self._target_seconds:
-            self.is_on = self.is_on and now < self._calm_at
+            self.is_on = self.is_on and now < self._last_late + _CALM_SECONDS
+            if now > self._last_late + _INTERVAL_SECONDS:
+                self._late_since = None
             return
-        if now > self._late_until:
+        self._last_late = now
+        if self._late_since is None:
             self._late_since = now
-        self._late_until = now + _INTERVAL_SECONDS
-        if self.is_on or now - self._late_since >= _INTERVAL_SECONDS:
-            self.is_on = True
-            self._calm_at = now + _CALM_SECONDS
+        self.is_on = self.is_on or now - self._late_since >= _INTERVAL_SECONDS
 
     def allows(self, begun: int, priority: Priority) -> bool:
         """Whether one more may begin in a turn that has begun so many."""

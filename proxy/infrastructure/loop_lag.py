@@ -42,11 +42,13 @@ class LoopLag:
 
     def _fired(self) -> None:
         self._late = time.monotonic() - self._due
-        self._loop.call_soon(self._in_a_turn)  # timers run apart from what is ready
+        self._loop.call_soon(self._at_the_end_of_a_turn)  # after what is ready already
 
-    def _in_a_turn(self) -> None:
-        if self._timer is not None:
-            self._loop.call_soon(self._one_turn_later, time.monotonic())
+    def _at_the_end_of_a_turn(self) -> None:
+        self._loop.call_soon(self._at_the_beginning_of_the_next)  # before what becomes ready while it is waited
+
+    def _at_the_beginning_of_the_next(self) -> None:
+        self._loop.call_soon(self._one_turn_later, time.monotonic())
 
     def _one_turn_later(self, began: float) -> None:
         if self._timer is None:

@@ -12,6 +12,7 @@ import itertools
 import json
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,12 +24,14 @@ from proxy.api.openai.errors import error_object
 from proxy.application.load import RETRY_AFTER_SECONDS, Load, Refusal
 from proxy.domain.errors import Overloaded
 from proxy.domain.rate_limits import Priority
+from proxy.server.plain_requests import authorization_in, is_exactly, plain_head
 from proxy.server.protocol import ClientConnection, ClientServer, Timeouts
 
 PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization header, without asking anybody
 
 _NEVER_SHED: Final = ("/health", "/metrics", "/admin")
 _LINGER_SECONDS = 2.0
+_HOLD_SECONDS = 0.03
 _USUAL: Final = Timeouts()
 _WAITS_SECONDS = range(int(RETRY_AFTER_SECONDS), int(RETRY_AFTER_SECONDS) + 3)
 _MESSAGES: Final = {
@@ -81,14 +84,21 @@ class Gate:
         self.load = load
         self.write_stall_seconds = write_stall_seconds
         self.refusals = Refusals()
+        self._held: deque[tuple[float, SheddingHandler, bytes]] = deque()
         self._priority_of = priority_of
         self._loop = asyncio.get_running_loop()
 
     def reason(self, message: RawRequestMessage) -> Refusal | None:
         """Why the request is to be turned away; None if it is not."""
-        if message.path.startswith(_NEVER_SHED) or self.load.refusal(Priority.LOW) is None:
+        if message.path.startswith(_NEVER_SHED):
             return None
-        return self.load.refusal(self._priority_of(message.headers.get("Authorization")))
+        return self.reason_of(lambda: message.headers.get("Authorization"))
+
+    def reason_of(self, authorization: Callable[[], str | None]) -> Refusal | None:
+        """The same for a request that may be turned away, with this header."""
+        if self.load.refusal(Priority.LOW) is None:
+            return None
+        return self.load.refusal(self._priority_of(authorization()))
 
     def let_in(self) -> None:
         """Count a request that is served."""
@@ -99,6 +109,21 @@ class Gate:
         """Count one that is not."""
         self._note_turn()
         self.load.turn_away(reason)
+
+    def hold(self, connection: SheddingHandler, answer: bytes) -> None:
+        """Give the answer after a moment: whoever asks again at once would else take all the time there is."""
+        if not self._held:
+            self._loop.call_later(_HOLD_SECONDS, self._release)
+        self._held.append((time.monotonic() + _HOLD_SECONDS, connection, answer))
+
+    def _release(self) -> None:
+        now = time.monotonic()
+        soon = now + _HOLD_SECONDS / 5
+        while self._held and self._held[0][0] <= soon:
+            _, connection, answer = self._held.popleft()
+            connection.release(answer)
+        if self._held:
+            self._loop.call_later(self._held[0][0] - now, self._release)
 
     def _note_turn(self) -> None:
         if not self.load.begun and not self.load.turned_away:
@@ -121,13 +146,15 @@ class SheddingHandler(ClientConnection):
     off, which ends its request like any hang-up.
     """
 
-    __slots__ = ("_gate", "_is_turned_away", "_stall")
+    __slots__ = ("_gate", "_is_between", "_is_held", "_is_serving", "_stall")
 
     def __init__(self, manager: ClientServer, gate: Gate, **more: Any) -> None:
         super().__init__(manager, **more)
         self._gate = gate
         self._stall: asyncio.TimerHandle | None = None
-        self._is_turned_away = False
+        self._is_held = False
+        self._is_serving = False
+        self._is_between = True  # surely: the parser has nothing of a request that has not come to its end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._gate.load.connections += 1
@@ -140,27 +167,71 @@ class SheddingHandler(ClientConnection):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        waiter = self._waiter
-        if self._is_turned_away:
+        if self._is_over:
             return
-        if waiter is None or waiter.done() or self._messages:  # a request is being served
+        if self._is_serving:
+            self._is_between = False
             super().data_received(data)
-        elif not self._gate.load.may_refuse:
+        elif not self._gate.load.may_refuse and not self._is_held:
             super().data_received(data)
-            if waiter.done():
-                self._gate.let_in()
-        else:
-            self._waiter = None  # so that what comes does not wake the handler
+            if self._messages:
+                self._note_end(data)
+                self._let_in()
+            else:
+                self._is_between = False
+        elif not (self._is_between and self._refuse_unparsed(data)):
+            waiter, self._waiter = self._waiter, None  # so that what comes does not wake the handler
             super().data_received(data)
             self._waiter = waiter
-            self._refuse_waiting()
-            if self._messages and not waiter.done():
+            self._note_end(data)
+            if not self._is_held:
+                self._decide()
+
+    def _note_end(self, data: bytes) -> None:
+        if self._is_between:
+            self._is_between = len(self._messages) == 1 and is_exactly(data, self._messages[0][1])
+
+    def _refuse_unparsed(self, data: bytes) -> bool:
+        """Refuses what the data holds, if it is one whole request of the plainest kind: parsing is half of the cost."""
+        head = None if self._is_held or self.transport is None else plain_head(data)
+        if head is None:
+            return False
+        reason = self._gate.reason_of(lambda: authorization_in(data, head))
+        if reason is None or reason is Refusal.CONNECTIONS:
+            return False
+        self._gate.turn_away(reason)
+        self._hold(reason)
+        return True
+
+    async def _handle_request(self, *arguments: Any) -> tuple[web.StreamResponse, bool]:
+        try:
+            return await super()._handle_request(*arguments)
+        finally:
+            self._is_serving = bool(self._messages)  # what came meanwhile is served, too
+
+    def _let_in(self) -> None:
+        self._is_serving = True
+        self._gate.let_in()
+
+    def release(self, answer: bytes) -> None:
+        """The refusal that was held back goes out, and what came meanwhile is looked at."""
+        self._is_held = False
+        if self.transport is not None:
+            self.transport.write(answer)
+            self._decide()
+
+    def _decide(self) -> None:
+        """Whether what has come is refused, or the handler is woken for it."""
+        self._refuse_waiting()
+        waiter = self._waiter
+        if self._messages and not self._is_held:
+            self._let_in()
+            if waiter is not None and not waiter.done():
                 waiter.set_result(None)
-                self._gate.let_in()
 
     def _refuse_waiting(self) -> None:
-        """Answers the requests at the head of the queue that are not to be served."""
-        while self._messages and self.transport is not None:
+        """Answers the requests at the head of the queue that are not to be served, up to one that is."""
+        while self._messages and self.transport is not None and not self._is_held:
             message, payload = self._messages[0]
             if not isinstance(message, RawRequestMessage) or (reason := self._gate.reason(message)) is None:
                 return
@@ -172,18 +243,22 @@ class SheddingHandler(ClientConnection):
     def _refuse(self, transport: asyncio.Transport, reason: Refusal, payload: StreamReader, *, closes: bool) -> None:
         self._gate.turn_away(reason)
         is_whole = payload.is_eof() and not self._reading_paused
-        closes = closes or not is_whole or reason is Refusal.CONNECTIONS
-        transport.write(self._gate.refusals.answer(reason, closes=closes))
-        if not closes:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if is_whole and not closes and reason is not Refusal.CONNECTIONS:
+            self._hold(reason)
             return
-        self._is_turned_away = True
+        transport.write(self._gate.refusals.answer(reason, closes=True))
+        self._is_over = True
         self._messages.clear()
         if is_whole:
             self.force_close()
         else:  # closing at once would reset the connection, and the answer might not be read
             self.resume_reading(resume_parser=False)
             self._loop.call_later(_LINGER_SECONDS, self.force_close)
+
+    def _hold(self, reason: Refusal) -> None:
+        self._is_held = True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._gate.hold(self, self._gate.refusals.answer(reason, closes=False))
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is written to."""

@@ -22,7 +22,7 @@ def late_again_and_again(pace: Pace, since: float = 0.0) -> Pace:
 
 
 def test_one_long_turn_is_no_overload() -> None:
-    pace = observed(Pace(0.02), [(1.0, 0.001), (1.5, 0.5), (1.52, 0.001), (2.5, 0.4)])
+    pace = observed(Pace(0.02), [(1.0, 0.001), (1.5, 0.5), (1.52, 0.001), (1.7, 0.001), (2.5, 0.4)])
     assert not pace.is_on
     assert pace.allows(MANY, Priority.LOW)
 
@@ -37,6 +37,10 @@ def test_short_turns_between_long_ones_do_not_make_up_for_them() -> None:
     """Requests go through the loop in waves."""
     turns = [(number * 0.01, 0.03 if number % 6 == 0 else 0.0001) for number in range(30)]
     assert observed(Pace(0.02), turns).is_on
+
+
+def test_turns_so_long_that_few_are_seen_are() -> None:
+    assert observed(Pace(0.02), [(0.4, 0.3), (0.8, 0.3)]).is_on
 
 
 def test_it_is_over_when_turns_have_been_short_for_two_seconds() -> None:

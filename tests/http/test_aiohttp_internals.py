@@ -43,7 +43,7 @@ def test_every_private_name_that_is_used_is_there() -> None:
 def test_no_name_of_ours_hides_one_of_theirs() -> None:
     theirs = {name for kind in web_protocol.RequestHandler.__mro__ for name in _own(kind)}
     overridden = {"connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"}
-    overridden |= {"handle_error", "log_exception", "_make_error_handler"}
+    overridden |= {"handle_error", "log_exception", "_make_error_handler", "_handle_request"}
     dunder = {name for name in theirs if name.startswith("__")}
     for kind in (protocol.ClientConnection, shedding.SheddingHandler):
         assert _own(kind) & theirs - dunder <= overridden
@@ -56,6 +56,7 @@ def test_no_name_of_ours_hides_one_of_theirs() -> None:
         (web_protocol.RequestHandler._make_error_handler, ["self", "err_info"]),
         (web_protocol.RequestHandler.handle_error, ["self", "request", "status", "exc", "message"]),
         (web_protocol.RequestHandler.log_exception, ["self", "args", "kw"]),
+        (web_protocol.RequestHandler._handle_request, ["self", "request", "start_time", "request_handler"]),
         (web_protocol._ErrInfo, ["status", "exc", "message"]),
         (web.AppRunner._make_server, ["self"]),
         (web.Server.shutdown, ["self", "timeout"]),

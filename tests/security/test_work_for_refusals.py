@@ -79,6 +79,7 @@ async def test_refusals_take_their_time() -> None:
         """A KeyDirectory that takes its time, too."""
 
         seconds: float
+        has_priorities: bool = False
 
         async def find(self, key_hash: str) -> Principal:
             now[0] += self.seconds

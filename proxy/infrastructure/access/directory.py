@@ -15,6 +15,7 @@ from proxy.application.access import WRONG_KEY
 from proxy.domain.access.known_keys import KnownKey
 from proxy.domain.access.principals import Principal
 from proxy.domain.errors import NotAuthenticated, NotServing
+from proxy.domain.rate_limits import Priority
 from proxy.infrastructure.access.changes import Changes
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 
@@ -81,6 +82,7 @@ class CachedKeyDirectory:
         self._look_ups: dict[str, asyncio.Task[KnownKey | None]] = {}
         self._places = asyncio.Semaphore(_AT_A_TIME)
         self._generation = 0
+        self.has_priorities = False
 
     async def find(self, key_hash: str) -> Principal:
         """The principal of a good key. Raises NotAuthenticated, or NotServing when that cannot be said."""
@@ -159,6 +161,7 @@ class CachedKeyDirectory:
         if known is not None and known.admits(key_hash, self._now()):
             self._unknown.pop(key_hash, None)
             self._entries[key_hash] = _Entry(known, read_at)
+            self.has_priorities = self.has_priorities or known.principal.priority is not Priority.NORMAL
             self._entries.move_to_end(key_hash)
             if len(self._entries) > self._most_keys:
                 self._entries.popitem(last=False)
