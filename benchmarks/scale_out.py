@@ -15,6 +15,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -312,11 +313,11 @@ class ScaleOut:
         twice = [name for name in self.seen.failed if len(statuses.get(name, [])) > 1]
         called_twice = [name for name, count in self._site.upstream.asked.items() if count > 1]
         lost = [name for name in self.seen.failed if name in self._site.upstream.asked and name not in statuses]
-        interrupted = sum("interrupted" in statuses.get(name, ()) for name in self.seen.failed)
+        ways = Counter(status for name in self.seen.failed for status in statuses.get(name, ("never called for",)))
         text = (
             f"books: {len(self.seen.answered)} answered, {len(once)} with exactly one row; {len(self.seen.failed)} "
-            f"failed, {interrupted} booked as interrupted, {len(twice)} twice, {len(lost)} not at all although "
-            f"called for; {len(called_twice)} calls made twice"
+            f"failed, booked as {dict(ways)}, {len(twice)} twice, {len(lost)} not at all although called for; "
+            f"{len(called_twice)} calls made twice"
         )
         return Figure(text, len(once) == len(self.seen.answered) and not (twice or lost or called_twice))
 

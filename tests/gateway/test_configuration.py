@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -225,6 +226,26 @@ async def test_a_changed_file_is_followed_within_two_seconds(
     (tmp_path / "gateway.yaml").write_text(
         model_file(upstream, second).replace("  large:", "  grand:").replace("[large]", "[grand]")
     )
+    async with asyncio.timeout(10):
+        while (await gateway.chat({**HELLO, "model": "grand"}))[0] != 200:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_mounted_directory_that_is_swapped_as_a_whole_is_followed(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    """As Kubernetes changes a ConfigMap: what the file's name leads to is another file, however old."""
+    for name in ("..first", "..second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "..data").symlink_to("..first")
+    (tmp_path / "gateway.yaml").symlink_to("..data/gateway.yaml")
+    gateway = await start(model_file(upstream, second))
+    new = tmp_path / "..second" / "gateway.yaml"
+    new.write_text(model_file(upstream, second).replace("  large:", "  grand:").replace("[large]", "[grand]"))
+    facts = (tmp_path / "gateway.yaml").stat()
+    os.utime(new, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    (tmp_path / "..new").symlink_to("..second")
+    (tmp_path / "..new").rename(tmp_path / "..data")
     async with asyncio.timeout(10):
         while (await gateway.chat({**HELLO, "model": "grand"}))[0] != 200:
             await asyncio.sleep(0.1)
