@@ -15,11 +15,11 @@ from pathlib import Path
 import asyncpg
 
 import benchmarks.compare
-from benchmarks.compare import targets
+from benchmarks.compare import peers, targets
 from benchmarks.compare.load import LoadGenerator
 from benchmarks.compare.machine import Processors, description, running_on
 from benchmarks.compare.measuring import Bench, Plan, Result, say
-from benchmarks.compare.peers import NotMeasured
+from benchmarks.compare.peers import NotMeasuredError
 from benchmarks.compare.report import Report
 from benchmarks.compare.running import Running, upstream
 
@@ -30,7 +30,12 @@ _TARGETS = {
     "aiohttp-bare": targets.aiohttp_bare,
     "aiohttp-pglog": targets.aiohttp_pglog,
     "llmgateway": targets.llmgateway,
+    "ferrogw": peers.ferrogw,
+    "rolter": peers.rolter,
+    "portkey": peers.portkey,
+    "litellm": peers.litellm,
 }
+_OURS = ("aiohttp-bare", "aiohttp-pglog", "llmgateway")
 
 
 def arguments() -> argparse.Namespace:
@@ -39,8 +44,13 @@ def arguments() -> argparse.Namespace:
         description=benchmarks.compare.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--targets", default=",".join(_TARGETS), help="of: %(default)s (all of them)")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "llmgateway-benchmarks")
+    parser.add_argument("--targets", default=",".join(_OURS), help=f"all, or of: {', '.join(_TARGETS)}")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path.home() / ".cache" / "llmgateway-benchmarks",
+        help="where other gateways are installed",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="every round's figures, too")
     parser.add_argument("--quick", action="store_true", help="a look: one short round")
     for one in fields(Plan):
@@ -89,7 +99,7 @@ def compare(names: Sequence[str], cache: Path, plan: Plan) -> Report:
                 result = Result(target.version, target.does)
                 bench.start(running, result)
                 bench.warm(running, result)
-            except (NotMeasured, RuntimeError, OSError) as error:
+            except (NotMeasuredError, RuntimeError, OSError) as error:
                 report.not_measured[name] = str(error)
                 continue
             report.results[name] = result
@@ -103,7 +113,8 @@ def compare(names: Sequence[str], cache: Path, plan: Plan) -> Report:
 
 def main() -> None:
     chosen = arguments()
-    report = compare(chosen.targets.split(","), chosen.cache, plan_of(chosen))
+    names = list(_TARGETS) if chosen.targets == "all" else chosen.targets.split(",")
+    report = compare(names, chosen.cache, plan_of(chosen))
     if chosen.json:
         chosen.json.write_text(json.dumps(asdict(report), indent=1))
     print(report.markdown())

@@ -69,7 +69,8 @@ class Target:
     rows_in: str = ""  # the table with a row for each answered request
 
 
-def _bearer(key: str) -> dict[str, str]:
+def bearer(key: str) -> dict[str, str]:
+    """The header that carries a key."""
     return {"Authorization": f"Bearer {key}"}
 
 
@@ -85,7 +86,7 @@ def aiohttp_pglog(around: Surroundings) -> Target:
         version=f"aiohttp {importlib.metadata.version('aiohttp')}",
         does="checks a key, parses, writes a row",
         command=command,
-        headers=_bearer(relays.KEY),
+        headers=bearer(relays.KEY),
         database=around.database,
         rows_in=relays.ROWS,
     )
@@ -109,7 +110,7 @@ def llmgateway(around: Surroundings) -> Target:
             "LLMGATEWAY_LOG_LEVEL": "WARNING",
             "OVERLOAD_LAG_SECONDS": "0",  # the load is meant to fill the processor, not to be refused
         },
-        headers=_bearer(key),
+        headers=bearer(key),
         database=around.database,
         rows_in="request_logs",
     )
