@@ -10,10 +10,10 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 	--no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check pytest format lock bench audit wheel clean
+.PHONY: help install run test check pytest format lock bench bench-all audit wheel clean
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/installed ## Create .venv with what the gateway needs, pinned by hash
 
@@ -45,6 +45,9 @@ lock: $(VENV)/installed-dev ## Resolve the dependencies anew into the requiremen
 
 bench: $(VENV)/installed-dev ## Measure the gateway beside bare relays (BENCH="--targets … --quick" for others)
 	$(BIN)/python -m benchmarks.compare $(BENCH)
+
+bench-all: $(VENV)/installed-dev ## Run every benchmark in short form
+	$(BIN)/python -m benchmarks.all
 
 audit: $(VENV)/installed-dev ## Look for known vulnerabilities in the pinned dependencies
 	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt

@@ -3,6 +3,9 @@
 python -m benchmarks.access_cost --database sqlite|postgres --rounds 7 --requests 2000
 
 Two gateways run side by side, alike but for that, and take turns, so that whatever else the machine does hits both.
+
+Claim: keys, a budget and a rate limit cost at most 15 % more CPU for each request.
+Short: --rounds 2 --requests 500
 """
 
 from __future__ import annotations

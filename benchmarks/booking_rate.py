@@ -3,6 +3,9 @@
 python -m benchmarks.booking_rate --writers 8 --seconds 5
 
 The sum of a budget is one row, so transactions that charge the same one wait for each other until they are committed.
+
+Claim: docs/scaling.md: what saturates first when many gateways book in one database.
+Short: --writers 3 --seconds 2
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ adopted what a killed process left) more calls are made until all are refused. W
 
   over-admissions   calls beyond 100 that the upstream saw, or that were charged (also those that a kill interrupted)
   phantom blocks    money that is neither spent nor free
+
+Claim: README: budgets hold under any crowd.
+Short: --processes 2 --rounds 1
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@
 One gateway behind HAProxy, over PostgreSQL and Valkey, everything on: a key with a hard budget and a rate limit, the
 ledger, plain answers of some 300 bytes from an upstream that answers at once. First nobody asks for a while, with a
 lease that is kept, since background work does not depend on requests; then many do. Costs of requests are without it.
+
+Claim: docs/scaling.md: cost per 1,000 requests a second, and the way to more.
+Short: --requests 1500 --clients 16 --idle-seconds 3
 """
 
 from __future__ import annotations

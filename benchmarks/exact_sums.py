@@ -5,6 +5,9 @@
 
 Rows go through the ledger's row writer, in batches as it drains its spool. They are summed from the rows themselves,
 from the rollups, and from the rollups when retention has taken most of the rows away.
+
+Claim: README: a ledger that is exact; totals and reports agree with the rows to the last picodollar.
+Short: --rows 20000
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ are killed, and the new processes and the survivors compete for the spools.
 
 What must hold: whoever received a whole answer (or `[DONE]`) has exactly one row, with tokens and cost; whatever was
 sent upstream has exactly one row; nothing has two; no request fails whose process lives on.
+
+Claim: README, what the ledger guarantees, 1 and 2: exactly one row, whatever is killed.
+Short: --rounds 1 --requests 500
 """
 
 from __future__ import annotations

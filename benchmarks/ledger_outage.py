@@ -4,6 +4,11 @@
 
 `frozen` stops the PostgreSQL processes (SIGSTOP), `stopped` shuts the server down, `locked` holds SQLite's write lock.
 Prints failed requests, missing rows, the time to drain the backlog, and how much the gateway's memory grew.
+
+Claim: README, what the ledger guarantees, 3: an absent or frozen database costs no row.
+Short: --kind frozen --seconds 5
+Short: --kind stopped --seconds 5
+Short: --kind locked --seconds 5
 """
 
 from __future__ import annotations

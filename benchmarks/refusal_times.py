@@ -4,6 +4,9 @@ python -m benchmarks.refusal_times --database sqlite --keys 400
 
 Each kind is asked for in turn, in an order of chance, each key once, over one connection. The Mann-Whitney U test says
 for each pair of kinds how likely such a difference is if there is none; a p below 0.001 would be one.
+
+Claim: a refusal's time tells nothing about the key that was tried.
+Short: --keys 60
 """
 
 from __future__ import annotations

@@ -8,6 +8,14 @@
     python -m benchmarks.routing hedge         # p99 without and with hedging, and what is booked
 
 The exit code is 1 if a target is missed.
+
+Claim: README: every request is retried sensibly, deployments are isolated, a changed file disturbs no request.
+Short: faults --requests 400 --seconds 3 --hung 50 --reloads 5
+Short: outage --requests 400 --seconds 3 --hung 50 --reloads 5
+Short: isolation --requests 400 --seconds 3 --hung 50 --reloads 5
+Short: distribution --requests 400 --seconds 3 --hung 50 --reloads 5
+Short: reload --requests 400 --seconds 3 --hung 50 --reloads 5
+Short: hedge --requests 400 --seconds 3 --hung 50 --reloads 5
 """
 
 from __future__ import annotations

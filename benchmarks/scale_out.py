@@ -6,6 +6,9 @@ One figure after the other, each with what it should be: how requests spread; a 
 crowd; how long a revoked key is good anywhere; one Idempotency-Key, asked with at once; clients that hang up; a changed
 configuration file; a gateway killed (SIGKILL) under load; all gateways restarted in turn under load; and the books
 afterwards.
+
+Claim: docs/scaling.md: several gateways share limits, budgets, keys and books, and survive one another.
+Short: --clients 8 --seconds 3 --crowd 100
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, fields
@@ -35,6 +36,7 @@ _TARGETS = {
     "portkey": peers.portkey,
     "litellm": peers.litellm,
 }
+_ROWS_WITHIN_SECONDS = 30
 _OURS = ("aiohttp-bare", "aiohttp-pglog", "llmgateway")
 
 
@@ -65,18 +67,29 @@ def plan_of(chosen: argparse.Namespace) -> Plan:
     )
 
 
-def rows_of(running: Running) -> int | None:
-    """How many rows it has booked, None if it keeps no books."""
+async def rows_of(database_url: str, table: str, expected: int) -> int:
+    """How many rows there are, as soon as all are there, or after half a minute: they are written a little later."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        ends = time.monotonic() + _ROWS_WITHIN_SECONDS
+        while True:
+            rows = int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+            if rows >= expected or time.monotonic() > ends:
+                return rows
+            await asyncio.sleep(0.2)
+    finally:
+        await connection.close()
 
-    async def count(url: str, table: str) -> int:
-        connection = await asyncpg.connect(url)
-        try:
-            return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
-        finally:
-            await connection.close()
 
-    database = running.target.database
-    return asyncio.run(count(database.get_uri(), running.target.rows_in)) if database else None
+def check_books(running: Running, result: Result) -> None:
+    """Whether there is a row for each answer, of those who keep books."""
+    result.answered = running.answered
+    if running.target.database is None:
+        return
+    url = running.target.database.get_uri()
+    result.rows = asyncio.run(rows_of(url, running.target.rows_in, running.answered))
+    if result.rows != result.answered:
+        result.complaints.append(f"{result.rows} rows for {result.answered} answers")
 
 
 def compare(names: Sequence[str], cache: Path, plan: Plan) -> Report:
@@ -107,7 +120,7 @@ def compare(names: Sequence[str], cache: Path, plan: Plan) -> Report:
         bench.rounds(pairs)
         for running, result in pairs:
             bench.soak(running, result)
-            result.answered, result.rows = running.answered, rows_of(running)
+            check_books(running, result)
     return report
 
 
