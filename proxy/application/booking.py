@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from proxy.application.ports import PriceBook
 from proxy.application.unpriced import UnpricedModels
@@ -24,38 +24,42 @@ _logger = logging.getLogger(__name__)
 _MOST_RATES = 4096
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Turn:
     """A candidate, and the call that was made to it."""
 
-    candidate: Candidate
-    call: UpstreamCall
+    __slots__ = ("call", "candidate", "computed")
+
+    def __init__(self, candidate: Candidate, call: UpstreamCall) -> None:
+        self.candidate = candidate
+        self.call = call
+        self.computed: tuple[Usage, CostAmount | None] | None = None  # from a price: the same usage costs the same
 
     def facts(self) -> AnswerFacts:
         """What the answer says of itself, as far as it has come."""
         return self.call.answer.facts()
 
-    def generation_id(self) -> str | None:
-        return self.facts().generation_id or self.call.generation_id
-
-    def usage(self, request: ChatRequest, *, was_generated: bool) -> tuple[Usage | None, UsageSource]:
+    def usage(
+        self, request: ChatRequest, facts: AnswerFacts, *, was_generated: bool
+    ) -> tuple[Usage | None, UsageSource]:
         """The usage as reported, else a marked estimate if something was generated, else nothing."""
-        reported = self.facts().usage
-        if reported is not None:
-            return reported, UsageSource.REPORTED
+        if facts.usage is not None:
+            return facts.usage, UsageSource.REPORTED
         if not was_generated:
             return None, UsageSource.NONE
         output_tokens = self.call.answer.estimated_output_tokens()
         return Usage(request.estimated_input_tokens(), output_tokens, estimated=True), UsageSource.ESTIMATED
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(NamedTuple):
     """What a turn cost; None is "not known"."""
 
     estimated: CostAmount | None = None
     reported: CostAmount | None = None
     source: CostSource = CostSource.NONE
+
+
+NO_COSTS: Final = Costs()
+_UNKNOWN_COSTS: Final = Costs(source=CostSource.UNKNOWN)
 
 
 class _Rates(NamedTuple):
@@ -94,20 +98,24 @@ class Accounting:
     unpriced_hold_usd: Decimal = Decimal("0.05")
     rates: dict[int, _Rates] = field(default_factory=dict, repr=False, compare=False)
 
-    def cost(self, turn: Turn, usage: Usage) -> CostAmount | None:
-        return usage.cost if usage.cost is not None else self._computed(turn, usage)
+    def cost(self, turn: Turn, facts: AnswerFacts) -> CostAmount | None:
+        """As billed, else computed; None if neither is known."""
+        usage = facts.usage
+        if usage is None:
+            return None
+        return usage.cost if usage.cost is not None else self._computed(turn, facts, usage)
 
-    def costs(self, turn: Turn, usage: Usage | None, *, may_be_billed: bool) -> Costs:
-        """For the books; a model without a price is noted."""
+    def costs(self, turn: Turn, facts: AnswerFacts, usage: Usage | None, *, may_be_billed: bool) -> Costs:
+        """For the books; a model without a price is noted. `usage` is that of the facts, or an estimate."""
         reported = usage.cost if usage else None
-        estimated = self._computed(turn, usage) if usage else None
+        estimated = self._computed(turn, facts, usage) if usage else None
         if usage and reported is None and estimated is None:
-            self.unpriced.note(turn.facts().model or turn.candidate.model)
+            self.unpriced.note(facts.model or turn.candidate.model)
         if reported is not None:
             return Costs(estimated, reported, CostSource.REPORTED)
         if estimated is not None:
             return Costs(estimated, None, CostSource.COMPUTED)
-        return Costs(source=CostSource.UNKNOWN if may_be_billed else CostSource.NONE)
+        return _UNKNOWN_COSTS if may_be_billed else NO_COSTS
 
     def most_cost(self, deployments: Sequence[Deployment], models: Sequence[str], estimate: TokenEstimate) -> int:
         """Picodollars that no deployment, nor any of the request's models, should cost more than.
@@ -133,11 +141,15 @@ class Accounting:
             rates = self.rates[id(price)] = _Rates.of(price)
         return rates
 
-    def _computed(self, turn: Turn, usage: Usage) -> CostAmount | None:
+    def _computed(self, turn: Turn, facts: AnswerFacts, usage: Usage) -> CostAmount | None:
+        if turn.computed is not None and turn.computed[0] is usage:
+            return turn.computed[1]
         deployment = turn.candidate.deployment
         try:
-            price = deployment.price or price_for(self.prices.current(), deployment.model, turn.facts().model)
-            return price.cost_of(usage) if price else None
+            price = deployment.price or price_for(self.prices.current(), deployment.model, facts.model)
+            cost = price.cost_of(usage) if price else None
         except Exception:  # a defect of the accounting must not cost the client its answer
             _logger.exception("cost not computed", extra={"request_id": turn.call.request_id})
             return None
+        turn.computed = usage, cost
+        return cost

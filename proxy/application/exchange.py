@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self
-from uuid import UUID, uuid4
+from typing import Self
+from uuid import UUID
 
 from proxy.application.admission import UNLIMITED, Admission
 from proxy.application.attempts import Attempt
-from proxy.application.booking import Accounting, Costs, Turn
+from proxy.application.booking import NO_COSTS, Accounting, Turn
 from proxy.application.observing import NOBODY, ExchangeObserver
 from proxy.application.ports import Ledger
 from proxy.application.upstream import UpstreamCall, nobody_to_tell
@@ -24,12 +25,15 @@ from proxy.domain.errors import (
     UpstreamError,
     kind_of,
 )
+from proxy.domain.identifiers import random_uuid
 from proxy.domain.request_log import RequestIntent, RequestLog, RequestStatus, UsageSource
 from proxy.domain.routing import Candidate, Plan
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 
 _UNREAD_MODEL = ModelName("unknown")
 _NO_PROVIDER = "none"
+_NO_USAGE = Usage(0, 0)
+_model_name = lru_cache(maxsize=1024)(ModelName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,34 @@ class Exchange:
     (a stream is booked before its last byte is handed over); a second call does nothing.
     """
 
+    __slots__ = (
+        "_accounting",
+        "_answered",
+        "_answering",
+        "_client_is_gone",
+        "_error_type",
+        "_first_byte_ms",
+        "_hedges",
+        "_http_status",
+        "_ledger",
+        "_lost",
+        "_observer",
+        "_request",
+        "_status",
+        "_turns",
+        "admission",
+        "blamed",
+        "booked",
+        "exceeded_scope",
+        "id",
+        "plan",
+        "reasons",
+        "request_id",
+        "started",
+        "started_at",
+        "walked",
+    )
+
     def __init__(
         self,
         ledger: Ledger,
@@ -59,7 +91,7 @@ class Exchange:
         client_is_gone: Callable[[], bool] = lambda: True,
         observer: ExchangeObserver = NOBODY,
     ) -> None:
-        self.id: UUID = uuid4()
+        self.id: UUID = random_uuid()
         self.request_id = request_id
         self.started = time.perf_counter()
         self.started_at = datetime.now(UTC)
@@ -131,7 +163,7 @@ class Exchange:
         Raises LedgerFull when its row could not be promised; then it must not be called.
         """
         self._ledger.admit()
-        hedge = _Hedge(uuid4(), self._turns[-1], Turn(candidate, call))
+        hedge = _Hedge(random_uuid(), self._turns[-1], Turn(candidate, call))
         self._ledger.begin(self._intent(hedge.id, hedge.rival))
         self._hedges.append(hedge)
         self._turns.append(hedge.rival)
@@ -139,7 +171,11 @@ class Exchange:
 
     def answered_by(self, call: UpstreamCall) -> None:
         """This call's answer is the one that the client gets."""
-        self._answering = next(turn for turn in self._turns if turn.call is call)
+        for turn in self._turns:
+            if turn.call is call:
+                self._answering = turn
+                return
+        raise LookupError("a call that this exchange does not know")
 
     def _noting_generations(self, row_id: UUID) -> Callable[[str], None]:
         """Until the request is booked."""
@@ -217,12 +253,13 @@ class Exchange:
 
     def facts(self) -> AnswerFacts:
         """What the answer says of itself, as far as it has come."""
-        return self._final.facts() if self._final else NO_FACTS
+        final = self._final
+        return final.facts() if final else NO_FACTS
 
     def cost(self) -> CostAmount | None:
         """What this answer cost: as billed, else computed from a price, else not known."""
-        usage = self.facts().usage
-        return self._accounting.cost(self._final, usage) if self._final and usage else None
+        final = self._final
+        return self._accounting.cost(final, final.facts()) if final else None
 
     def cost_of(self, call: UpstreamCall | None) -> CostAmount | None:
         """What one of the calls cost, as booked; None when it is not known, or not booked (yet)."""
@@ -239,60 +276,69 @@ class Exchange:
 
     def settle(self) -> None:
         """Book the request, once; and each call that lost against another one, for it is billed like any other."""
-        if self.booked is None:
-            self.booked = self._row()
-            self._ledger.settle(self.booked)
-            for turn in self._turns:
-                turn.call.on_generation = nobody_to_tell  # nor does a call hold on to the exchange that holds it
-            for attempt in self.walked:
-                if self._final is not None and attempt.call is self._final.call:
-                    attempt.deployment.used(self.booked.total_tokens())
-            for hedge in self._hedges:
-                row = self._row_of_loser(hedge)
-                self._lost.append((hedge.loser(self._final).call, row))
-                self._ledger.settle(row)
-            self.admission.leave([self.booked, *self.booked_losers()])
-            self._observer.settled(self)
+        if self.booked is not None:
+            return
+        final = self._final
+        self.booked = row = self._row(final)
+        self._ledger.settle(row)
+        for turn in self._turns:
+            turn.call.on_generation = nobody_to_tell  # nor does a call hold on to the exchange that holds it
+        for attempt in self.walked:
+            if final is not None and attempt.call is final.call:
+                attempt.deployment.used(row.total_tokens())
+        rows = [row]
+        for hedge in self._hedges:
+            lost = self._row_of_loser(hedge)
+            self._lost.append((hedge.loser(final).call, lost))
+            self._ledger.settle(lost)
+            rows.append(lost)
+        self.admission.leave(rows)
+        self._observer.settled(self)
 
     async def durable(self) -> None:
         """Return when what is booked is as safe as the operator has asked for."""
         await self._ledger.durable()
 
     def _intent(self, row_id: UUID, turn: Turn) -> RequestIntent:
-        request, admission = self._request, self.admission
+        request, admission, candidate = self._request, self.admission, turn.candidate
+        principal = admission.principal
         return RequestIntent(
-            id=row_id,
-            timestamp=self.started_at,
-            request_id=self.request_id,
-            requested_model=request.model if request else None,
-            model=turn.candidate.model,
-            provider_name=turn.candidate.deployment.provider,
-            stream=request.stream if request else False,
-            key_id=admission.principal.key_id,
-            team_id=admission.principal.team_id,
-            organisation_id=admission.principal.organisation_id,
-            end_user=admission.end_user,
-            holds=admission.holds,
+            row_id,
+            self.started_at,
+            self.request_id,
+            request.model if request else None,
+            candidate.model,
+            candidate.deployment.provider,
+            request.stream if request else False,
+            principal.key_id,
+            principal.team_id,
+            principal.organisation_id,
+            admission.end_user,
+            admission.holds,
         )
 
-    def _row(self) -> RequestLog:
-        facts, final = self.facts(), self._final
+    def _row(self, final: Turn | None) -> RequestLog:
+        facts = NO_FACTS if final is None else final.facts()
         if facts.error_message is not None:  # told in the middle of a stream that went on to its end
             self._end(RequestStatus.STREAM_BROKEN, "error_in_stream")
         status = self._status or RequestStatus.SUCCESS
         losers = [hedge.loser(final) for hedge in self._hedges]
-        turns = [turn for turn in self._turns if turn not in losers]
+        attempts, may_be_billed = 0, False
+        for turn in self._turns:
+            if turn not in losers:
+                attempts += turn.call.attempts
+                may_be_billed = may_be_billed or turn.call.may_have_generated
         return self._row_of(
             final,
             self.id,
             status,
+            facts,
             was_generated=self._first_byte_ms is not None and status is not RequestStatus.UPSTREAM_ERROR,
-            may_be_billed=any(turn.call.may_have_generated for turn in turns),
-            attempts=sum(turn.call.attempts for turn in turns),
+            may_be_billed=may_be_billed,
+            attempts=attempts,
             http_status=self._http_status,
             error_type=self._error_type,
-            response_time_ms=self.elapsed_ms(),
-            time_to_first_byte_ms=self._first_byte_ms,
+            first_byte_ms=self._first_byte_ms,
         )
 
     def _row_of_loser(self, hedge: _Hedge) -> RequestLog:
@@ -302,10 +348,10 @@ class Exchange:
             loser,
             hedge.id,
             RequestStatus.HEDGED,
+            loser.facts(),
             was_generated=may_be_billed,
             may_be_billed=may_be_billed,
             attempts=loser.call.attempts,
-            response_time_ms=self.elapsed_ms(),
         )
 
     def _row_of(
@@ -313,41 +359,51 @@ class Exchange:
         turn: Turn | None,
         row_id: UUID,
         status: RequestStatus,
+        facts: AnswerFacts,
         *,
         was_generated: bool,
         may_be_billed: bool,
-        **more: Any,
+        attempts: int,
+        http_status: int | None = None,
+        error_type: str | None = None,
+        first_byte_ms: int | None = None,
     ) -> RequestLog:
         request, admission = self._request, self.admission
-        model = turn.candidate.model if turn else request.model if request else None
-        usage: Usage | None = None
-        usage_source, costs = UsageSource.NONE, Costs()
+        principal, requested = admission.principal, request.model if request else None
+        candidate = turn.candidate if turn else None
+        name = candidate.model if candidate else requested
+        usage, usage_source, costs = _NO_USAGE, UsageSource.NONE, NO_COSTS
         if turn is not None and request is not None:
-            usage, usage_source = turn.usage(request, was_generated=was_generated)
-            costs = self._accounting.costs(turn, usage, may_be_billed=may_be_billed)
+            known, usage_source = turn.usage(request, facts, was_generated=was_generated)
+            costs = self._accounting.costs(turn, facts, known, may_be_billed=may_be_billed)
+            usage = known or _NO_USAGE
         return RequestLog(
             id=row_id,
             request_id=self.request_id,
             timestamp=self.started_at,
-            requested_model=request.model if request else None,
-            model=ModelName(model) if model else _UNREAD_MODEL,
-            provider_name=turn.candidate.deployment.provider if turn else _NO_PROVIDER,
+            requested_model=requested,
+            model=_model_name(name) if name else _UNREAD_MODEL,
+            provider_name=candidate.deployment.provider if candidate else _NO_PROVIDER,
             status=status,
+            http_status=http_status,
+            error_type=error_type,
             stream=request.stream if request else False,
-            was_fallback=turn.candidate.is_fallback if turn else False,
-            input_tokens=TokenCount(usage.input_tokens if usage else 0),
-            output_tokens=TokenCount(usage.output_tokens if usage else 0),
-            cached_tokens=usage.cached_tokens if usage else None,
-            reasoning_tokens=usage.reasoning_tokens if usage else None,
+            attempts=attempts,
+            was_fallback=candidate.is_fallback if candidate else False,
+            input_tokens=TokenCount(usage.input_tokens),
+            output_tokens=TokenCount(usage.output_tokens),
+            cached_tokens=usage.cached_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
             usage_source=usage_source,
             estimated_cost=costs.estimated,
             reported_cost=costs.reported,
             cost_source=costs.source,
-            generation_id=turn.generation_id() if turn else None,
-            key_id=admission.principal.key_id,
-            team_id=admission.principal.team_id,
-            organisation_id=admission.principal.organisation_id,
+            response_time_ms=self.elapsed_ms(),
+            time_to_first_byte_ms=first_byte_ms,
+            generation_id=facts.generation_id or (turn.call.generation_id if turn else None),
+            key_id=principal.key_id,
+            team_id=principal.team_id,
+            organisation_id=principal.organisation_id,
             end_user=admission.end_user,
             charges=admission.charges(costs),
-            **more,
         )

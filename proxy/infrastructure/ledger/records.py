@@ -13,7 +13,7 @@ from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.rows import LedgerRow, RowCharge, ledger_row, row_charges
 
 _INTENT, _GENERATION, _OUTCOME = b"I", b"G", b"O"
-_GENERATION_CHARACTERS = 128
+_GENERATION_CHARACTERS, _CHARACTERS = 128, 255
 
 
 class SpooledIntent(msgspec.Struct, frozen=True, array_like=True):
@@ -56,21 +56,20 @@ _decoders: dict[bytes, msgspec.msgpack.Decoder[Any]] = {
 
 
 def intent_payload(intent: RequestIntent) -> bytes:
-    request_id = intent.request_id
-    requested = intent.requested_model
+    requested, model = intent.requested_model, _clean(intent.model)
     spooled = SpooledIntent(
         intent.id,
         intent.timestamp,
-        request_id,
-        None if requested is None else _clean(requested),
-        _clean(intent.model),
+        intent.request_id,
+        model if requested == intent.model else None if requested is None else _clean(requested),
+        model,
         intent.provider_name,
         intent.stream,
         intent.key_id,
         intent.team_id,
         intent.organisation_id,
         None if intent.end_user is None else _clean(intent.end_user),
-        row_charges(intent.holds),
+        row_charges(intent.holds) if intent.holds else (),
     )
     return _INTENT + _encoder.encode(spooled)
 
@@ -130,4 +129,4 @@ def interrupted(intent: SpooledIntent, generation_id: str | None = None) -> Ledg
 
 def _clean(text: str) -> str:
     """Within a record's size, and without what msgpack cannot hold."""
-    return text[:255].encode(errors="replace").decode()
+    return text if text.isascii() and len(text) <= _CHARACTERS else text[:_CHARACTERS].encode(errors="replace").decode()

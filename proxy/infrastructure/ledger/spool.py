@@ -58,12 +58,14 @@ class Spool:
         self._root = root
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
+        self._usable_bytes = max(0, segment_bytes - REQUEST_BYTES)  # its end may be too short for the next record
         self.directory, self._lock = _new_directory(root)
         self._segments: deque[Segment] = deque()  # oldest first; those after `_current` are spare
         self._current: Segment | None = None
         self._next_number = 1
         self._reserved = 0
-        self._open: dict[UUID, list[Segment]] = {}  # of requests without an outcome: where their records are
+        self._spare_bytes = 0  # that records can use in the segments after `_current`
+        self._open: dict[int, list[Segment]] = {}  # of requests without an outcome: where their records are
         self._progress = Progress(self.directory)
         self._reading: Segment | None = None
         self._place = 0
@@ -85,11 +87,11 @@ class Spool:
     def note_intent(self, request: UUID, payload: bytes) -> None:
         segment = self._append(payload)
         segment.open_records += 1
-        self._open[request] = [segment]
+        self._open[request.int] = [segment]  # the hash of an UUID is a call of its own
 
     def note_generation(self, request: UUID, payload: bytes) -> None:
         """Nothing without an intent, and not for ever: the room for it is reserved."""
-        places = self._open.get(request)
+        places = self._open.get(request.int)
         if places is not None and len(places) <= MOST_GENERATIONS:
             segment = self._append(payload)
             segment.open_records += 1
@@ -103,7 +105,7 @@ class Spool:
         now = time.monotonic()
         if not self._marks or now - self._marks[-1][1] >= _MARK_SECONDS:
             self._marks.append((self._appended, now))
-        for segment in self._open.pop(request, ()):
+        for segment in self._open.pop(request.int, ()):
             segment.open_records -= 1
 
     def _append(self, payload: bytes) -> Segment:
@@ -123,15 +125,14 @@ class Spool:
         if following == len(self._segments):
             self._allocate()
         self._current = self._segments[following]
+        self._spare_bytes -= self._usable_bytes
         return self._current
 
     def _room(self) -> int:
-        """Bytes that records can certainly use: the end of a segment may be too short for the next record."""
-        room = 0
-        for segment in reversed(self._segments):
-            room += max(0, segment.free_bytes - REQUEST_BYTES)
-            if segment is self._current:
-                break
+        """Bytes that records can certainly use."""
+        room = self._spare_bytes
+        if self._current is not None and (rest := self._current.free_bytes - REQUEST_BYTES) > 0:
+            room += rest
         return room
 
     def _allocate(self) -> None:
@@ -142,6 +143,7 @@ class Spool:
             self._segments.append(Segment(path, self._segment_bytes))
         except OSError as problem:
             raise SpoolFull(f"the spool cannot grow: {problem.strerror}") from problem
+        self._spare_bytes += self._usable_bytes
         self._next_number += 1
 
     # Reading.

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -72,37 +73,46 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
 
 def ledger_row(row: RequestLog) -> LedgerRow:
     """The row clamped to the columns' ranges, without what a database refuses (NUL bytes, lone surrogates)."""
-    return LedgerRow(
-        id=row.id,
-        request_id=_text(row.request_id, _ID_LENGTH),
-        timestamp=row.timestamp,
-        requested_model=_optional_text(row.requested_model, NAME_LENGTH),
-        model_used=_text(row.model.value, NAME_LENGTH),
-        model_provider=_text(row.model.provider, NAME_LENGTH),
-        provider_name=_text(row.provider_name, WORD_LENGTH),
-        status=row.status.value,
-        http_status=row.http_status,
-        error_type=_optional_text(row.error_type, WORD_LENGTH),
-        stream=row.stream,
-        attempts=min(row.attempts, _MAX_SMALL_INT),
-        was_fallback=row.was_fallback,
-        input_tokens=min(row.input_tokens.value, _MAX_BIG_INT),
-        output_tokens=min(row.output_tokens.value, _MAX_BIG_INT),
-        cached_tokens=_whole(row.cached_tokens),
-        reasoning_tokens=_whole(row.reasoning_tokens),
-        usage_source=row.usage_source.value,
-        estimated_cost_usd=_money(row.estimated_cost),
-        reported_cost_usd=_money(row.reported_cost),
-        cost_source=row.cost_source.value,
-        response_time_ms=min(row.response_time_ms, _MAX_INT),
-        time_to_first_byte_ms=_milliseconds(row.time_to_first_byte_ms),
-        generation_id=_optional_text(row.generation_id, _ID_LENGTH),
-        key_id=row.key_id,
-        team_id=row.team_id,
-        organisation_id=row.organisation_id,
-        end_user=_optional_text(row.end_user, NAME_LENGTH),
-        charges=row_charges(row.charges),
+    name = row.model.value
+    model, provider = _model_columns(name)
+    requested = row.requested_model
+    return LedgerRow(  # by place, in the order of the fields: every request's row comes through here
+        row.id,
+        _text(row.request_id, _ID_LENGTH),
+        row.timestamp,
+        model if requested == name else _optional_text(requested, NAME_LENGTH),
+        model,
+        provider,
+        _text(row.provider_name, WORD_LENGTH),
+        str(row.status),
+        row.http_status,
+        _optional_text(row.error_type, WORD_LENGTH),
+        row.stream,
+        min(row.attempts, _MAX_SMALL_INT),
+        row.was_fallback,
+        min(row.input_tokens.value, _MAX_BIG_INT),
+        min(row.output_tokens.value, _MAX_BIG_INT),
+        _whole(row.cached_tokens),
+        _whole(row.reasoning_tokens),
+        str(row.usage_source),
+        _money(row.estimated_cost),
+        _money(row.reported_cost),
+        str(row.cost_source),
+        min(row.response_time_ms, _MAX_INT),
+        _milliseconds(row.time_to_first_byte_ms),
+        _optional_text(row.generation_id, _ID_LENGTH),
+        row.key_id,
+        row.team_id,
+        row.organisation_id,
+        _optional_text(row.end_user, NAME_LENGTH),
+        row_charges(row.charges) if row.charges else (),
     )
+
+
+@lru_cache(maxsize=1024)
+def _model_columns(name: str) -> tuple[str, str]:
+    """`model_used` and `model_provider`. Names come again and again."""
+    return _text(name, NAME_LENGTH), _text(ModelName(name).provider, NAME_LENGTH)
 
 
 def row_charges(charges: Sequence[Charge]) -> tuple[RowCharge, ...]:
