@@ -31,7 +31,7 @@ def head_error(message: RawRequestMessage) -> GatewayError | None:
         return MalformedHttp("The Host header is not a host.", "host")
     if message.path[:1] != "/":
         return MalformedHttp("The target must be a path: this is no forward proxy.", "target")
-    if message.upgrade:
+    if message.upgrade and headers.get(hdrs.UPGRADE, "").strip().lower() != "h2c":  # which may be left unheeded
         return MalformedHttp("No protocol to upgrade to is spoken here.", "upgrade")
     if hdrs.TRANSFER_ENCODING in headers and (
         version != HttpVersion11 or headers[hdrs.TRANSFER_ENCODING].strip().lower() != "chunked"

@@ -31,6 +31,7 @@ _FRAMING_PER_BYTE: Final = 16
 _SWEEPS_PER_TIMEOUT: Final = 16
 _LONGEST_SWEEP_SECONDS: Final = 2.0
 _BUFFER_BYTES: Final = 65_536
+_LINGER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -186,16 +187,20 @@ class ClientConnection(RequestHandler):
     def look(self, now: float, timeouts: Timeouts, transport: asyncio.Transport) -> None:
         """Ends what has taken too long. `transport` is the connection's, also when it is closing already."""
         if self.transport is None or transport.is_closing():
-            if not self._closing_since:
-                self._closing_since = now
-            elif now - self._closing_since >= timeouts.closing_seconds:
+            if self._has_been_closing(now, timeouts.closing_seconds):
                 transport.abort()
         elif self._is_over:
-            return
+            if not self._request_in_progress and self._has_been_closing(now, _LINGER_SECONDS):
+                self._closing_since = now
+                self.force_close()
         elif not self._body.is_eof():
             self._look_for_slow_body(now, timeouts)
         elif self._waiter is not None and not self._waiter.done() and not self._messages:
             self._look_for_slow_head(now, timeouts)
+
+    def _has_been_closing(self, now: float, seconds: float) -> bool:
+        self._closing_since = self._closing_since or now
+        return now - self._closing_since >= seconds
 
     def _look_for_slow_body(self, now: float, timeouts: Timeouts) -> None:
         """Each byte buys time, but never more than the whole limit: neither a pause nor a trickle gets far."""
