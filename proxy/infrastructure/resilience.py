@@ -27,6 +27,7 @@ from proxy.infrastructure.retry_budget import RetryBudget
 
 _logger = logging.getLogger(__name__)
 _PROBE_WAIT_SECONDS = 1.0
+_TOO_LATE = "The request's time was up before the provider could be asked."
 _Reply = TypeVar("_Reply")
 
 
@@ -38,9 +39,6 @@ class Permit:
     def __init__(self, epoch: int, *, is_probe: bool = False) -> None:
         self.epoch = epoch
         self.is_probe = is_probe
-
-
-_NO_PERMIT = Permit(-1)
 
 
 class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
@@ -66,6 +64,7 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
         self._epoch = 0
         self._opened_at = 0.0
         self._probe: Permit | None = None
+        self._usual = Permit(self._epoch)  # one for all calls while it is closed
 
     @property
     def open_remaining(self) -> float:
@@ -82,7 +81,9 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
         """Leave for one call; hand it back with `succeeded`, `failed` or `release`. Raises CircuitOpen."""
         state = self.state
         if state == STATE_CLOSED:
-            return Permit(self._epoch)
+            if self._usual.epoch != self._epoch:
+                self._usual = Permit(self._epoch)
+            return self._usual
         if state == STATE_OPEN:
             raise CircuitOpen(self._deployment, self.open_remaining)
         if self._probe is not None:
@@ -96,7 +97,8 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
         self.release(permit)
         if permit.epoch != self._epoch:
             return
-        self.reset()
+        if self.failure_count or permit.is_probe:
+            self.reset()
         if permit.is_probe:
             _logger.info("circuit closed", extra={"deployment": self._deployment, "state": STATE_CLOSED})
 
@@ -194,28 +196,35 @@ class Resilience:
             UpstreamError: the last failure, when trying again is useless, used up, or would pass the deadline
                 (of the timing's clock).
         """
-        tries = _Tries(self, attempt, deadline, max_attempts)
+        if self.timing.clock() >= deadline:
+            raise DeadlineExceeded(_TOO_LATE)
+        permit = self.breaker.allow()
         try:
-            try:
-                response = await tries.make()
-            except TransientUpstreamError as error:
-                response = await self._retried(tries, error)
+            response = await attempt()
+        except TransientUpstreamError as error:
+            tries = _Tries(self, attempt, deadline, max_attempts, permit, error)
+            return await self._retried(tries, set() if blamed is None else blamed)
+        except BaseException:
+            self.breaker.release(permit)
+            raise
+        self.breaker.succeeded(permit)
+        return response
+
+    async def _retried(self, tries: _Tries[_Reply], blamed: set[str]) -> _Reply:
+        """The loop, from the failure of its first attempt on."""
+        client = RetryClient(client_session=tries, retry_options=_Schedule(self, tries), logger=_SILENT)  # type: ignore[arg-type]
+        try:
+            response: _Reply = await client.post("")  # type: ignore[assignment]  # what `tries` gives, whatever it is
             self.breaker.succeeded(tries.permit)
         except TransientUpstreamError as error:
             error.retries_exhausted = not tries.is_denied
-            self._blame(tries.permit, error, set() if blamed is None else blamed)
+            self._blame(tries.permit, error, blamed)
             raise
         finally:
             self.breaker.release(tries.permit)
             if tries.is_retrying:
                 self.budget.give_back()
         return response
-
-    async def _retried(self, tries: _Tries[_Reply], error: TransientUpstreamError) -> _Reply:
-        """The loop, from the failure of its first attempt on."""
-        tries.made.append(error)
-        client = RetryClient(client_session=tries, retry_options=_Schedule(self, tries), logger=_SILENT)  # type: ignore[arg-type]
-        return await client.post("")  # type: ignore[return-value]  # what `tries` gives, whatever it is
 
     def _blame(self, permit: Permit, error: TransientUpstreamError, blamed: set[str]) -> None:
         name = str(self.breaker.name)
@@ -225,16 +234,16 @@ class Resilience:
 
 
 class _Tries(Generic[_Reply]):
-    """Stands where RetryClient expects a session: each `request` is a guarded attempt, or one that was `made`."""
+    """Stands where RetryClient expects a session: its first `request` is the one that was made, and has failed."""
 
     __slots__ = (
         "_attempt",
         "_resilience",
         "deadline",
         "is_denied",
+        "is_first",
         "is_retrying",
         "last_error",
-        "made",
         "max_attempts",
         "permit",
         "wait_seconds",
@@ -246,6 +255,8 @@ class _Tries(Generic[_Reply]):
         attempt: Callable[[], Awaitable[_Reply]],
         deadline: float,
         max_attempts: int | None,
+        permit: Permit,
+        error: TransientUpstreamError,
     ) -> None:
         self._resilience = resilience
         self._attempt = attempt
@@ -254,21 +265,19 @@ class _Tries(Generic[_Reply]):
         self.max_attempts = most if max_attempts is None else max(1, min(most, max_attempts))
         self.is_retrying = False
         self.is_denied = False  # a retry that would have been made, but for the budget
-        self.permit = _NO_PERMIT
-        self.last_error: UpstreamError | None = None
+        self.permit = permit
+        self.last_error: UpstreamError = error
         self.wait_seconds = 0.0
-        self.made: list[TransientUpstreamError] = []
+        self.is_first = True
 
     async def request(self, _method: str, _url: str, **_ignored: Any) -> _Reply:
-        if self.made:
-            raise self.made.pop()
-        return await self.make()
-
-    async def make(self) -> _Reply:
+        if self.is_first:
+            self.is_first = False
+            raise self.last_error
         if self.wait_seconds:
             await self._resilience.timing.sleep(self.wait_seconds)
         if self._resilience.timing.clock() >= self.deadline:
-            raise DeadlineExceeded("The request's time was up before the provider could be asked.")
+            raise DeadlineExceeded(_TOO_LATE)
         self.permit = self._resilience.breaker.allow()
         try:
             return await self._attempt()
@@ -300,8 +309,6 @@ class _Schedule(RetryOptionsBase):
     def get_timeout(self, attempt: int, response: object = None) -> float:  # noqa: ARG002
         """Plans the next attempt, or raises the error that makes it pointless."""
         error = self._tries.last_error
-        if error is None:  # only failures of `_Tries.request` come here
-            raise AssertionError
         policy, timing = self._resilience.policy, self._resilience.timing
         wait = policy.delay_seconds(attempt, error.retry_after_seconds, timing.jitter())
         if wait is None or self._tries.permit.is_probe or timing.clock() + wait >= self._tries.deadline:
