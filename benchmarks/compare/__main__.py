@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -126,6 +128,7 @@ def compare(names: Sequence[str], cache: Path, plan: Plan) -> Report:
 
 def main() -> None:
     chosen = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that targets and databases end, too
     names = list(_TARGETS) if chosen.targets == "all" else chosen.targets.split(",")
     report = compare(names, chosen.cache, plan_of(chosen))
     if chosen.json:

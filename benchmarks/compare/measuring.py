@@ -20,7 +20,7 @@ _SOAK_CONNECTIONS = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured. `turns` are requests one after another, `starts` cold starts; 0 seconds: no soak."""
+    """How much is measured. `turns` are requests one after another, `starts` cold starts; 0 seconds: not at all."""
 
     rounds: int = 5
     seconds: float = 5.0
@@ -67,7 +67,7 @@ class Bench:
         result.add("idle_megabytes", running.resident_megabytes())
 
     def warm(self, running: Running, result: Result) -> None:
-        for kind in Kind:
+        for kind in Kind if self.plan.warm_seconds else ():
             self._crowd(running, result, kind, self.plan.warm_seconds / len(Kind))
 
     def rounds(self, pairs: Sequence[tuple[Running, Result]]) -> None:

@@ -19,7 +19,7 @@ from benchmarks.compare.measuring import Result
 from benchmarks.compare.report import ratio
 from benchmarks.compare.targets import ROOT
 
-_SMALL = "--quick --seconds 0.2 --warm-seconds 0.2 --settle-seconds 0.3 --turns 5 --soak-seconds 0.2"
+_SMALL = "--quick --seconds 0.1 --warm-seconds 0 --settle-seconds 0.05 --turns 5 --soak-seconds 0.1"
 
 
 async def _compare(targets: str, file: Path) -> tuple[int, str, dict[str, Any]]:

@@ -35,3 +35,11 @@ def test_every_benchmark_is_listed_with_what_it_measures() -> None:
     for one in benchmarks():
         assert one.measures, one.name
         assert f"{one.name}: {one.measures}" in ran.stdout
+
+
+def test_short_forms_name_options_that_exist() -> None:
+    for one in benchmarks():
+        place = ROOT / "benchmarks" / one.name
+        source = (place / "__main__.py" if place.is_dir() else place.with_suffix(".py")).read_text()
+        for option in {word for run in one.short_runs for word in run if word.startswith("--")}:
+            assert f'"{option}"' in source, f"{one.name} {option}"
