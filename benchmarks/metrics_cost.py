@@ -2,7 +2,7 @@
 
 python -m benchmarks.metrics_cost --requests 50000 [--multiprocess]
 
-Claim: metrics cost a request microseconds.
+Claim: metrics cost a request 7-9 µs of CPU, less than 10.
 Short: --requests 5000
 """
 

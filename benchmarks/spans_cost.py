@@ -1,6 +1,9 @@
 """What spans cost when they are on: CPU for a request with one upstream call, and the same without spans.
 
 python -m benchmarks.spans_cost --requests 5000
+
+Claim: with spans a request costs 0.2 ms of CPU more.
+Short: --requests 500
 """
 
 from __future__ import annotations
