@@ -21,13 +21,14 @@ from proxy.domain.errors import NotServing
 from proxy.domain.json_bytes import look_into
 from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestLog
-from proxy.domain.routing import RequestShape
+from proxy.domain.routing import choices, max_output_tokens, mentioned_parts
 
 USER_HEADER: Final = "x-gateway-user"
 _END_USER_CHARACTERS = 255
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_MENTION = 1000  # of a part that is elsewhere: each has its kind twice, as its type and as a member
 _MOST_OUTPUT_TOKENS, _MOST_CHOICES = 2_000_000, 128  # more than anybody answers; what asks for more is refused there
+_MOST_KNOWN = 4096
 _MOST_BUDGETS = 16  # their charges must fit into a record of the spool
 
 
@@ -165,6 +166,16 @@ class Admission:
 UNLIMITED: Final = Admission(ANONYMOUS)
 
 
+class _Applied(NamedTuple):
+    """The limits and budgets that count a principal's requests for a model. `model` is its public name."""
+
+    principal: Principal
+    rules: Rulebook
+    model: str
+    limits: tuple[AppliedLimit, ...]
+    budgets: tuple[AppliedBudget, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Gatekeeper:
     """Decides on admission. `rules` gives what holds for everyone now, `public_name` the model that a name leads to."""
@@ -174,6 +185,7 @@ class Gatekeeper:
     rules: Callable[[], Rulebook]
     default_output_tokens: int
     public_name: Callable[[str], str] = str
+    known: dict[tuple[int, str, str | None], _Applied] = field(default_factory=dict, repr=False, compare=False)
 
     def check(self, principal: Principal, request: ChatRequest) -> None:
         """Only whether the models are allowed. Raises what check_models raises."""
@@ -190,21 +202,37 @@ class Gatekeeper:
         end_user = end_user_of(request, headers)
         if not (principal.limits or principal.budgets or rules.limits or rules.budgets):
             return Admission(principal, end_user)
-        limits = [AppliedLimit(limit, limit.subject) for limit in principal.limits]
-        budgets = [AppliedBudget(budget, budget.subject) for budget in principal.budgets]
-        if rules.limits or rules.budgets:
-            model = self.public_name(request.model)
-            subjects = [GATEWAY, Subject(Scope.MODEL, model)]
-            if end_user is not None:
-                subjects.append(Subject(Scope.END_USER, end_user))
-            alias = Subject(Scope.MODEL, request.model) if model != request.model else None
-            limits += [AppliedLimit(rule, each) for rule in rules.limits for each in _counted(rule, subjects, alias)]
-            budgets += [AppliedBudget(rule, each) for rule in rules.budgets for each in _counted(rule, subjects, alias)]
+        limits, budgets = self._applied(principal, rules, request.model, end_user)
         if len(budgets) > _MOST_BUDGETS:
             raise NotServing(f"More than {_MOST_BUDGETS} budgets apply to this request; tell the operator.", 60.0)
         estimate = token_estimate(request, self.default_output_tokens)
         rate_pass = await self.limiter.enter(limits, estimate, principal.priority) if limits else None
         return Admission(principal, end_user, rate_pass, self.book, budgets, estimate)
+
+    def _applied(
+        self, principal: Principal, rules: Rulebook, named: str, end_user: str | None
+    ) -> tuple[Sequence[AppliedLimit], Sequence[AppliedBudget]]:
+        """Which limits and budgets count the request. Kept while principal and rules are the same objects."""
+        is_ruled = bool(rules.limits or rules.budgets)  # else neither model nor end user makes a difference
+        model = self.public_name(named) if is_ruled else ""
+        key = (id(principal), named, end_user) if is_ruled else (id(principal), "", None)
+        known = self.known.get(key)
+        if known is not None and known.principal is principal and known.rules is rules and known.model == model:
+            return known.limits, known.budgets
+        limits = [AppliedLimit(limit, limit.subject) for limit in principal.limits]
+        budgets = [AppliedBudget(budget, budget.subject) for budget in principal.budgets]
+        if is_ruled:
+            subjects = [GATEWAY, Subject(Scope.MODEL, model)]
+            if end_user is not None:
+                subjects.append(Subject(Scope.END_USER, end_user))
+            alias = Subject(Scope.MODEL, named) if model != named else None
+            limits += [AppliedLimit(rule, each) for rule in rules.limits for each in _counted(rule, subjects, alias)]
+            budgets += [AppliedBudget(rule, each) for rule in rules.budgets for each in _counted(rule, subjects, alias)]
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
+        applied = _Applied(principal, rules, model, tuple(limits), tuple(budgets))
+        self.known[key] = applied
+        return applied.limits, applied.budgets
 
 
 def _counted(rule: Budget | RateLimit, subjects: Sequence[Subject], alias: Subject | None) -> Iterator[Subject]:
@@ -231,7 +259,6 @@ def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEst
 
     Images and files that are only named have as much added as most of them are.
     """
-    shape = RequestShape(request)
-    output = min(shape.max_output_tokens or default_output_tokens, _MOST_OUTPUT_TOKENS)
-    tokens = -(-len(request.body) // _BYTES_PER_TOKEN) + _TOKENS_PER_MENTION * shape.mentioned_parts
-    return TokenEstimate(tokens, output * min(shape.choices, _MOST_CHOICES))
+    output = min(max_output_tokens(request) or default_output_tokens, _MOST_OUTPUT_TOKENS)
+    tokens = -(-len(request.body) // _BYTES_PER_TOKEN) + _TOKENS_PER_MENTION * mentioned_parts(request)
+    return TokenEstimate(tokens, output * min(choices(request), _MOST_CHOICES))

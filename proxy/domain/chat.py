@@ -18,7 +18,8 @@ def _no_member(_name: str) -> bytes | None:
 class ChatRequest:
     """A client's request. `body` is what came, unchanged; `messages` is the raw JSON of that member.
 
-    `member` gives the raw JSON of any member of the top level, None if it is absent.
+    `member` gives the raw JSON of any member of the top level, None if it is absent. `has_parts` is False if it is
+    known that no message has a list of parts for its content: then nobody need look for what parts may hold.
     """
 
     body: bytes
@@ -26,6 +27,7 @@ class ChatRequest:
     stream: bool
     messages: bytes
     member: Callable[[str], bytes | None] = field(default=_no_member, repr=False, compare=False)
+    has_parts: bool = True
 
     def estimated_input_tokens(self) -> int:
         """Text of all messages, four characters to a token. Parses the messages: not for every request."""

@@ -13,7 +13,7 @@ _BYTES = 16
 _KEPT_BITS = (1 << 128) - 1 & ~(0xF << 76) & ~(0x3 << 62)
 _VERSION_4 = 0x4 << 76 | 0x2 << 62  # of RFC 4122: version 4 (random), variant 1
 _numbers: list[int] = []
-_set_number = UUID.int.__set__  # type: ignore[attr-defined]  # slots: the class refuses to be written to otherwise
+_set_number = UUID.int.__set__  # type: ignore[attr-defined, misc]  # slots: the class refuses to be written to otherwise
 _set_safety = UUID.is_safe.__set__  # type: ignore[attr-defined, misc]
 
 

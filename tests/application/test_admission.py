@@ -218,6 +218,38 @@ async def test_another_name_of_a_model_is_no_way_around_its_rules(limiter: Count
     ]
 
 
+async def test_what_is_remembered_of_rules_ends_with_them(limiter: CountingLimiter, purse: Purse) -> None:
+    """The same caller and model, asked for again after the rules, the alias, the caller or its user have changed."""
+    first, second = limit(GATEWAY), limit(Subject(Scope.MODEL, "chat"))
+    each_user = limit(Subject(Scope.END_USER, EACH))
+    standing, names, caller = [Rulebook(limits=(first, second, each_user))], {"fast": "chat"}, member()
+    gatekeeper = Gatekeeper(limiter, purse, lambda: standing[0], 1000, lambda model: names.get(model, model))
+
+    async def counted(caller: Principal, **members: Any) -> list[RateLimit]:
+        await gatekeeper.admit(caller, asking(model="fast", **members), {})
+        return [one.limit for one in limiter.asked[-1][0]]
+
+    assert await counted(caller) == await counted(caller) == [first, second]
+    assert await counted(caller, user="alice") == [first, second, each_user]
+    names["fast"] = "other"
+    assert await counted(caller) == [first]
+    standing[0] = Rulebook(limits=(each_user, first))
+    assert await counted(caller) == [first]
+    own = limit(Subject(Scope.KEY, str(KEY)))
+    assert await counted(replace(caller, limits=(own,))) == [own, first]
+    standing[0] = Rulebook()
+    assert await counted(replace(caller, limits=(own,))) == [own]
+
+
+async def test_no_more_is_remembered_than_fits(limiter: CountingLimiter, purse: Purse) -> None:
+    rules = Rulebook(limits=(limit(Subject(Scope.END_USER, EACH)),))
+    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000)
+    caller = member()
+    for number in range(5000):
+        await gatekeeper.admit(caller, asking(), {"x-gateway-user": f"user {number}"})
+    assert len(gatekeeper.known) <= 4096
+
+
 async def test_without_rules_nobody_counts(gatekeeper: Gatekeeper, limiter: CountingLimiter) -> None:
     admission = await gatekeeper.admit(member(), asking(user="alice"), {})
     assert (admission.end_user, admission.needs_money, limiter.asked) == ("alice", False, [])

@@ -182,3 +182,18 @@ def test_nothing_is_parsed_until_it_is_asked_for_and_then_once() -> None:
 def test_a_request_whose_members_nobody_kept_asks_for_nothing() -> None:
     shape = RequestShape(ChatRequest(b"{}", "m", False, b"[]"))
     assert (shape.needs, shape.session, shape.models, shape.max_output_tokens) == (frozenset(), None, (), None)
+
+
+@pytest.mark.parametrize(
+    ("content", "has_parts"), [("text", False), (None, False), ([], True), ([{"type": "text", "text": "hi"}], True)]
+)
+def test_whether_there_are_parts_is_known_from_the_start(content: object, has_parts: bool) -> None:
+    messages = [{"role": "user", "content": "first"}, {"role": "user", "content": content}, {"role": "assistant"}]
+    request = read_chat_request(json.dumps({"model": "m", "messages": messages}).encode())
+    assert request.has_parts is has_parts
+
+
+def test_text_that_speaks_of_parts_has_none() -> None:
+    shape = asking(text='{"type": "image_url"}, "file"')
+    assert shape.mentioned_parts == 0
+    assert not shape.needs

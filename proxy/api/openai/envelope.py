@@ -119,7 +119,7 @@ def read_chat_request(body: bytes) -> ChatRequest:
     if not model.strip():
         raise InvalidRequest("'model' must not be blank.", param="model", code="invalid_value")
     messages = bytes(members["messages"])
-    _check_messages(messages)
+    has_parts = _check_messages(messages)
     stream = members.get("stream")
 
     def member(name: str) -> bytes | None:
@@ -132,6 +132,7 @@ def read_chat_request(body: bytes) -> ChatRequest:
         stream=stream is not None and bytes(stream) == b"true",
         messages=messages,
         member=member,
+        has_parts=has_parts,
     )
 
 
@@ -192,13 +193,15 @@ def _missing(name: str, members: Mapping[str, object]) -> InvalidRequest:
     return InvalidRequest(f"Missing required field '{name}'.{hint}", param=name, code="missing_required_parameter")
 
 
-def _check_messages(text: bytes) -> None:
+def _check_messages(text: bytes) -> bool:
+    """Whether any message's content is a list of parts."""
     try:
         messages = _messages.decode(text)
     except msgspec.ValidationError as problem:
         raise _invalid_message(str(problem)) from None
     if not messages:
         raise InvalidRequest("'messages' must not be empty.", param="messages", code="invalid_value")
+    has_parts = False
     for place, message in enumerate(messages):
         if message.role not in ROLES:
             raise InvalidRequest(
@@ -208,7 +211,10 @@ def _check_messages(text: bytes) -> None:
             )
         content = bytes(memoryview(message.content)[:1])
         if content:
-            _check(f"messages[{place}].content", content, (_STRING, _ARRAY, _NULL))
+            has_parts = has_parts or content == b"["
+            if content != b'"':
+                _check(f"messages[{place}].content", content, (_STRING, _ARRAY, _NULL))
+    return has_parts
 
 
 def _invalid_message(problem: str) -> InvalidRequest:

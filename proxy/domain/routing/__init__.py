@@ -10,7 +10,7 @@ from proxy.domain.routing.failures import failure_kind
 from proxy.domain.routing.filters import Cause, Objection
 from proxy.domain.routing.peak_ewma import PeakEwma
 from proxy.domain.routing.planning import may_come_after, plan, plan_after
-from proxy.domain.routing.shape import RequestShape
+from proxy.domain.routing.shape import RequestShape, choices, max_output_tokens, mentioned_parts
 from proxy.domain.routing.state import DeploymentState, States, StateSnapshot, all_unused
 from proxy.domain.routing.surroundings import Surroundings
 
@@ -28,9 +28,12 @@ __all__ = [
     "States",
     "Surroundings",
     "all_unused",
+    "choices",
     "failure_kind",
     "fallback_model",
+    "max_output_tokens",
     "may_come_after",
+    "mentioned_parts",
     "plan",
     "plan_after",
     "select_model",

@@ -51,13 +51,12 @@ class RequestShape:
 
         Of two limits the higher one: which of them counts is the upstream's to say.
         """
-        limits = [self._value(name) for name in _OUTPUT_MEMBERS]
-        return max((limit for limit in map(_whole, limits) if limit), default=None)
+        return max_output_tokens(self._request)
 
     @cached_property
     def choices(self) -> int:
         """How many answers it asks for (`n`)."""
-        return max(1, _whole(self._value("n")))
+        return choices(self._request)
 
     @cached_property
     def needs(self) -> frozenset[Capability]:
@@ -94,7 +93,7 @@ class RequestShape:
     @property
     def mentioned_parts(self) -> int:
         """How often the messages name a kind of part that may be fetched from elsewhere: what is in it is not here."""
-        return sum(self._request.messages.count(word) for word in _FETCHED_WORDS)
+        return mentioned_parts(self._request)
 
     def _value(self, name: str) -> Any:
         raw = self._request.member(name)
@@ -113,10 +112,31 @@ class RequestShape:
         return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
 
     def _needs_of_parts(self) -> set[Capability]:
-        if not any(word in self._request.messages for word in _NEEDY_WORDS):
+        if not self._request.has_parts or not any(word in self._request.messages for word in _NEEDY_WORDS):
             return set()
         kinds = self._request.content_part_types()
         return {capability for kind, capability in _PARTS.items() if kind in kinds}
+
+
+def max_output_tokens(request: ChatRequest) -> int | None:
+    """As RequestShape has it, for who needs nothing else of it."""
+    most = 0
+    for name in _OUTPUT_MEMBERS:
+        raw = request.member(name)
+        if raw is not None:
+            most = max(most, _whole(look_into(raw)))
+    return most or None
+
+
+def choices(request: ChatRequest) -> int:
+    """As RequestShape has it."""
+    raw = request.member("n")
+    return 1 if raw is None else max(1, _whole(look_into(raw)))
+
+
+def mentioned_parts(request: ChatRequest) -> int:
+    """As RequestShape has it."""
+    return sum(request.messages.count(word) for word in _FETCHED_WORDS) if request.has_parts else 0
 
 
 def _whole(value: Any) -> int:

@@ -26,6 +26,7 @@ from proxy.infrastructure.periodic import repeating
 _logger = logging.getLogger(__name__)
 _FIRST_LOOK_SECONDS = 2.0
 _TICK_SECONDS = 0.1
+_MOST_WANTED = 4096
 
 
 class Pass:
@@ -67,6 +68,9 @@ class Pass:
         """Only the first time counts."""
         if self._is_open:
             self._is_open = False
+            wanted = self.wanted
+            if not (wanted.may_differ or wanted.places or self._limiter.falls_back):
+                return  # one request was counted, and one it was
             self._limiter.left(self, [really_used(take, input_tokens, output_tokens) for take in self.wanted.takes])
 
     def give_back(self) -> None:
@@ -87,6 +91,7 @@ class CountingLimiter:
         self._local = local
         self._shared = shared
         self._room = room
+        self._wanted: dict[int, tuple[Sequence[AppliedLimit], Wanted]] = {}
         self._trouble: str | None = None
         self._name = uuid4().hex[:12]
         self._numbers = itertools.count()
@@ -98,11 +103,17 @@ class CountingLimiter:
         return self._shared is not None
 
     async def enter(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate, priority: Priority) -> RatePass:
-        wanted = wanted_of(limits, estimate)
-        full: Sequence[Place] = [
-            place for place in wanted.places if may_wait_for(place) and self._room.is_waited_for(place.key, priority)
-        ]
+        wanted = self._wanted_of(limits, estimate)
+        full: Sequence[Place] = ()
+        if wanted.places:
+            full = [
+                place
+                for place in wanted.places
+                if may_wait_for(place) and self._room.is_waited_for(place.key, priority)
+            ]
         if not full:
+            if self._shared is None and (granted := self._enter_locally(wanted)) is not None:
+                return granted
             outcome = await self._attempt(wanted)
             if isinstance(outcome, Pass):
                 return outcome
@@ -145,6 +156,27 @@ class CountingLimiter:
         if answer.full_places:
             return answer.full_places
         return self._let_in(wanted, member, answer.readings)
+
+    def _wanted_of(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate) -> Wanted:
+        """Kept for limits that count requests alone, for as long as they are the same object."""
+        known = self._wanted.get(id(limits))
+        if known is not None and known[0] is limits:
+            return known[1]
+        wanted = wanted_of(limits, estimate)
+        if isinstance(limits, tuple) and not wanted.may_differ:
+            if len(self._wanted) >= _MOST_WANTED:
+                self._wanted.clear()
+            self._wanted[id(limits)] = limits, wanted
+        return wanted
+
+    def _enter_locally(self, wanted: Wanted) -> Pass | None:
+        """All that is wanted, where no Valkey counts; None if anything has no room."""
+        readings = self._local.enter(wanted)
+        if readings is None:
+            return None
+        of = zip(readings, wanted.takes, strict=True)
+        counted = [(reading.started, min(take.estimate, reading.limit)) for reading, take in of]
+        return Pass(self, wanted, "", counted, readings, None)
 
     def _new_member(self) -> str:
         return f"{self._name}:{next(self._numbers)}"

@@ -48,6 +48,25 @@ class LocalCounts:
             counted.append((self._windows.add(take.key, cost), cost))
         return counted
 
+    def enter(self, wanted: Wanted) -> list[Reading] | None:
+        """Takes all of it, and tells how the windows stand then; nothing, and None, if anything has no room."""
+        windows, share = self._windows, self.share
+        now = windows.now()
+        for take in wanted.takes:
+            limit = share.of(take.limit)
+            if not windows.has_room(take.key, limit, min(take.estimate, limit), now):
+                return None
+        for place in wanted.places:
+            if self._taken[place.key] >= share.of(place.limit):
+                return None
+        for place in wanted.places:
+            self._taken[place.key] += 1
+        readings = []
+        for take in wanted.takes:
+            limit = share.of(take.limit)
+            readings.append(windows.take(take.key, limit, min(take.estimate, limit), now))
+        return readings
+
     def leave(self, wanted: Wanted, counted: Sequence[Counted], used: Sequence[int]) -> None:
         """So much was used really, and the places are free again."""
         for take, (started, cost), really in zip(wanted.takes, counted, used, strict=True):

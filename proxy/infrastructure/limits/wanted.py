@@ -39,10 +39,11 @@ class Place(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """All that one request wants."""
+    """All that one request wants. `may_differ`: what it really uses of the windows is known at its end only."""
 
     takes: Sequence[Take]
     places: Sequence[Place]
+    may_differ: bool = True
 
     @property
     def place_keys(self) -> tuple[str, ...]:
@@ -73,7 +74,7 @@ def wanted_of(limits: Sequence[AppliedLimit], estimate: TokenEstimate) -> Wanted
             )
         if limit.concurrent_requests is not None:
             places.append(Place(key + ":c", subject, limit.concurrent_requests))
-    return Wanted(takes, places)
+    return Wanted(takes, places, may_differ=any(take.dimension != REQUESTS for take in takes))
 
 
 def really_used(take: Take, input_tokens: int, output_tokens: int) -> int:

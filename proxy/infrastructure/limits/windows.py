@@ -114,6 +114,33 @@ class Windows:
         window.current += cost
         return window.started
 
+    def has_room(self, key: str, limit: int, cost: float, now: float) -> bool:
+        """Whether so much more is within the limit now."""
+        window = self._windows.get(key)
+        if window is None:
+            return cost <= limit
+        window.move_to(now, self._length)
+        faded = window.previous
+        if faded:
+            faded *= max(0.0, 1 - max(0.0, now - window.started) / self._length)
+        return faded + window.current + cost <= limit + _ROUNDING
+
+    def take(self, key: str, limit: int, cost: float, now: float) -> Reading:
+        """Count it, as `add` does, and tell how the window stands then."""
+        window = self._windows.get(key)
+        if window is None or now - window.started >= self._length:
+            self.add(key, cost)
+            window = self._windows[key]
+        else:
+            window.current += cost
+        return Reading(
+            limit, window.started, window.previous, window.current, max(0.0, now - window.started), self._length
+        )
+
+    def now(self) -> float:
+        """By the clock that windows are measured with."""
+        return self._clock()
+
     def correct(self, key: str, started: float, more: float) -> None:
         """What was counted in the window that began then was so much more (or less)."""
         window = self._windows.get(key)
