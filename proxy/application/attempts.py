@@ -164,8 +164,9 @@ class Walk(Generic[_T]):
         try:
             if attempt.candidate.must_rest:
                 await attempt.deployment.rest(attempt.candidate.model, self._limits.deadline - began)
-            await attempt.deployment.enter(self._limits.deadline - self._clock())
-            attempt.queued_seconds = self._clock() - began
+            has_waited = await attempt.deployment.enter(self._limits.deadline - self._clock())
+            if has_waited or attempt.candidate.must_rest:
+                attempt.queued_seconds = self._clock() - began
             return await self._perform_in_place(attempt)
         except BaseException as error:
             attempt.error = error

@@ -117,8 +117,8 @@ class LiveDeployment(Protocol):
         """Wait until the model has cooled down here. Raises DeploymentBusy when that takes too long."""
         ...
 
-    async def enter(self, most_seconds: float) -> None:
-        """Take a place for a call, to be given back by `leave`. Raises DeploymentBusy."""
+    async def enter(self, most_seconds: float) -> bool:
+        """Take a place for a call, to be given back by `leave`; whether it was waited for. Raises DeploymentBusy."""
         ...
 
     def leave(self) -> None: ...

@@ -63,15 +63,15 @@ async def test_who_waits_too_long_is_told_and_leaves_the_queue(queue_seconds: fl
 
 async def test_nobody_overtakes_the_queue() -> None:
     places = Places("d", most=1)
-    await places.take(1)
+    assert not await places.take(1)
     first = asyncio.create_task(places.take(10))
     await waiting(places, 1)
     places.leave()
     second = asyncio.create_task(places.take(10))
-    await first
+    assert await first
     await waiting(places, 1)
     places.leave()
-    await second
+    assert await second
 
 
 class Users:
@@ -80,7 +80,7 @@ class Users:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.held = 0
-        self._takers: list[asyncio.Task[None]] = []
+        self._takers: list[asyncio.Task[bool]] = []
 
     async def do(self, step: str) -> None:
         if step == "take":

@@ -101,10 +101,11 @@ class LiveDeployment:
     async def rest(self, model: str, most_seconds: float) -> None:
         await self.rests.until_over(self.name, lambda: self.traffic.cool_downs.seconds_left(model), most_seconds)
 
-    async def enter(self, most_seconds: float) -> None:
-        await self.places.take(most_seconds)
+    async def enter(self, most_seconds: float) -> bool:
+        has_waited = await self.places.take(most_seconds)
         self._budget.requests += 1
         self.traffic.minute.count(requests=1)
+        return has_waited
 
     def leave(self) -> None:
         self._budget.requests -= 1

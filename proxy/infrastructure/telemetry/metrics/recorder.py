@@ -18,7 +18,6 @@ _MOST_MODELS, _MOST_DEPLOYMENTS, _MOST_PROVIDERS, _MOST_WORDS = 500, 1000, 100, 
 _NO_MODEL = "unknown"
 _REFUSED_BY = {"rate_limit_exceeded": "rate_limit", "budget_exceeded": "budget"}
 _CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
-_WAITED_SECONDS = 0.001
 _ANSWERED_HERE = (RequestStatus.REFUSED, RequestStatus.REPLAYED)  # their times say nothing of a model
 
 
@@ -125,7 +124,7 @@ class Recorder:
             self._to.retries.add(where, attempt.calls - 1)
         if attempt.error is not None:
             self._to.upstream_errors.add((*where, self._error.word(attempt.error)))
-        if attempt.queued_seconds > _WAITED_SECONDS:
+        if attempt.queued_seconds:
             self._to.waits.observe(where[1:], attempt.queued_seconds)
 
     def _labels_of(self, row: RequestLog) -> _RequestLabels:
