@@ -32,6 +32,7 @@ from benchmarks.upstreams import BadUpstream, serving
 BALANCER = Path(__file__).parents[1] / "deploy" / "haproxy" / "gateways.cfg"
 ADMIN_KEY = "sk-administrator"
 PRICE_USD = 0.01
+COOLDOWN_SECONDS = 4.0
 # Below the ports that the system hands out by itself, so that nobody is given one while its gateway starts again.
 _PORTS = range(15_000, 32_000)
 _STARTED_SECONDS = 60.0
@@ -179,6 +180,7 @@ async def farm(directory: Path, database_url: str, count: int = 3, **settings: s
             "LLMGATEWAY_MASTER_KEY": ADMIN_KEY,
             "VALKEY_DEADLINE_SECONDS": "10",  # what is looked at here is not how busy this machine is
             "OVERLOAD_LAG_SECONDS": "0",
+            "CIRCUIT_BREAKER_COOLDOWN_SECONDS": str(COOLDOWN_SECONDS),
             "SHUTDOWN_DELAY_SECONDS": "2",
             "PRICES_SYNC_SECONDS": "0",
             **settings,

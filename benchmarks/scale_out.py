@@ -3,9 +3,9 @@
     python -m benchmarks.scale_out --clients 24 --seconds 20
 
 One figure after the other, each with what it should be: how requests spread; a rate limit and a hard budget under a
-crowd; how long a revoked key is good anywhere; one Idempotency-Key, asked with at once; clients that hang up; a changed
-configuration file; a gateway killed (SIGKILL) under load; all gateways restarted in turn under load; and the books
-afterwards.
+crowd; how long a revoked key is good anywhere; one Idempotency-Key, asked with at once; clients that hang up; a
+provider that fails; a changed configuration file; a gateway killed (SIGKILL) under load; all gateways restarted in turn
+under load; and the books afterwards.
 
 Claim: docs/scaling.md: several gateways share limits, budgets, keys and books, and survive one another.
 Short: --clients 8 --seconds 3 --crowd 100
@@ -28,11 +28,13 @@ import aiohttp
 import asyncpg
 
 from benchmarks.access_cost import database_of
-from benchmarks.farm import PRICE_USD, Farm, farm, until
+from benchmarks.farm import COOLDOWN_SECONDS, PRICE_USD, Farm, farm, until
 from benchmarks.load import Figure
+from benchmarks.upstreams import Fault, never
 
 _OK, _UNAUTHORIZED, _TOO_MANY = 200, 401, 429
 _LONG_SECONDS = 20.0
+_FAILURES = 6  # more than open a breaker
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,26 @@ class ScaleOut:
 
         return look
 
+    async def outage(self) -> Figure:
+        """The provider fails everywhere, until all breakers are open: what clients are told, and by whom."""
+        site, key = self._site, await self.key("tenacious")
+        site.upstream.fault = lambda: Fault.SERVER_ERROR
+        for turn in range(_FAILURES):
+            await self.at_each_gateway(key, f"tenacious-{turn}")
+        opened = time.perf_counter()
+        site.upstream.fault = never
+        await asyncio.sleep(COOLDOWN_SECONDS / 2)  # for the balancer to see it, if it looks
+        there, told = await site.in_rotation(), await ask(site, key, "tenacious-then-0")
+        seconds = time.perf_counter() - opened
+
+        async def is_over() -> bool:
+            return set(await self.at_each_gateway(key, "tenacious-after")) == {_OK}
+
+        await until(is_over)
+        words = f"{told[0]} {told[1][:120]}"
+        text = f"outage: {seconds:.1f} s after it {len(there)} gateways in rotation, clients are told {words}"
+        return Figure(text, len(there) == len(site.members) and "provider_unavailable" in told[1])
+
     async def configuration(self) -> Figure:
         """A model is added to the file while requests run."""
         key = await self.key("follower")
@@ -346,6 +368,7 @@ class ScaleOut:
             self.revocation,
             self.idempotency,
             self.hanging_up,
+            self.outage,
             self.configuration,
             self.failover,
             self.rolling_restart,

@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         le=600,
-        description="after SIGTERM: /health/ready says 503, and requests are served on until balancers have seen it",
+        description="after SIGTERM, for balancers to see that /health/accepting says 503; requests are served on",
     )
     budget_default_output_tokens: int = Field(
         8192, ge=1, description="what budgets and token limits count on for an answer that the request does not limit"

@@ -11,7 +11,7 @@ from proxy.api.app_keys import GATEWAY, Gateway
 from proxy.api.body import expect_continue
 from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
-from proxy.api.handlers.health import health, live, ready
+from proxy.api.handlers.health import accepting, health, live, ready
 from proxy.api.handlers.me import get_me
 from proxy.api.handlers.metrics import metrics, metrics_without_key
 from proxy.api.handlers.models import get_model, list_models
@@ -45,6 +45,7 @@ def add_health_routes(app: web.Application) -> None:
     app.router.add_get("/health", health)
     app.router.add_get("/health/live", live)
     app.router.add_get("/health/ready", ready)
+    app.router.add_get("/health/accepting", accepting)
 
 
 def create_api(gateway: Gateway, admin: AdminApi | None) -> web.Application:

@@ -166,11 +166,13 @@ class ModelCatalog(Protocol):
 class HealthReport:
     """What is known of the gateway's parts, from what was last seen; making it waits for nothing.
 
-    `cannot_serve` holds the reasons why a request would be refused now; empty means ready. `can_book` is whether rows
-    reach the database; while they do not, they wait in the spool and requests are served all the same.
+    `cannot_serve` holds the reasons why a request would be refused now; empty means ready. `cannot_accept` are those of
+    them that are this gateway's own: another one might serve the request. `can_book` is whether rows reach the
+    database; while they do not, they wait in the spool and requests are served all the same.
     """
 
     cannot_serve: Sequence[str] = ()
+    cannot_accept: Sequence[str] = ()
     can_book: bool = True
     degraded: Sequence[str] = ()
     database: Mapping[str, Any] = field(default_factory=dict)

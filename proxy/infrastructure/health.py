@@ -110,12 +110,14 @@ class HealthMonitor:
             degraded.append(f"the database does not take rows ({database_error or 'the last write failed'})")
         if self._limiter.trouble is not None:
             degraded.append(self._limiter.trouble)
+        own = tuple(reasons)
         if deployments and len(open_breakers) == len(deployments):
             reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")
         elif open_breakers:
             degraded.append(f"the circuit breaker is open: {', '.join(open_breakers)}")
         return HealthReport(
             cannot_serve=reasons,
+            cannot_accept=own,
             can_book=can_book,
             degraded=degraded,
             database={

@@ -21,7 +21,15 @@ from proxy.domain.errors import NotAllowed
 from proxy.settings import Settings
 from tests.conftest import StartGateway
 
-OPEN_PATHS = {"/health", "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/{name}"}
+OPEN_PATHS = {
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/health/accepting",
+    "/openapi.json",
+    "/docs",
+    "/docs/{name}",
+}
 
 
 def settings_of(database_url: str, directory: Path, **more: Any) -> Settings:

@@ -232,7 +232,7 @@ async def test_a_calm_gateway_is_healthy(over_catalogue: TestGateway) -> None:
 
 async def test_looking_at_health_costs_nothing_upstream(over_catalogue: TestGateway, catalogue: Catalogue) -> None:
     before = catalogue.asked
-    for path in ("/health", "/health/live", "/health/ready"):
+    for path in ("/health", "/health/live", "/health/ready", "/health/accepting"):
         for _ in range(5):
             await over_catalogue.get(path)
     assert catalogue.asked == before
@@ -276,6 +276,8 @@ async def test_an_open_breaker_makes_the_gateway_not_ready(start_gateway: StartG
     assert status == 503
     assert body["status"] == "not ready"
     assert any("circuit breaker" in reason and "OpenRouter" in reason for reason in body["reasons"])
+    status, body = await gateway.get("/health/accepting")  # other gateways could not serve either
+    assert (status, body["can_serve"]) == (200, False)
     status, body = await gateway.get("/health")
     assert (status, body["status"]) == (200, "unavailable")
     deployment = body["deployments"]["OpenRouter"]
@@ -307,6 +309,7 @@ async def test_a_gateway_that_shuts_down_is_not_ready(upstream: Upstream, sqlite
         response = await client.get("/health/ready")
         assert response.status == 503
         assert any("shutting down" in reason for reason in (await response.json())["reasons"])
+        assert (await client.get("/health/accepting")).status == 503
         assert (await (await client.get("/health")).json())["status"] == "unavailable"
         assert (await client.get("/health/live")).status == 200
         assert (await client.post("/v1/chat/completions", json=HELLO)).status == 200
@@ -323,6 +326,7 @@ async def test_a_full_ledger_makes_the_gateway_not_ready(start_gateway: StartGat
         status, body = await gateway.get("/health/ready")
         assert (status, body["can_serve"]) == (503, False)
         assert any("ledger" in reason for reason in body["reasons"])
+        assert (await gateway.get("/health/accepting"))[0] == 503
         assert upstream.calls == 0
     assert (await gateway.get("/health/ready"))[0] == 200
     assert (await gateway.chat())[0] == 200
@@ -361,7 +365,7 @@ async def test_health_does_not_wait_for_an_upstream_that_hangs(sqlite_url: str) 
             while catalogue.calls < 20 or catalogue.asked == 0:
                 await asyncio.sleep(0.005)
         async with asyncio.timeout(1):
-            for path in ("/health", "/health/live", "/health/ready"):
+            for path in ("/health", "/health/live", "/health/ready", "/health/accepting"):
                 status, _ = await gateway.get(path)
                 assert status == 200
         assert (await gateway.get("/health"))[1]["providers"]["OpenRouter"]["healthy"] is None
@@ -369,7 +373,7 @@ async def test_health_does_not_wait_for_an_upstream_that_hangs(sqlite_url: str) 
             call.cancel()
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/health/accepting"])
 async def test_health_tells_no_secret(start_gateway: StartGateway, upstream: Upstream, path: str) -> None:
     """No key, no address, no password: it needs no authentication."""
     gateway = await start_gateway(llmgateway_master_key="sk-gateway-master")

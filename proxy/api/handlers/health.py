@@ -1,14 +1,16 @@
-"""GET /health, /health/live and /health/ready: need no key and wait for nothing."""
+"""GET /health, /health/live, /health/ready and /health/accepting: need no key and wait for nothing."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from aiohttp import web
 
 from proxy import __version__
 from proxy.api.app_keys import GATEWAY
 from proxy.api.permissions import open_to_all
+from proxy.application.ports import HealthReport
 
 _STARTED = time.monotonic()
 _UNAVAILABLE = 503
@@ -51,8 +53,22 @@ async def live(_request: web.Request) -> web.Response:
 async def ready(request: web.Request) -> web.Response:
     """Whether a request would be served now; 503 with the reasons if not."""
     report = request.app[GATEWAY].health.report()
+    return _readiness(report, report.cannot_serve)
+
+
+@open_to_all
+async def accepting(request: web.Request) -> web.Response:
+    """Whether a balancer should choose this gateway; 503 with the reasons if not.
+
+    A provider that is away is no reason. It is away for all gateways, and if a balancer left them all out, clients
+    would be told nothing of it, and no refusal booked.
+    """
+    report = request.app[GATEWAY].health.report()
+    return _readiness(report, report.cannot_accept)
+
+
+def _readiness(report: HealthReport, reasons: Sequence[str]) -> web.Response:
     able = {"can_serve": not report.cannot_serve, "can_book": report.can_book}
-    if report.cannot_serve:
-        refusal = {"status": "not ready", **able, "reasons": list(report.cannot_serve)}
-        return web.json_response(refusal, status=_UNAVAILABLE)
+    if reasons:
+        return web.json_response({"status": "not ready", **able, "reasons": list(reasons)}, status=_UNAVAILABLE)
     return web.json_response({"status": "ready", **able, "degraded": list(report.degraded)})

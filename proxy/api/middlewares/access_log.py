@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID
 
 _logger = logging.getLogger("proxy.access")
-_QUIET_PATHS = ("/health/live", "/health/ready", "/health", "/metrics")
+_QUIET_PATHS = ("/health/live", "/health/ready", "/health/accepting", "/health", "/metrics")
 _NO_STATUS = 0
 
 

@@ -263,6 +263,7 @@ def _health_paths() -> Document:
         "/health": get("health", "What is known of the gateway's parts", {"200": _answer("See `status`.", "Health")}),
         "/health/live": get("live", "Whether the process runs", {"200": _answer("It does.", "Alive")}),
         "/health/ready": get("ready", "Whether requests are served", ready),
+        "/health/accepting": get("accepting", "Whether a balancer should choose this gateway", ready),
     }
 
 
