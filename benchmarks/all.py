@@ -9,10 +9,13 @@ Short runs show that a benchmark still works; figures to quote come from whole r
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.index import benchmarks
@@ -25,10 +28,15 @@ def run(name: str, arguments: Sequence[str]) -> bool:
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     print(f"\n## {name} {' '.join(arguments)}", flush=True)
     began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
     try:
-        code = subprocess.run(command, cwd=Path(__file__).parents[1], timeout=_AT_MOST_SECONDS, check=False).returncode
+        code = process.wait(_AT_MOST_SECONDS)
     except subprocess.TimeoutExpired:
         code = -1
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also what a benchmark has started and not ended
+        process.wait()
     said = "well" if code == 0 else f"with exit code {code}" if code > 0 else "too late"
     print(f"ended {said} after {time.perf_counter() - began:.0f} s", flush=True)
     return code == 0

