@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ LIMITS: dict[str, Any] = {"max_body_bytes": 65_536}
 class Served:
     """A gateway and what stands behind it."""
 
-    gateway: TestGateway
-    upstream: Upstream
+    gateway: TestGateway = field(repr=False)
+    upstream: Upstream = field(repr=False)  # holds all that it was asked
 
     async def last_answer(self, request: bytes) -> RawAnswer | None:
         """The answer after which the gateway closes the connection, without being asked to; None if it gives none."""
