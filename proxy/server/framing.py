@@ -29,7 +29,7 @@ def head_error(message: RawRequestMessage) -> GatewayError | None:
     headers = message.headers
     if not _is_host(headers.get(hdrs.HOST, "")):
         return MalformedHttp("The Host header is not a host.", "host")
-    if message.path[:1] != "/":
+    if not message.path.startswith("/"):
         return MalformedHttp("The target must be a path: this is no forward proxy.", "target")
     if message.upgrade and headers.get(hdrs.UPGRADE, "").strip().lower() != "h2c":  # which may be left unheeded
         return MalformedHttp("No protocol to upgrade to is spoken here.", "upgrade")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
@@ -60,6 +61,7 @@ class ClientConnection(RequestHandler):
         "_body_due",
         "_body_seen_bytes",
         "_closing_since",
+        "_framed_body",
         "_framed_bytes",
         "_head_bytes",
         "_head_since",
@@ -73,6 +75,7 @@ class ClientConnection(RequestHandler):
         self._is_over = False  # nothing more is taken; what still comes is thrown away
         self._body: StreamReader = EMPTY_PAYLOAD
         self._is_in_body = False
+        self._framed_body: StreamReader = EMPTY_PAYLOAD
         self._framed_bytes = 0
         self._body_due = 0.0
         self._body_seen_bytes = 0
@@ -87,7 +90,19 @@ class ClientConnection(RequestHandler):
         super().data_received(data)
         new = self._request_count - count
         if new:
-            self._look_at_new(new, self._head_bytes + len(data))
+            message, payload = self._messages[-1]
+            if (
+                new == 1
+                and not self._head_bytes
+                and len(data) <= MAX_HEAD_BYTES
+                and type(message) is RawRequestMessage
+                and head_error(message) is None
+            ):  # nearly always: the rest is for the others
+                self._body = payload
+                self._is_in_body = not payload.is_eof()
+                self._body_due = 0.0
+            else:
+                self._look_at_new(new, self._head_bytes + len(data))
         elif self._is_in_body:
             self._look_at_frame(len(data))
         elif data:
@@ -113,12 +128,12 @@ class ClientConnection(RequestHandler):
                 return
             self._body = payload
         self._is_in_body = not self._body.is_eof()
-        if self._is_in_body:
-            self._framed_bytes = self._body_seen_bytes = 0
-            self._body_due = 0.0
+        self._body_due = 0.0
 
     def _look_at_frame(self, read_bytes: int) -> None:
         """Some of a body has come; how much of it was body is for the parser to know."""
+        if self._body is not self._framed_body:
+            self._framed_body, self._framed_bytes = self._body, 0
         self._is_in_body = not self._body.is_eof()
         self._framed_bytes += read_bytes
         if self._framed_bytes > _MAX_FRAMING_BYTES + _FRAMING_PER_BYTE * self._body.total_bytes:
@@ -206,6 +221,7 @@ class ClientConnection(RequestHandler):
         """Each byte buys time, but never more than the whole limit: neither a pause nor a trickle gets far."""
         if self._reading_paused or not self._body_due:  # held back by ourselves, or just begun
             self._body_due = now + timeouts.body_seconds
+            self._body_seen_bytes = self._body.total_bytes
             return
         seen_bytes = self._body.total_bytes
         bought_seconds = (seen_bytes - self._body_seen_bytes) / timeouts.body_min_bytes_per_second
