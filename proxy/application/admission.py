@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from proxy.application.booking import Costs
@@ -30,6 +31,9 @@ _TOKENS_PER_MENTION = 1000  # of a part that is elsewhere: each has its kind twi
 _MOST_OUTPUT_TOKENS, _MOST_CHOICES = 2_000_000, 128  # more than anybody answers; what asks for more is refused there
 _MOST_KNOWN = 4096
 _MOST_BUDGETS = 16  # their charges must fit into a record of the spool
+
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class AppliedLimit(NamedTuple):
@@ -150,16 +154,22 @@ class Admission:
 
     def leave(self, rows: Sequence[RequestLog]) -> None:
         """The request is booked in these rows (those after the first are of calls that lost a race)."""
+        first = rows[0]
+        input_tokens, output_tokens, charges = first.input_tokens.value, first.output_tokens.value, [*first.charges]
+        for row in rows[1:]:
+            input_tokens += row.input_tokens.value
+            output_tokens += row.output_tokens.value
+            charges += row.charges
         if self._pass is not None:
-            self._pass.leave(sum(row.input_tokens.value for row in rows), sum(row.output_tokens.value for row in rows))
+            self._pass.leave(input_tokens, output_tokens)
         if self._book is not None and self._set_aside:
-            self._book.settle(self._set_aside, [charge for row in rows for charge in row.charges])
+            self._book.settle(self._set_aside, charges)
 
     def headers(self) -> Mapping[str, str]:
         """For the answer, also when it is an error."""
-        headers = dict(self._pass.headers) if self._pass is not None else {}
-        if self._book is not None and self._budgets:
-            headers |= self._book.headers(self._budgets)
+        headers = self._pass.headers if self._pass is not None else _NO_HEADERS
+        if self._book is not None and self._budgets and (warning := self._book.headers(self._budgets)):
+            return {**headers, **warning}
         return headers
 
 

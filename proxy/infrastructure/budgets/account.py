@@ -50,7 +50,7 @@ class Account:
 
     def __init__(self, key: AccountKey, budget: Budget, now_seconds: float) -> None:
         self.key = key
-        self.budget = budget
+        self.put(budget)
         self.granted = self.consumed = self.booked = self.held = 0
         self.told_held = 0  # what the database was told of `held` last
         self.standing: Standing | None = None
@@ -62,6 +62,12 @@ class Account:
         self.is_removed = False
         self._bucket: datetime | None = None
         self._bucket_ends: datetime | None = None
+
+    def put(self, budget: Budget) -> None:
+        """What the budget is from now on."""
+        self.budget = budget
+        self.is_hard = budget.is_hard
+        self.warns_at = -(-budget.amount_picodollars * budget.warn_percent // 100)  # picodollars; decimals are slow
 
     @property
     def free(self) -> int:

@@ -61,10 +61,11 @@ class LeasedBudgets:
             for account in lacking:
                 await self._lease(account, amount_picodollars)
             now = self.clock()
-        charges = [account.hold(amount_picodollars, moment, now) for account in accounts]
+        charges, enough = [], _LOW_WATER * amount_picodollars
         for account in accounts:
-            if account.budget.is_hard and account.free < _LOW_WATER * amount_picodollars:
-                self._lease_ahead(account, _LOW_WATER * amount_picodollars)
+            charges.append(account.hold(amount_picodollars, moment, now))
+            if account.is_hard and account.free < enough:
+                self._lease_ahead(account, enough)
         return charges
 
     def settle(self, set_aside: Sequence[Charge], charged: Sequence[Charge]) -> None:
@@ -72,13 +73,13 @@ class LeasedBudgets:
         for held in set_aside:
             account = self.accounts.get(AccountKey(held.budget_id, held.subject_id))
             if account is not None:
-                amounts = [
-                    charge.picodollars
-                    for charge in charged
-                    if charge.budget_id == held.budget_id and charge.subject_id == held.subject_id
-                ]
-                account.settle(held.picodollars, sum(amounts), now)
-                self._refusals.pop(account.key, None)
+                amount = 0
+                for charge in charged:
+                    if charge[:2] == held[:2]:  # the budget, and its subject
+                        amount += charge.picodollars
+                account.settle(held.picodollars, amount, now)
+                if self._refusals:
+                    self._refusals.pop(account.key, None)
 
     def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
         passed = [account for applied in budgets if (account := self._known(applied)) and is_warned_of(account)]
@@ -111,7 +112,7 @@ class LeasedBudgets:
         if account is None:
             account = self.accounts[key] = Account(key, applied.budget, now)
         elif account.budget is not applied.budget and account.budget != applied.budget:
-            account.budget = applied.budget
+            account.put(applied.budget)
             account.is_removed = False
             account.granted -= max(0, account.free)  # the database knows the amount that counts now
             self._refusals.pop(key, None)
@@ -121,7 +122,7 @@ class LeasedBudgets:
         return self.accounts.get(account_key(applied.budget, applied.subject.id))
 
     def _lacks(self, account: Account, amount: int, now: float) -> bool:
-        if not account.budget.is_hard or account.is_removed:
+        if not account.is_hard or account.is_removed:
             return False
         return account.free < amount or not account.is_trusted(now)
 
@@ -225,8 +226,7 @@ class LeasedBudgets:
 
 def is_warned_of(account: Account) -> bool:
     """Whether its warning share is spent."""
-    budget = account.budget
-    return account.spent() * 100 >= budget.amount_picodollars * budget.warn_percent
+    return account.spent() >= account.warns_at
 
 
 def _told(account: Account) -> str:

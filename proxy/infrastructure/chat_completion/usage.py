@@ -63,11 +63,34 @@ class _Answer(_Envelope):
     choices: msgspec.Raw = msgspec.Raw()
 
 
+class _PlainUsage(msgspec.Struct):
+    """`_Usage` as nearly every answer has it, read in one go."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
+    cost: Decimal | None = None
+
+
+class _PlainAnswer(msgspec.Struct):
+    """An answer in which everything is of the type that it should have, and which is no error."""
+
+    id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    usage: _PlainUsage | None = None
+    error: None = None
+    choices: msgspec.Raw = msgspec.Raw()
+
+
 class Chunk(_Envelope):
     choices: list[Choice] | None = None
 
 
 _answers = msgspec.json.Decoder(_Answer)
+_plain_answers = msgspec.json.Decoder(_PlainAnswer)
 _chunks = msgspec.json.Decoder(Chunk)
 _usages = msgspec.json.Decoder(_Usage)
 _details = msgspec.json.Decoder(_Details)
@@ -88,6 +111,24 @@ class WholeAnswer:
 
     def __init__(self, body: bytes) -> None:
         """Raises Malformed when `body` is no JSON object with the members of a completion or an error."""
+        self.error: dict[str, Any] | None = None
+        if not self._read_plainly(body):
+            self._read_carefully(body)
+
+    def _read_plainly(self, body: bytes) -> bool:
+        """False if anything is otherwise than usual."""
+        try:
+            answer = _plain_answers.decode(body)
+        except (ValueError, RecursionError):
+            return False
+        if bytes(memoryview(answer.choices)[:1]) != b"[":
+            return False
+        usage = None if answer.usage is None else _usage_of(answer.usage)
+        self._facts = AnswerFacts(usage, answer.model or None, answer.id or None, answer.provider or None)
+        self._choices = answer.choices
+        return True
+
+    def _read_carefully(self, body: bytes) -> None:
         answer = decode(_answers, body)
         self.error = error_member(answer)
         if self.error is None and not bytes(answer.choices).startswith(b"["):
@@ -235,17 +276,31 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
         usage = _usages.decode(raw)
     except (ValueError, RecursionError):
         return None
+    return _usage_of(
+        _PlainUsage(
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            _read_details(usage.prompt_tokens_details),
+            _read_details(usage.completion_tokens_details),
+            usage.prompt_cache_hit_tokens,
+            _read_cost(usage.cost),
+        )
+    )
+
+
+def _usage_of(usage: _PlainUsage) -> Usage | None:
+    """None for negative counts; a detail or a cost that makes no sense is left out."""
     if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
-    prompt, completion = _read_details(usage.prompt_tokens_details), _read_details(usage.completion_tokens_details)
+    prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
     hits = bytes(usage.prompt_cache_hit_tokens)
-    cached = int(hits) if prompt.cached_tokens is None and _COUNT.fullmatch(hits) else prompt.cached_tokens
+    cached = int(hits) if prompt.cached_tokens is None and hits and _COUNT.fullmatch(hits) else prompt.cached_tokens
     return Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cached_tokens=_count(cached),
-        reasoning_tokens=_count(completion.reasoning_tokens),
-        cost=_read_cost(usage.cost),
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        _count(cached),
+        _count(completion.reasoning_tokens),
+        _billable(usage.cost),
         cache_write_tokens=_count(prompt.cache_write_tokens),
         audio_tokens=_count(prompt.audio_tokens),
         image_tokens=_count(prompt.image_tokens),
@@ -274,17 +329,22 @@ def _count(tokens: int | None) -> int | None:
     return None if tokens is None or tokens < 0 else tokens
 
 
-def _read_cost(raw: msgspec.Raw) -> CostAmount | None:
-    """None for what nobody would bill: negative, not a number, or with an absurd exponent."""
+def _read_cost(raw: msgspec.Raw) -> Decimal | None:
+    """None for what is no number."""
     if bytes(raw) in _NO_COST:
         return None
     try:
-        cost = _costs.decode(raw)
+        cost: Decimal = _costs.decode(raw)
     except ValueError:
         return None
-    if not cost.is_finite() or cost < 0 or not _SMALLEST_EXPONENT <= cost.adjusted() <= _LARGEST_EXPONENT:
+    return cost
+
+
+def _billable(cost: Decimal | None) -> CostAmount | None:
+    """None for what nobody would bill: negative, infinite, or with an absurd exponent."""
+    if cost is None or not cost.is_finite() or cost < 0:
         return None
-    return CostAmount(cost)
+    return CostAmount(cost) if _SMALLEST_EXPONENT <= cost.adjusted() <= _LARGEST_EXPONENT else None
 
 
 def _finish_reason(chunk: Chunk) -> str | None:

@@ -8,11 +8,14 @@ from typing import Final
 
 from proxy.domain.access.scopes import Subject
 from proxy.domain.errors import RateLimited
-from proxy.infrastructure.limits.wanted import REQUESTS, Place, Take
+from proxy.infrastructure.limits.wanted import REQUESTS, TOKENS, Place, Take
 from proxy.infrastructure.limits.windows import Reading
 
 Seen = Sequence[tuple[Take, Reading]]
 LOCAL_HEADER: Final = "x-gateway-limits"
+_HEADERS: Final = {
+    name: tuple(f"x-ratelimit-{what}-{name}" for what in ("limit", "remaining", "reset")) for name in (REQUESTS, TOKENS)
+}
 _PLACE_RETRY_SECONDS = 1.0
 _NAMES: Final = {
     "requests": "requests per min (RPM)",
@@ -36,25 +39,20 @@ def duration(seconds: float) -> str:
 
 def headers_of(seen: Seen, *, is_local: bool) -> dict[str, str]:
     """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
-    tightest: dict[str, Reading] = {}
+    tightest: dict[str, tuple[int, Reading]] = {}
     for take, reading in seen:
-        name = "requests" if take.dimension == REQUESTS else "tokens"
-        if name not in tightest or reading.remaining < tightest[name].remaining:
-            tightest[name] = reading
+        name, remaining = REQUESTS if take.dimension == REQUESTS else TOKENS, reading.remaining
+        if name not in tightest or remaining < tightest[name][0]:
+            tightest[name] = remaining, reading
     headers: dict[str, str] = {}
-    for name, reading in tightest.items():
-        headers.update(_of_one(name, reading))
+    for name, (remaining, reading) in tightest.items():
+        limit_name, remaining_name, reset_name = _HEADERS[name]
+        headers[limit_name] = str(reading.limit)
+        headers[remaining_name] = str(remaining)
+        headers[reset_name] = duration(reading.reset_seconds)
     if is_local:
         headers[LOCAL_HEADER] = "local"
     return headers
-
-
-def _of_one(name: str, reading: Reading) -> dict[str, str]:
-    return {
-        f"x-ratelimit-limit-{name}": str(reading.limit),
-        f"x-ratelimit-remaining-{name}": str(reading.remaining),
-        f"x-ratelimit-reset-{name}": duration(reading.reset_seconds),
-    }
 
 
 def refusal(seen: Seen, *, is_local: bool) -> RateLimited:
