@@ -149,6 +149,7 @@ class Crowd:
     request: bytes
     tally: Tally = field(default_factory=Tally)
     unsent: int = 0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     _clients: list[SwiftClient] = field(default_factory=list)
     _idle: deque[SwiftClient] = field(default_factory=deque)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -159,6 +160,7 @@ class Crowd:
         """Each client sends its next request when it has its answer; after a refusal, when it has paused."""
         self._running, self._pause_seconds = True, pause_seconds
         await self._connect(clients, self._again)
+        self.begun.set()
         for client in self._clients:
             client.send(self.request, time.perf_counter())
         await asyncio.sleep(seconds)
@@ -199,9 +201,10 @@ class Crowd:
         self._running = True
         await self._connect(connections, self._idle.append)
         self._idle.extend(self._clients)
+        self.begun.set()
         began, sent = time.perf_counter(), 0
         while (now := time.perf_counter() - began) < seconds:
-            due = int(now * per_second)
+            due = int(now * per_second) + 1
             while sent < due:
                 self._send_one(began + sent / per_second)
                 sent += 1

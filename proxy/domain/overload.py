@@ -22,6 +22,7 @@ _INTERVAL_SECONDS: Final = 0.1
 _CALM_SECONDS: Final = 2.0
 _FIRST_PACE: Final = 64.0
 _LEAST_DECREASE: Final = 0.8
+_LEAST_LIMIT: Final = 0.5
 _SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.5, Priority.NORMAL: 1.0, Priority.HIGH: 2.0}
 
 
@@ -61,6 +62,7 @@ class Pace:
         """A turn that began so many took so long; `was_limited` if it would have begun more."""
         if turn_seconds > self._target_seconds:
             decrease = max(_LEAST_DECREASE, self._target_seconds / turn_seconds)
-            self.limit = max(0.5, min(self.limit, max(begun, 1.0)) * decrease)
+            lower = min(self.limit, max(begun, 1.0)) * decrease
+            self.limit = lower if lower >= _LEAST_LIMIT else 0.0
         elif was_limited:
             self.limit += 1.0

@@ -65,7 +65,7 @@ class Post(Protocol):
     async def __call__(self, body: bytes, headers: Mapping[str, str], *, stream: bool = False) -> Reply: ...
 
 
-def poster(session: ClientSession, url: URL, standing: Mapping[str, str], read_bufsize: int = 64 * 1024) -> Post:
+def poster(session: ClientSession, url: URL, standing: Mapping[str, str], read_bufsize: int = 32 * 1024) -> Post:
     """How to post to one address, with headers that all calls carry."""
     if isinstance(session.connector, DirectConnector):
         return _DirectPost(session, session.connector, url, standing, read_bufsize)

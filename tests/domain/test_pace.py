@@ -78,10 +78,10 @@ def test_nobody_begins_while_turns_are_long_without_them() -> None:
     pace = late_again_and_again(Pace(0.02))
     for _ in range(20):
         pace.learn(0.2, 1, was_limited=True)
-    limit = pace.limit
-    assert limit <= 0.5
+    assert not pace.allows(0, Priority.HIGH)
     pace.learn(0.001, 0, was_limited=True)
-    assert pace.limit == limit + 1
+    assert pace.allows(0, Priority.LOW)
+    assert not pace.allows(1, Priority.NORMAL)
 
 
 def test_those_of_low_priority_are_refused_first_and_those_of_high_last() -> None:

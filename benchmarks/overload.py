@@ -1,0 +1,210 @@
+"""One gateway process at five times what it can do: goodput, refusals, latency, memory, and how soon it is over.
+
+python -m benchmarks.overload --times 5 --seconds 60 [--database postgres]
+
+Finds the peak with closed loops of several sizes, then offers that many times more: in an open loop (requests at fixed
+times, whatever becomes of them) and in a closed one (so many times as many clients as at the peak, who ask again at
+once when they are refused). Every request has a key, a hard budget and a rate limit, and is booked. The gateway has one
+core; the upstream and the clients share another one, and cost little.
+
+Other work on the gateway's core moves all figures: how much of it there was is printed, and goodput is also given for
+each second in which the gateway had the core or waited for nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.access_cost import database_of, key_with_budget_and_limit
+from benchmarks.gateways import Gateway, gateway
+from benchmarks.load import percentile
+from benchmarks.many_streams import free_port, raise_limit
+from benchmarks.processes import on_core, resident_kib, waited_seconds
+from benchmarks.swift import Crowd, PlainUpstream, request_bytes
+from proxy.settings import Settings
+
+_OK, _REFUSED = 200, (429, 503)
+_CLIENTS = (16, 32, 64, 128)
+_WARM_SECONDS = 2.0
+_SEARCH_SECONDS = 5.0
+_RECOVERED = 1.5  # times the latency before
+_MASTER_KEY = "sk-master-of-the-benchmark"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of a stretch of load. Latencies are in seconds; `core` is the gateway's share of its core."""
+
+    per_second: float
+    refused_per_second: float
+    failed: int
+    latencies: Sequence[float]
+    refusals: Sequence[float]
+    core: float
+
+    @property
+    def p99(self) -> float:
+        return percentile(self.latencies, 0.99) if self.latencies else float("inf")
+
+    @property
+    def per_core_second(self) -> float:
+        """Goodput, had the gateway had its core to itself."""
+        return self.per_second / self.core
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The gateway and what is sent to it."""
+
+    serving: Gateway
+    request: bytes
+
+    def crowd(self) -> Crowd:
+        host, _, port = self.serving.url.removeprefix("http://").partition(":")
+        return Crowd(host, int(port), self.request)
+
+    async def see(self, load: Callable[[Crowd], Awaitable[None]], *, skip_seconds: float, seconds: float) -> Seen:
+        """What came of the load in so many seconds after those that are skipped."""
+        crowd, waited = self.crowd(), waited_seconds(self.serving.process.pid)
+        running = asyncio.ensure_future(load(crowd))
+        await crowd.begun.wait()
+        began = time.perf_counter() + skip_seconds
+        await running
+        waited = waited_seconds(self.serving.process.pid) - waited
+        ended = [one for one in crowd.tally.ended if began <= one[0] < began + seconds]
+        good = [latency for _, status, latency in ended if status == _OK]
+        refused = [latency for _, status, latency in ended if status in _REFUSED]
+        return Seen(
+            per_second=len(good) / seconds,
+            refused_per_second=len(refused) / seconds,
+            failed=len(ended) - len(good) - len(refused) + crowd.unsent,
+            latencies=good,
+            refusals=refused,
+            core=max(0.01, 1 - waited / (skip_seconds + seconds)),
+        )
+
+    async def closed(self, clients: int, seconds: float) -> Seen:
+        return await self.see(
+            lambda crowd: crowd.closed(clients, _WARM_SECONDS + seconds), skip_seconds=_WARM_SECONDS, seconds=seconds
+        )
+
+    async def open(self, per_second: float, seconds: float, connections: int) -> Seen:
+        """All of it counts, its beginning, too."""
+        return await self.see(
+            lambda crowd: crowd.open(per_second, seconds, connections=connections), skip_seconds=0.0, seconds=seconds
+        )
+
+
+def _say(name: str, seen: Seen) -> None:
+    refused = f", {seen.refused_per_second:.0f} refused/s" if seen.refusals else ""
+    median = percentile(seen.latencies or [0.0], 0.5)
+    print(
+        f"{name}: {seen.per_second:.0f} answers/s{refused}, {median * 1000:.0f} ms (p50), "
+        f"{seen.p99 * 1000:.0f} ms (p99), {seen.failed} failed; core {seen.core * 100:.0f} %",
+        flush=True,
+    )
+
+
+def _compare(name: str, seen: Seen, peak: Seen, rss_kib: tuple[float, float], recovery_seconds: float | None) -> None:
+    _say(name, seen)
+    refusals = seen.refusals or [0.0]
+    over = "not within 10 s" if recovery_seconds is None else f"{recovery_seconds:.1f} s"
+    print(
+        f"  goodput {seen.per_second / peak.per_second * 100:.0f} % of the peak "
+        f"({seen.per_core_second / peak.per_core_second * 100:.0f} % for each second of the core; goal 80); "
+        f"refusals {percentile(refusals, 0.5) * 1000:.0f} ms (p50), {percentile(refusals, 0.99) * 1000:.0f} ms "
+        f"(p99; goal 100); admitted p99 {seen.p99 / peak.p99:.1f} times the peak's (goal 2); memory "
+        f"{rss_kib[0] / 1024:.0f} to {rss_kib[1] / 1024:.0f} MiB; normal again after {over} (goal 5)",
+        flush=True,
+    )
+
+
+async def _recovery(bench: Bench, normal_p99: float) -> float | None:
+    """Seconds until a second of light load is answered as before, without a refusal; None if it takes over ten."""
+    began = time.perf_counter()
+    while (after := time.perf_counter() - began) < 10:
+        seen = await bench.open(50, 1.0, 16)
+        if not seen.refusals and not seen.failed and seen.p99 < max(_RECOVERED * normal_p99, 0.05):
+            return after
+    return None
+
+
+async def measure(bench: Bench, times: float, seconds: float, connections: int) -> None:
+    """The peak, then the overload in both ways."""
+    pid = bench.serving.process.pid
+    light = await bench.open(50, 3.0, 16)
+    _say("light load", light)
+    peaks = {}
+    for clients in _CLIENTS:
+        peaks[clients] = await bench.closed(clients, _SEARCH_SECONDS)
+        _say(f"{clients} clients", peaks[clients])
+    best = max(peaks, key=lambda clients: peaks[clients].per_core_second)
+    peak = peaks[best]
+    for name, load in (
+        ("open loop", partial(bench.open, times * peak.per_second, seconds, connections)),
+        ("closed loop", partial(bench.closed, int(times * best), seconds)),
+    ):
+        before_kib = resident_kib(pid)
+        seen = await load()
+        after_kib = resident_kib(pid)
+        recovery = await _recovery(bench, light.p99)
+        _compare(f"{times:g} times the peak, {name}", seen, peak, (before_kib, after_kib), recovery)
+
+
+def _upstream(port: int) -> None:
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(partial(PlainUpstream, 0.0), "127.0.0.1", port)
+        await server.serve_forever()
+
+    raise_limit()
+    on_core(1)
+    uvloop.run(serve())
+
+
+async def run(kind: str, times: float, seconds: float, connections: int) -> None:
+    on_core(1)
+    port = free_port()
+    upstream = multiprocessing.get_context("spawn").Process(target=_upstream, args=(port,), daemon=True)
+    upstream.start()
+    try:
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            url = database_of(kind, directory, stack)
+            headers = {"Authorization": f"Bearer {await key_with_budget_and_limit(url)}"}
+            more = {"LLMGATEWAY_MASTER_KEY": _MASTER_KEY, "LLMGATEWAY_TRACES": "off"}
+            more["OVERLOAD_LAG_SECONDS"] = str(Settings.model_fields["overload_lag_seconds"].default)
+            async with gateway(directory, f"http://127.0.0.1:{port}/v1", url, **more) as serving:
+                on_core(0, serving.process.pid)
+                body = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
+                bench = Bench(serving, request_bytes("gateway", json.dumps(body).encode(), headers))
+                await measure(bench, times, seconds, connections)
+    finally:
+        upstream.kill()
+        upstream.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--times", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--connections", type=int, default=1000, help="of the open loop")
+    chosen = parser.parse_args()
+    raise_limit()
+    uvloop.run(run(chosen.database, chosen.times, chosen.seconds, chosen.connections))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Another process's CPU, memory and core, as Linux tells."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def waited_seconds(pid: int) -> float:
+    """Time for which the main thread could have run and something else did."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
+def resident_kib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_KIB
+
+
+def on_core(core: int, pid: int = 0) -> None:
+    """Binds a process to a core, if there is such a one; 0 is this process."""
+    if core < (os.cpu_count() or 1):
+        os.sched_setaffinity(pid, {core})
