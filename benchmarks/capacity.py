@@ -113,9 +113,10 @@ async def table_bytes(database: asyncpg.Connection) -> tuple[int, int, int]:
 
 
 async def measure(site: Farm, meters: Meters, database: asyncpg.Connection, given: argparse.Namespace) -> None:
-    key = await site.administer(
-        "/keys", {"name": "load", "monthly_budget_usd": _PLENTY, "requests_per_minute": _PLENTY}
-    )
+    rules: dict[str, Any] = {"monthly_budget_usd": _PLENTY}
+    if not given.unlimited:
+        rules["requests_per_minute"] = _PLENTY
+    key = await site.administer("/keys", {"name": "load", **rules})
     headers = {"Authorization": f"Bearer {key['key']}"}
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
@@ -180,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=6000)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--unlimited", action="store_true", help="without a rate limit, so without Valkey")
     parser.add_argument("--idle-seconds", type=float, default=20.0)
     asyncio.run(run(parser.parse_args()))
 
