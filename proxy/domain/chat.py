@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.domain.json_bytes import look_into
 from proxy.domain.values import CostAmount, estimate_tokens
@@ -51,8 +51,7 @@ def _text_length(message: Any) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens and cost of one completion as the upstream reported them.
 
     `cost` is what the upstream billed, in USD (OpenRouter's `usage.cost`); None when it does not say.
@@ -71,8 +70,7 @@ class Usage:
     image_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFacts:
+class AnswerFacts(NamedTuple):
     """What an answer says of itself, as far as it has come; None where it does not say."""
 
     usage: Usage | None = None

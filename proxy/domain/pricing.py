@@ -16,6 +16,7 @@ from proxy.domain.values import CostAmount, ModelName
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})")
 _ONE_MILLIONTH = -6
+_NOTHING = Decimal(0)
 _ABSURD_PRICE = Decimal(1_000_000_000)
 _MOST_DECIMALS = 30
 _LAST_DECIMAL = Decimal(1).scaleb(-_MOST_DECIMALS)
@@ -73,18 +74,19 @@ class ModelPricing:
 
         Details that add up to more than their total count only as far as the total goes.
         """
-        per_1m = Decimal(0)
+        per_1m = _NOTHING
         rest = usage.input_tokens
-        for count, price in (
-            (usage.cached_tokens, self.cached_input_cost_per_1m_tokens),
-            (usage.cache_write_tokens, self.cache_write_cost_per_1m_tokens),
-            (usage.audio_tokens, self.audio_input_cost_per_1m_tokens),
-            (usage.image_tokens, self.image_input_cost_per_1m_tokens),
-        ):
-            if count and price is not None:
-                apart = _part(count, rest)
-                rest -= apart
-                per_1m = _EXACT.fma(apart, price, per_1m)
+        if usage.cached_tokens or usage.cache_write_tokens or usage.audio_tokens or usage.image_tokens:
+            for count, price in (
+                (usage.cached_tokens, self.cached_input_cost_per_1m_tokens),
+                (usage.cache_write_tokens, self.cache_write_cost_per_1m_tokens),
+                (usage.audio_tokens, self.audio_input_cost_per_1m_tokens),
+                (usage.image_tokens, self.image_input_cost_per_1m_tokens),
+            ):
+                if count and price is not None:
+                    apart = _part(count, rest)
+                    rest -= apart
+                    per_1m = _EXACT.fma(apart, price, per_1m)
         per_1m = _EXACT.fma(rest, self.input_cost_per_1m_tokens, per_1m)
 
         rest = usage.output_tokens

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from proxy.domain.budgets import Charge
@@ -63,8 +64,7 @@ class UsageSource(StrEnum):
 _NO_TOKENS = TokenCount(0)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestIntent:
+class RequestIntent(NamedTuple):
     """A request that is about to be sent upstream; what is left of it in the books if the process dies."""
 
     id: UUID

@@ -102,7 +102,7 @@ def test_the_spool_keeps_charges_and_holds() -> None:
     assert [(each.budget_id, each.subject_id, each.bucket, each.picodollars) for each in outcome.charges] == [
         (each.budget_id, each.subject_id, each.bucket, each.picodollars) for each in charges
     ]
-    intent = read(intent_payload(replace(intent_of(row()), holds=charges)))
+    intent = read(intent_payload(intent_of(row())._replace(holds=charges)))
     assert isinstance(intent, SpooledIntent)
     assert interrupted(intent).charges == outcome.charges
 

@@ -178,7 +178,7 @@ async def test_a_full_spool_refuses_before_it_promises(writer: Writer, tmp_path:
         assert admitted > 500
         for _ in range(admitted):
             one = replace(row(long), requested_model=long, end_user=long, charges=charges)
-            ledger.begin(replace(intent_of(one), requested_model=long, model=long, end_user=long, holds=charges))
+            ledger.begin(intent_of(one)._replace(requested_model=long, model=long, end_user=long, holds=charges))
             for _ in range(10):
                 ledger.generating(one.id, long)
             ledger.settle(one)

@@ -88,6 +88,9 @@ class CachedKeyDirectory:
         """The principal of a good key. Raises NotAuthenticated, or NotServing when that cannot be said."""
         entry = self._entries.get(key_hash)
         if entry is not None and entry.known.admits(key_hash, self._now()):
+            if self._is_beyond_doubt(entry):
+                self._entries.move_to_end(key_hash)
+                return entry.known.principal
             found = await self._confirmed(key_hash, entry)
         elif self._unknown.get(key_hash, 0.0) > self._clock():
             found = None
@@ -101,6 +104,13 @@ class CachedKeyDirectory:
         """Whom a key stood for when it was last read, if it is remembered."""
         entry = self._entries.get(key_hash)
         return None if entry is None else entry.known.principal
+
+    def _is_beyond_doubt(self, entry: _Entry) -> bool:
+        """Whether the feed has confirmed the key so lately that there is nothing to ask: nearly always."""
+        if entry.again_at is not None:
+            return False
+        unconfirmed_seconds = self._clock() - max(entry.read_at, self._feed.confirmed_at)
+        return unconfirmed_seconds <= _UNHEARD_SECONDS and unconfirmed_seconds <= self._staleness_seconds
 
     async def _confirmed(self, key_hash: str, entry: _Entry) -> KnownKey | None:
         """The key as it is in memory, if that may still be relied on; else as it is now."""

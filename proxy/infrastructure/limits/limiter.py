@@ -60,8 +60,9 @@ class Pass:
     def headers(self) -> Mapping[str, str]:
         if self._headers is None:
             readings = self.local if self.shared is None else self.shared
-            seen = list(zip(self.wanted.takes, readings, strict=True))
-            self._headers = headers_of(seen, is_local=self._limiter.falls_back and self.shared is None)
+            self._headers = headers_of(
+                zip(self.wanted.takes, readings, strict=True), is_local=self._limiter.falls_back and self.shared is None
+            )
         return self._headers
 
     def leave(self, input_tokens: int, output_tokens: int) -> None:

@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
-def headers_of(seen: Seen, *, is_local: bool) -> dict[str, str]:
+def headers_of(seen: Iterable[tuple[Take, Reading]], *, is_local: bool) -> dict[str, str]:
     """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
     tightest: dict[str, tuple[int, Reading]] = {}
     for take, reading in seen:

@@ -117,10 +117,11 @@ def _model_columns(name: str) -> tuple[str, str]:
 
 def row_charges(charges: Sequence[Charge]) -> tuple[RowCharge, ...]:
     """Charges as they are spooled and booked; a long subject is known by its hash."""
-    return tuple(
-        RowCharge(each.budget_id, budget_subject(each.subject_id), each.bucket, min(each.picodollars, _MAX_BIG_INT))
-        for each in charges
-    )
+    made = [
+        RowCharge(budget_id, budget_subject(subject_id), bucket, min(amount, _MAX_BIG_INT))
+        for budget_id, subject_id, bucket, amount in charges
+    ]
+    return tuple(made)
 
 
 def budget_subject(subject_id: str) -> str:
@@ -141,7 +142,11 @@ def _optional_text(value: str | None, length: int) -> str | None:
 
 
 def _whole(value: int | None) -> int | None:
-    return None if value is None else max(-_MAX_BIG_INT, min(value, _MAX_BIG_INT))
+    return (
+        value
+        if value is None or -_MAX_BIG_INT <= value <= _MAX_BIG_INT
+        else max(-_MAX_BIG_INT, min(value, _MAX_BIG_INT))
+    )
 
 
 def _milliseconds(value: int | None) -> int | None:
@@ -149,7 +154,10 @@ def _milliseconds(value: int | None) -> int | None:
 
 
 def _money(cost: CostAmount | None) -> Decimal | None:
-    return None if cost is None else min(cost.usd, _MAX_MONEY).quantize(_MONEY_STEP)
+    if cost is None:
+        return None
+    usd = cost.usd
+    return (usd if usd < _MAX_MONEY else _MAX_MONEY).quantize(_MONEY_STEP)
 
 
 def request_log(columns: Mapping[str, Any]) -> RequestLog:
