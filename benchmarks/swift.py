@@ -19,6 +19,7 @@ from benchmarks.upstreams import USAGE
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
 _OK = 200
+_SETTLING_SECONDS = 1.0  # for all connections to be accepted
 
 
 def body_length(head: bytes) -> int:
@@ -160,6 +161,7 @@ class Crowd:
         """Each client sends its next request when it has its answer; after a refusal, when it has paused."""
         self._running, self._pause_seconds = True, pause_seconds
         await self._connect(clients, self._again)
+        await asyncio.sleep(_SETTLING_SECONDS)
         self.begun.set()
         for client in self._clients:
             client.send(self.request, time.perf_counter())
@@ -201,6 +203,7 @@ class Crowd:
         self._running = True
         await self._connect(connections, self._idle.append)
         self._idle.extend(self._clients)
+        await asyncio.sleep(_SETTLING_SECONDS)
         self.begun.set()
         began, sent = time.perf_counter(), 0
         while (now := time.perf_counter() - began) < seconds:

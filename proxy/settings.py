@@ -145,9 +145,9 @@ class Settings(BaseSettings):
         10_000, ge=1, description="requests that are served at a time; fewer if there are not two descriptors for each"
     )
     max_in_flight_per_key: int = Field(5_000, ge=1, description="of them those of one key")
-    max_queued: int = Field(1_000, ge=1, description="requests that have come and not begun; more are refused")
+    max_queued: int = Field(500, ge=1, description="requests that have come and not begun; more are refused")
     overload_lag_seconds: float = Field(
-        0.015,
+        0.01,
         ge=0,
         le=10,
         description="how long a turn of the event loop may be before fewer new requests are let in; 0: any length",

@@ -24,6 +24,8 @@ class Refusal(StrEnum):
     IN_FLIGHT = "in_flight"  # as many are served as may be
     CONNECTIONS = "connections"
 
+    __hash__ = str.__hash__  # an enum's own is a Python function, and refusals are counted by the thousand
+
 
 class Load:
     """The requests that are being served: `most` in all, `most_of_a_key` of one key. One for the whole process.

@@ -80,6 +80,7 @@ class RunningGateway:
     reload: Callable[[], Coroutine[Any, Any, None]]
     load: Load
     priority_of: Callable[[str | None], Priority]
+    has_priorities: Callable[[], bool]
     uses_demo: bool
     example_model: str
 
@@ -207,6 +208,7 @@ async def running_gateway(
             reload=configuration.reload_and_tell,
             load=load,
             priority_of=access.authenticator.priority_of,
+            has_priorities=lambda: access.authenticator.directory.has_priorities,
             uses_demo=uses_demo,
             example_model=blueprint.example_model(),
         )

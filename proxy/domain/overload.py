@@ -18,7 +18,7 @@ from typing import Final
 
 from proxy.domain.rate_limits import Priority
 
-_INTERVAL_SECONDS: Final = 0.1
+_INTERVAL_SECONDS: Final = 0.05
 _CALM_SECONDS: Final = 2.0
 _FIRST_PACE: Final = 64.0
 _LEAST_DECREASE: Final = 0.8

@@ -12,7 +12,6 @@ import itertools
 import json
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -31,7 +30,9 @@ PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization 
 
 _NEVER_SHED: Final = ("/health", "/metrics", "/admin")
 _LINGER_SECONDS = 2.0
-_HOLD_SECONDS = 0.03
+_HOLD_SECONDS = 0.015  # and up to as much again
+_PATIENCE_SECONDS = 0.1
+_CROWD = 8
 _USUAL: Final = Timeouts()
 _WAITS_SECONDS = range(int(RETRY_AFTER_SECONDS), int(RETRY_AFTER_SECONDS) + 3)
 _MESSAGES: Final = {
@@ -51,15 +52,13 @@ class Refusals:
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._waits = itertools.cycle(_WAITS_SECONDS)
-        self._form = {
-            (reason, closes): _form(message, closes=closes)
-            for reason, message in _MESSAGES.items()
-            for closes in (False, True)
-        }
+        self._keeping = {reason: _form(message, closes=False) for reason, message in _MESSAGES.items()}
+        self._closing = {reason: _form(message, closes=True) for reason, message in _MESSAGES.items()}
 
     def answer(self, reason: Refusal, *, closes: bool) -> bytes:
         """With `closes` it says that the connection ends with it."""
-        return self._form[reason, closes] % (next(self._waits), next(self._numbers))
+        form = self._closing if closes else self._keeping
+        return form[reason] % (next(self._waits), next(self._numbers))
 
 
 def _form(message: str, *, closes: bool) -> bytes:
@@ -80,12 +79,20 @@ def _form(message: str, *, closes: bool) -> bytes:
 class Gate:
     """What all connections of one port ask before they serve a request."""
 
-    def __init__(self, load: Load, priority_of: PriorityOf, write_stall_seconds: float) -> None:
+    def __init__(
+        self,
+        load: Load,
+        priority_of: PriorityOf,
+        write_stall_seconds: float,
+        has_priorities: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.load = load
         self.write_stall_seconds = write_stall_seconds
         self.refusals = Refusals()
-        self._held: deque[tuple[float, SheddingHandler, bytes]] = deque()
+        self._held: list[SheddingHandler] = []
+        self._due: list[SheddingHandler] = []
         self._priority_of = priority_of
+        self._has_priorities = has_priorities
         self._loop = asyncio.get_running_loop()
 
     def reason(self, message: RawRequestMessage) -> Refusal | None:
@@ -96,6 +103,8 @@ class Gate:
 
     def reason_of(self, authorization: Callable[[], str | None]) -> Refusal | None:
         """The same for a request that may be turned away, with this header."""
+        if not self._has_priorities():
+            return self.load.refusal(Priority.NORMAL)
         if self.load.refusal(Priority.LOW) is None:
             return None
         return self.load.refusal(self._priority_of(authorization()))
@@ -110,20 +119,19 @@ class Gate:
         self._note_turn()
         self.load.turn_away(reason)
 
-    def hold(self, connection: SheddingHandler, answer: bytes) -> None:
-        """Give the answer after a moment: whoever asks again at once would else take all the time there is."""
-        if not self._held:
+    def hold(self, connection: SheddingHandler) -> None:
+        """Release it after a moment."""
+        if not self._held and not self._due:
             self._loop.call_later(_HOLD_SECONDS, self._release)
-        self._held.append((time.monotonic() + _HOLD_SECONDS, connection, answer))
+        self._held.append(connection)
 
     def _release(self) -> None:
-        now = time.monotonic()
-        soon = now + _HOLD_SECONDS / 5
-        while self._held and self._held[0][0] <= soon:
-            _, connection, answer = self._held.popleft()
-            connection.release(answer)
-        if self._held:
-            self._loop.call_later(self._held[0][0] - now, self._release)
+        released, self._due, self._held = self._due, self._held, []
+        if self._due:
+            self._loop.call_later(_HOLD_SECONDS, self._release)
+        now = self._loop.time()
+        for connection in released:
+            connection.release(now)
 
     def _note_turn(self) -> None:
         if not self.load.begun and not self.load.turned_away:
@@ -131,11 +139,15 @@ class Gate:
 
     def _serve_turn(self) -> None:
         begun, was_limited = self.load.next_turn()
-        if self.load.pace.is_on:
+        if begun >= _CROWD or self.load.pace.is_on:
             self._loop.call_soon(self._end_turn, time.monotonic(), begun, was_limited)
 
     def _end_turn(self, began: float, begun: int, was_limited: bool) -> None:
-        self.load.pace.learn(time.monotonic() - began, begun, was_limited=was_limited)
+        now, pace = time.monotonic(), self.load.pace
+        if pace.is_on:
+            pace.learn(now - began, begun, was_limited=was_limited)
+        else:  # a crowd is seen sooner here than by a look now and then
+            pace.observe(now - began, now)
 
 
 class SheddingHandler(ClientConnection):
@@ -146,13 +158,14 @@ class SheddingHandler(ClientConnection):
     off, which ends its request like any hang-up.
     """
 
-    __slots__ = ("_gate", "_is_between", "_is_held", "_is_serving", "_stall")
+    __slots__ = ("_gate", "_held_for", "_is_between", "_is_serving", "_refused_at", "_stall")
 
     def __init__(self, manager: ClientServer, gate: Gate, **more: Any) -> None:
         super().__init__(manager, **more)
         self._gate = gate
         self._stall: asyncio.TimerHandle | None = None
-        self._is_held = False
+        self._held_for: Refusal | None = None
+        self._refused_at = 0.0
         self._is_serving = False
         self._is_between = True  # surely: the parser has nothing of a request that has not come to its end
 
@@ -172,7 +185,7 @@ class SheddingHandler(ClientConnection):
         if self._is_serving:
             self._is_between = False
             super().data_received(data)
-        elif not self._gate.load.may_refuse and not self._is_held:
+        elif self._held_for is None and not self._gate.load.may_refuse:
             super().data_received(data)
             if self._messages:
                 self._note_end(data)
@@ -184,7 +197,7 @@ class SheddingHandler(ClientConnection):
             super().data_received(data)
             self._waiter = waiter
             self._note_end(data)
-            if not self._is_held:
+            if self._held_for is None:
                 self._decide()
 
     def _note_end(self, data: bytes) -> None:
@@ -193,14 +206,14 @@ class SheddingHandler(ClientConnection):
 
     def _refuse_unparsed(self, data: bytes) -> bool:
         """Refuses what the data holds, if it is one whole request of the plainest kind: parsing is half of the cost."""
-        head = None if self._is_held or self.transport is None else plain_head(data)
-        if head is None:
+        head = plain_head(data) if self._held_for is None else None
+        if head is None or self.transport is None:
             return False
         reason = self._gate.reason_of(lambda: authorization_in(data, head))
         if reason is None or reason is Refusal.CONNECTIONS:
             return False
         self._gate.turn_away(reason)
-        self._hold(reason)
+        self._tell(self.transport, reason)
         return True
 
     async def _handle_request(self, *arguments: Any) -> tuple[web.StreamResponse, bool]:
@@ -213,25 +226,26 @@ class SheddingHandler(ClientConnection):
         self._is_serving = True
         self._gate.let_in()
 
-    def release(self, answer: bytes) -> None:
+    def release(self, now: float) -> None:
         """The refusal that was held back goes out, and what came meanwhile is looked at."""
-        self._is_held = False
-        if self.transport is not None:
-            self.transport.write(answer)
-            self._decide()
+        reason, self._held_for = self._held_for, None
+        if self.transport is not None and reason is not None:
+            self._write_refusal(self.transport, reason, now)
+            if self._messages:
+                self._decide()
 
     def _decide(self) -> None:
         """Whether what has come is refused, or the handler is woken for it."""
         self._refuse_waiting()
         waiter = self._waiter
-        if self._messages and not self._is_held:
+        if self._messages and self._held_for is None:
             self._let_in()
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
 
     def _refuse_waiting(self) -> None:
         """Answers the requests at the head of the queue that are not to be served, up to one that is."""
-        while self._messages and self.transport is not None and not self._is_held:
+        while self._messages and self.transport is not None and self._held_for is None:
             message, payload = self._messages[0]
             if not isinstance(message, RawRequestMessage) or (reason := self._gate.reason(message)) is None:
                 return
@@ -244,7 +258,7 @@ class SheddingHandler(ClientConnection):
         self._gate.turn_away(reason)
         is_whole = payload.is_eof() and not self._reading_paused
         if is_whole and not closes and reason is not Refusal.CONNECTIONS:
-            self._hold(reason)
+            self._tell(transport, reason)
             return
         transport.write(self._gate.refusals.answer(reason, closes=True))
         self._is_over = True
@@ -255,10 +269,19 @@ class SheddingHandler(ClientConnection):
             self.resume_reading(resume_parser=False)
             self._loop.call_later(_LINGER_SECONDS, self.force_close)
 
-    def _hold(self, reason: Refusal) -> None:
-        self._is_held = True
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        self._gate.hold(self, self._gate.refusals.answer(reason, closes=False))
+    def _tell(self, transport: asyncio.Transport, reason: Refusal) -> None:
+        """At once, but for clients that ask again at once: they would take all the time there is."""
+        now = self._loop.time()
+        if now - self._refused_at < _PATIENCE_SECONDS:
+            self._held_for = reason
+            self._gate.hold(self)
+        else:
+            self._write_refusal(transport, reason, now)
+
+    def _write_refusal(self, transport: asyncio.Transport, reason: Refusal, now: float) -> None:
+        transport.write(self._gate.refusals.answer(reason, closes=False))
+        self._refused_at = now
+        self._next_keepalive_close_time = now + self._keepalive_timeout
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is written to."""

@@ -25,7 +25,7 @@ async def serve_on(
     """Serves the application until the stack ends."""
     runner = SheddingRunner(
         app,
-        Gate(gateway.load, gateway.priority_of, settings.write_stall_timeout_seconds),
+        Gate(gateway.load, gateway.priority_of, settings.write_stall_timeout_seconds, gateway.has_priorities),
         timeouts_of(settings),
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,

@@ -47,6 +47,7 @@ def said(**more: Any) -> str:
         reload=reload,
         load=Load(1, 1, 1, 1, Pace(0.0)),
         priority_of=lambda _authorization: Priority.NORMAL,
+        has_priorities=lambda: False,
         uses_demo=False,
         example_model="m",
     )
