@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 import tempfile
 import time
@@ -129,6 +130,7 @@ class ScaleOut:
         self._site = site
         self._plan = plan
         self.seen = Traffic()
+        self._turns = itertools.count()
 
     async def key(self, name: str, **more: object) -> str:
         secret: str = (await self._site.administer("/keys", {"name": name, **more}))["key"]
@@ -140,9 +142,11 @@ class ScaleOut:
         return [status for status, _ in answers]
 
     async def at_each_gateway(self, key: str, name: str) -> list[int]:
-        """One request at each gateway, by their statuses."""
+        """One request at each gateway, by their statuses. No two have the same name."""
+        turn = next(self._turns)
         asking = (
-            ask(self._site, key, f"{name}-{number}", at=member.url) for number, member in enumerate(self._site.members)
+            ask(self._site, key, f"{name}-{turn}-{number}", at=member.url)
+            for number, member in enumerate(self._site.members)
         )
         return [status for status, _ in await asyncio.gather(*asking)]
 
@@ -174,9 +178,9 @@ class ScaleOut:
         affordable = self._plan.crowd // 3
         key = await self.key("poor", monthly_budget_usd=affordable * PRICE_USD)
         await self.crowd(key, "poor", self._plan.crowd)
-        in_crowd, turn = self._calls("poor"), 0
-        while set(await self.at_each_gateway(key, f"poor-after-{turn}")) != {_TOO_MANY}:
-            turn += 1
+        in_crowd = self._calls("poor")
+        while set(await self.at_each_gateway(key, "poor-after")) != {_TOO_MANY}:
+            pass
         calls = self._calls("poor")
         text = f"hard budget for {affordable} calls: {in_crowd} of a crowd of {self._plan.crowd}, {calls} in the end"
         return Figure(text, calls == affordable)
@@ -247,8 +251,8 @@ class ScaleOut:
         """The provider fails everywhere, until all breakers are open: what clients are told, and by whom."""
         site, key = self._site, await self.key("tenacious")
         site.upstream.fault = lambda: Fault.SERVER_ERROR
-        for turn in range(_FAILURES):
-            await self.at_each_gateway(key, f"tenacious-{turn}")
+        for _ in range(_FAILURES):
+            await self.at_each_gateway(key, "tenacious")
         opened = time.perf_counter()
         site.upstream.fault = never
         await asyncio.sleep(COOLDOWN_SECONDS / 2)  # for the balancer to see it, if it looks
