@@ -23,6 +23,7 @@ _CALM_SECONDS: Final = 2.0
 _FIRST_PACE: Final = 64.0
 _LEAST_DECREASE: Final = 0.8
 _LEAST_LIMIT: Final = 0.5
+_VERY_LONG: Final = 5.0
 _SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.5, Priority.NORMAL: 1.0, Priority.HIGH: 2.0}
 
 
@@ -42,8 +43,8 @@ class Pace:
         self.limit = _FIRST_PACE
         self.is_on = False
 
-    def observe(self, turn_seconds: float, now: float) -> None:
-        """A turn of the loop took so long; `now` is monotonic."""
+    def observe(self, turn_seconds: float, now: float, *, is_crowd: bool = False) -> None:
+        """A turn of the loop took so long; `now` is monotonic. One that a crowd made very long is enough."""
         if not self._target_seconds or turn_seconds < self._target_seconds:
             self.is_on = self.is_on and now < self._last_late + _CALM_SECONDS
             if now > self._last_late + _INTERVAL_SECONDS:
@@ -52,17 +53,18 @@ class Pace:
         self._last_late = now
         if self._late_since is None:
             self._late_since = now
-        self.is_on = self.is_on or now - self._late_since >= _INTERVAL_SECONDS
+        is_flood = is_crowd and turn_seconds >= _VERY_LONG * self._target_seconds
+        self.is_on = self.is_on or is_flood or now - self._late_since >= _INTERVAL_SECONDS
 
     def allows(self, begun: int, priority: Priority) -> bool:
         """Whether one more may begin in a turn that has begun so many."""
         return not self.is_on or begun < self.limit * _SHARES[priority]
 
-    def learn(self, turn_seconds: float, begun: int, *, was_limited: bool) -> None:
-        """A turn that began so many took so long; `was_limited` if it would have begun more."""
+    def learn(self, turn_seconds: float, *, was_limited: bool) -> None:
+        """A turn that began some took so long; `was_limited` if it would have begun more."""
         if turn_seconds > self._target_seconds:
             decrease = max(_LEAST_DECREASE, self._target_seconds / turn_seconds)
-            lower = min(self.limit, max(begun, 1.0)) * decrease
+            lower = self.limit * decrease
             self.limit = lower if lower >= _LEAST_LIMIT else 0.0
         elif was_limited:
             self.limit += 1.0

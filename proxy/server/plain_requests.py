@@ -18,20 +18,25 @@ _PLAIN: Final = re.compile(
 _AUTHORIZATION: Final = b"\r\nauthorization:"
 
 
-def plain_head(data: bytes) -> bytes | None:
-    """The head, in lower case, if the data is one whole request for a completion and nothing else; None if in doubt.
+def mark_of(data: bytes) -> tuple[int, int]:
+    """What is the same for data with the same head and size: if one is a plain request, so is the other."""
+    return hash(data[: data.find(_HEAD_END) + len(_HEAD_END)]), len(data)
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether the data is, beyond doubt, one whole request for a completion and nothing else.
 
     Everybody must agree on where it ends, or answers would go to the wrong requests of a connection that a proxy shares
     among clients: so one length, in digits, and no other framing.
     """
     end = data.find(_HEAD_END) + len(_HEAD_END)
-    head = data[:end].lower()
-    found = _PLAIN.fullmatch(head)
-    return None if found is None or len(data) != end + int(found[1]) else head
+    found = _PLAIN.fullmatch(data[:end].lower())
+    return found is not None and len(data) == end + int(found[1])
 
 
-def authorization_in(data: bytes, head: bytes) -> str | None:
-    """The first Authorization header of a plain head of that data."""
+def authorization_in(data: bytes) -> str | None:
+    """The first Authorization header of a plain request."""
+    head = data[: data.find(_HEAD_END) + len(_HEAD_END)].lower()
     begin = head.find(_AUTHORIZATION) + len(_AUTHORIZATION)
     if begin < len(_AUTHORIZATION):
         return None

@@ -23,7 +23,7 @@ from proxy.api.openai.errors import error_object
 from proxy.application.load import RETRY_AFTER_SECONDS, Load, Refusal
 from proxy.domain.errors import Overloaded
 from proxy.domain.rate_limits import Priority
-from proxy.server.plain_requests import authorization_in, is_exactly, plain_head
+from proxy.server.plain_requests import authorization_in, is_exactly, is_plain, mark_of
 from proxy.server.protocol import ClientConnection, ClientServer, Timeouts
 
 PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization header, without asking anybody
@@ -140,14 +140,14 @@ class Gate:
     def _serve_turn(self) -> None:
         begun, was_limited = self.load.next_turn()
         if begun >= _CROWD or self.load.pace.is_on:
-            self._loop.call_soon(self._end_turn, time.monotonic(), begun, was_limited)
+            self._loop.call_soon(self._end_turn, time.monotonic(), was_limited)
 
-    def _end_turn(self, began: float, begun: int, was_limited: bool) -> None:
+    def _end_turn(self, began: float, was_limited: bool) -> None:
         now, pace = time.monotonic(), self.load.pace
         if pace.is_on:
-            pace.learn(now - began, begun, was_limited=was_limited)
+            pace.learn(now - began, was_limited=was_limited)
         else:  # a crowd is seen sooner here than by a look now and then
-            pace.observe(now - began, now)
+            pace.observe(now - began, now, is_crowd=True)
 
 
 class SheddingHandler(ClientConnection):
@@ -158,7 +158,7 @@ class SheddingHandler(ClientConnection):
     off, which ends its request like any hang-up.
     """
 
-    __slots__ = ("_gate", "_held_for", "_is_between", "_is_serving", "_refused_at", "_stall")
+    __slots__ = ("_gate", "_held_for", "_is_between", "_is_serving", "_plain_mark", "_refused_at", "_stall")
 
     def __init__(self, manager: ClientServer, gate: Gate, **more: Any) -> None:
         super().__init__(manager, **more)
@@ -166,6 +166,7 @@ class SheddingHandler(ClientConnection):
         self._stall: asyncio.TimerHandle | None = None
         self._held_for: Refusal | None = None
         self._refused_at = 0.0
+        self._plain_mark = (0, 0)
         self._is_serving = False
         self._is_between = True  # surely: the parser has nothing of a request that has not come to its end
 
@@ -206,10 +207,14 @@ class SheddingHandler(ClientConnection):
 
     def _refuse_unparsed(self, data: bytes) -> bool:
         """Refuses what the data holds, if it is one whole request of the plainest kind: parsing is half of the cost."""
-        head = plain_head(data) if self._held_for is None else None
-        if head is None or self.transport is None:
+        if self._held_for is not None or self.transport is None:
             return False
-        reason = self._gate.reason_of(lambda: authorization_in(data, head))
+        mark = mark_of(data)
+        if mark != self._plain_mark:  # clients that ask again send the same
+            if not is_plain(data):
+                return False
+            self._plain_mark = mark
+        reason = self._gate.reason_of(lambda: authorization_in(data))
         if reason is None or reason is Refusal.CONNECTIONS:
             return False
         self._gate.turn_away(reason)

@@ -33,6 +33,20 @@ def test_long_turns_again_and_again_are() -> None:
     assert not pace.allows(MANY, Priority.HIGH)
 
 
+def test_one_very_long_turn_is_if_a_crowd_made_it() -> None:
+    pace = Pace(0.02)
+    pace.observe(0.09, 1.0, is_crowd=True)
+    assert not pace.is_on
+    pace.observe(0.11, 1.01, is_crowd=True)
+    assert pace.is_on
+
+
+def test_a_turn_that_others_made_long_takes_little_of_the_limit() -> None:
+    pace = late_again_and_again(Pace(0.02))
+    pace.learn(0.5, was_limited=False)
+    assert pace.allows(50, Priority.NORMAL)
+
+
 def test_short_turns_between_long_ones_do_not_make_up_for_them() -> None:
     """Requests go through the loop in waves."""
     turns = [(number * 0.01, 0.03 if number % 6 == 0 else 0.0001) for number in range(30)]
@@ -60,7 +74,7 @@ def test_the_limit_follows_what_new_requests_do_to_the_turns() -> None:
     limits = []
     for _ in range(60):
         begun = next(count for count in range(MANY) if not pace.allows(count, Priority.NORMAL))
-        pace.learn(begun * 0.002, begun, was_limited=True)
+        pace.learn(begun * 0.002, was_limited=True)
         limits.append(begun)
     assert min(limits[10:]) >= 9
     assert max(limits[10:]) <= 12
@@ -69,17 +83,17 @@ def test_the_limit_follows_what_new_requests_do_to_the_turns() -> None:
 def test_what_was_not_limited_says_nothing_about_the_limit() -> None:
     pace = late_again_and_again(Pace(0.02))
     for _ in range(100):
-        pace.learn(0.001, 1, was_limited=False)
+        pace.learn(0.001, was_limited=False)
     assert not pace.allows(MANY, Priority.HIGH)
 
 
 def test_nobody_begins_while_turns_are_long_without_them() -> None:
     """Open streams alone can take all the time there is."""
     pace = late_again_and_again(Pace(0.02))
-    for _ in range(20):
-        pace.learn(0.2, 1, was_limited=True)
+    for _ in range(30):
+        pace.learn(0.2, was_limited=True)
     assert not pace.allows(0, Priority.HIGH)
-    pace.learn(0.001, 0, was_limited=True)
+    pace.learn(0.001, was_limited=True)
     assert pace.allows(0, Priority.LOW)
     assert not pace.allows(1, Priority.NORMAL)
 

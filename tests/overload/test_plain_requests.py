@@ -9,7 +9,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser
 
-from proxy.server.plain_requests import authorization_in, is_exactly, plain_head
+from proxy.server.plain_requests import authorization_in, is_exactly, is_plain, mark_of
 from tests.gateway.raw_http import request_bytes
 
 OF_THE_SDK = [
@@ -62,31 +62,29 @@ async def new_parser() -> HttpRequestParser:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
 async def test_what_sdks_send_is_plain(path: str) -> None:
     data = request_bytes(b'{"model": "m"}', *OF_THE_SDK, path=path)
-    head = plain_head(data)
-    assert head is not None
-    assert authorization_in(data, head) == "Bearer sk-Some_Key-1"
+    assert is_plain(data)
+    assert authorization_in(data) == "Bearer sk-Some_Key-1"
     assert parsed_whole(data, await new_parser())
 
 
 async def test_without_a_key_there_is_none() -> None:
     data = request_bytes(b"{}")
-    head = plain_head(data)
-    assert head is not None
-    assert authorization_in(data, head) is None
+    assert is_plain(data)
+    assert authorization_in(data) is None
 
 
 @pytest.mark.parametrize("lines", ODD, ids=repr)
 def test_in_doubt_it_is_the_parsers(lines: list[bytes]) -> None:
-    assert plain_head(request_bytes(b"{}", *OF_THE_SDK, *lines)) is None
-    assert plain_head(request_bytes(b"{}", *lines, *OF_THE_SDK)) is None
+    assert not is_plain(request_bytes(b"{}", *OF_THE_SDK, *lines))
+    assert not is_plain(request_bytes(b"{}", *lines, *OF_THE_SDK))
 
 
 def test_more_or_less_than_one_request_is_the_parsers() -> None:
     whole = request_bytes(b'{"model": "m"}', *OF_THE_SDK)
     for data in (b"", b"\r\n\r\n", whole[:-1], whole + b"G", whole + whole, b"\r\n" + whole, whole[1:]):
-        assert plain_head(data) is None
+        assert not is_plain(data)
     for other in (request_bytes(None), request_bytes(b"{}", path="/v1/models"), request_bytes(b"{}", method="PUT")):
-        assert plain_head(other) is None
+        assert not is_plain(other)
 
 
 async def test_it_never_differs_from_the_parser() -> None:
@@ -115,10 +113,24 @@ async def test_it_never_differs_from_the_parser() -> None:
             place = chance.randrange(len(data))
             data[place : place + chance.choice((0, 0, 1, 2))] = chance.choice(pieces)
         has_host = b"\r\nHost: gateway\r\n" in data  # which the parser wants, though it ends nothing
-        if has_host and plain_head(bytes(data)) is not None:
+        if has_host and is_plain(bytes(data)):
             plain += 1
             assert parsed_whole(bytes(data), await new_parser()), bytes(data)
     assert plain > 500
+
+
+def test_only_the_same_head_and_size_have_the_same_mark() -> None:
+    data = request_bytes(b'{"model": "m"}', *OF_THE_SDK)
+    assert mark_of(data) == mark_of(request_bytes(b'{"model": "n"}', *OF_THE_SDK))
+    for other in (
+        data + b"x",
+        data[:-1],
+        data.replace(b"python", b"pythin"),
+        request_bytes(b"{}", *OF_THE_SDK),
+        b"",
+        data[1:],
+    ):
+        assert mark_of(other) != mark_of(data)
 
 
 async def test_an_end_that_is_no_end_is_noticed() -> None:
