@@ -125,7 +125,7 @@ def test_only_the_same_head_and_size_have_the_same_mark() -> None:
     for other in (
         data + b"x",
         data[:-1],
-        data.replace(b"python", b"pythin"),
+        data.replace(b"python", b"Python"),
         request_bytes(b"{}", *OF_THE_SDK),
         b"",
         data[1:],
