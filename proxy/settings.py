@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     llmgateway_metrics_port: Annotated[
         Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_blank_is_none)
     ] = Field(None, description="a port of its own for /metrics and /health/live, without a key")
+    llmgateway_workers: int = Field(1, ge=1, le=256, description="processes that serve the port together")
     llmgateway_data_dir: str = Field(
         ".llmgateway", min_length=1, description="the ledger's spool and the SQLite database"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.bootstrap.storage import request_logs
 from proxy.domain.request_log import RequestLog
 from proxy.infrastructure.resilience import Timing
+from proxy.server.listening import bound
 from proxy.server.site import serve_on
 from proxy.settings import Settings
 
@@ -244,10 +246,18 @@ async def gateway_over(
                 yield TestGateway(url, http, chosen)
 
 
+def free_port(stack: AsyncExitStack) -> list[socket.socket]:
+    """Sockets that listen on a free port of this machine until the stack ends."""
+    sockets = bound("127.0.0.1", 0)
+    for each in sockets:
+        stack.callback(each.close)
+    return sockets
+
+
 @asynccontextmanager
 async def _served(gateway: RunningGateway, settings: Settings) -> AsyncIterator[URL]:
     """As `llmgateway serve` does."""
     async with AsyncExitStack() as stack:
-        runner = await serve_on(gateway.app, 0, gateway, settings, stack)
+        runner = await serve_on(gateway.app, free_port(stack), gateway, settings, stack)
         host, port = runner.addresses[0]
         yield URL(f"http://{host}:{port}/")

@@ -16,6 +16,7 @@ from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import PayloadStore
 from proxy.application.ports import ConfigurationControl, HealthSource, ModelCatalog, UsageReports
 from proxy.application.self_service import SelfService
+from proxy.application.siblings import Siblings
 from proxy.application.spans import Spans
 from proxy.application.traces import RequestArchive, TraceStore
 from proxy.domain.access.principals import Principal
@@ -39,6 +40,7 @@ class Gateway:
     self_service: SelfService
     load: Load
     metrics: HttpMetrics
+    siblings: Siblings
     max_body_bytes: int
     spans: Spans | None = None
 

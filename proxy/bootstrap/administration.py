@@ -21,6 +21,7 @@ from proxy.api.middlewares.request_id import request_id
 from proxy.application.administration.administration import Administration
 from proxy.application.administration.ports import DeploymentSwitches
 from proxy.application.ports import ConfigurationControl
+from proxy.application.siblings import NoSiblings, Siblings
 from proxy.bootstrap.config_file import configuration_file, read_configuration
 from proxy.bootstrap.storage import migrated_database
 from proxy.domain.access.model_scope import ModelGroups
@@ -42,6 +43,7 @@ def admin_api(
     groups: Callable[[], ModelGroups],
     deployments: DeploymentSwitches | None = None,
     configuration: ConfigurationControl | None = None,
+    siblings: Siblings | None = None,
 ) -> AdminApi:
     store = SqlAccessStore(database)
     return AdminApi(
@@ -52,6 +54,7 @@ def admin_api(
         requests=LedgerRequestList(database),
         deployments=deployments,
         configuration=configuration,
+        siblings=siblings or NoSiblings(),
     )
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from proxy.api.app_keys import Gateway
+from proxy.api.handlers.health import health_report
 from proxy.api.routes import create_admin_site, create_api, create_metrics_site
 from proxy.application.admission import Gatekeeper, Rulebook
 from proxy.application.booking import Accounting
@@ -20,6 +21,7 @@ from proxy.application.observing import Observers
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.self_service import SelfService
+from proxy.application.siblings import NoSiblings
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.access import access_control
@@ -36,8 +38,9 @@ from proxy.bootstrap.spans import tracing_of
 from proxy.bootstrap.storage import arriving_database
 from proxy.domain.rate_limits import Priority
 from proxy.infrastructure.chat_completion.registry import service_factory
+from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.demo import demo_upstream
-from proxy.infrastructure.deployments.fleet import running_fleet
+from proxy.infrastructure.deployments.fleet import Fleet, running_fleet
 from proxy.infrastructure.endpoint import endpoint_of
 from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watching
 from proxy.infrastructure.http import client_session
@@ -56,11 +59,12 @@ from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
 from proxy.infrastructure.persistence.retention import keeping_up
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
-from proxy.infrastructure.price_book import price_book
+from proxy.infrastructure.price_book import RefreshingPriceBook, price_book
 from proxy.infrastructure.price_sync import PriceSync, syncing
 from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Timing
 from proxy.infrastructure.served_models import ServedModels
+from proxy.infrastructure.siblings import SharedDirectory, directory_of_supervisor, telling
 from proxy.infrastructure.traces import trace_store
 from proxy.settings import Settings
 
@@ -142,21 +146,7 @@ async def running_gateway(
         monitor = HealthMonitor(arrival, ledger, checker, fleet, unpriced, limiter)
         await stack.enter_async_context(watching(monitor))
         for spec in () if uses_demo else openrouter_providers(blueprint):
-            endpoint = endpoint_of(spec.wire)
-            if settings.prices_sync_seconds:
-                sync = PriceSync(session, endpoint, pricing)
-                await stack.enter_async_context(
-                    once(arrival.here, syncing(sync, settings.prices_sync_seconds, prices.refresh))
-                )
-            if settings.reconcile_seconds:
-                unsettled = LedgerReconciliation(database, spec.wire.provider)
-                asking = reconciling(
-                    unsettled,
-                    OpenRouterBills(session, endpoint),
-                    settings.reconcile_seconds,
-                    settings.ledger_retention_days,
-                )
-                await stack.enter_async_context(once(arrival.here, asking))
+            await _follow_prices_and_bills(settings, spec.wire, session, arrival, prices, stack)
         load = load_of(settings)
         idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
         access = await stack.enter_async_context(access_control(settings, arrival, session))
@@ -164,6 +154,7 @@ async def running_gateway(
         usage = LedgerUsageReports(database)
         metrics = await stack.enter_async_context(metrics_of(runtimes, monitor, load))
         observer = metrics if tracing.observer is None else Observers(metrics, tracing.observer)
+        siblings = _siblings(settings, fleet)
         gateway = Gateway(
             orchestrator=KernelOrchestrator(
                 runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock, observer=observer
@@ -187,14 +178,18 @@ async def running_gateway(
             self_service=SelfService(usage, LedgerAccounts(database), limiter),
             load=load,
             metrics=metrics,
+            siblings=siblings,
             max_body_bytes=settings.max_body_bytes,
             spans=tracing.spans,
         )
+        if isinstance(siblings, SharedDirectory):
+            await stack.enter_async_context(telling(siblings, lambda: health_report(gateway)))
         admin = admin_api(
             database,
             lambda: runtimes.current().model_groups,
             lambda: runtimes.current().deployments,
             configuration,
+            siblings,
         )
         has_own_port = settings.llmgateway_admin_port is not None
         upstream = "demo upstream (built in)" if uses_demo else blueprint.summary()
@@ -212,6 +207,43 @@ async def running_gateway(
             uses_demo=uses_demo,
             example_model=blueprint.example_model(),
         )
+
+
+async def _follow_prices_and_bills(
+    settings: Settings,
+    wire: WireSettings,
+    session: ClientSession,
+    arrival: Arrival,
+    prices: RefreshingPriceBook,
+    stack: AsyncExitStack,
+) -> None:
+    """What OpenRouter asks for, and what it has billed, from time to time."""
+    endpoint, database = endpoint_of(wire), arrival.database
+    if settings.prices_sync_seconds:
+        sync = PriceSync(session, endpoint, PiccoloModelPricing(database))
+        following_prices = syncing(sync, settings.prices_sync_seconds, prices.refresh)
+        await stack.enter_async_context(once(arrival.here, following_prices))
+    if settings.reconcile_seconds:
+        asking = reconciling(
+            LedgerReconciliation(database, wire.provider),
+            OpenRouterBills(session, endpoint),
+            settings.reconcile_seconds,
+            settings.ledger_retention_days,
+        )
+        await stack.enter_async_context(once(arrival.here, asking))
+
+
+def _siblings(settings: Settings, fleet: Fleet) -> SharedDirectory | NoSiblings:
+    """The other workers, if there are any."""
+    if settings.llmgateway_workers == 1:
+        return NoSiblings()
+
+    def drain(name: str, is_drained: bool) -> None:
+        if (deployment := fleet.deployments().get(name)) is not None:
+            deployment.drain(is_drained=is_drained)
+
+    directory = directory_of_supervisor(Path(settings.llmgateway_data_dir))
+    return SharedDirectory(directory, settings.llmgateway_workers, drain)
 
 
 async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitStack) -> PayloadStore:

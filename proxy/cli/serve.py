@@ -13,22 +13,29 @@ from proxy.domain.errors import InvalidValue
 @click.command()
 @click.option("--host", help="Address to listen on; beyond loopback only with LLMGATEWAY_MASTER_KEY. [LLMGATEWAY_HOST]")
 @click.option("--port", type=int, help="Port to listen on, 0 for any free one. [LLMGATEWAY_PORT]")
-def serve(host: str | None, port: int | None) -> None:
+@click.option("--workers", type=int, help="Processes that serve the port together. [LLMGATEWAY_WORKERS]")
+@click.option("--take-over", is_flag=True, help="Take the port over from the gateway that runs in the data directory.")
+def serve(host: str | None, port: int | None, workers: int | None, take_over: bool) -> None:
     """Run the gateway.
 
     Migrates the database first. While a PostgreSQL server cannot be reached, requests are served and their rows wait.
 
-    Ctrl-C or SIGTERM stops it: running requests are finished and everything is booked.
+    Ctrl-C or SIGTERM stops it: running requests are finished and everything is booked. With several workers SIGHUP
+    starts new ones and ends the old ones. With --take-over a new version goes on where the running one stops: no
+    connection is refused or reset.
     """
-    settings = settings_or_fail(llmgateway_host=host, llmgateway_port=port)
+    settings = settings_or_fail(llmgateway_host=host, llmgateway_port=port, llmgateway_workers=workers)
     click.echo("Starting LLM Gateway …", err=True)
     from proxy.bootstrap.logs import log_as_configured  # noqa: PLC0415
     from proxy.bootstrap.storage import DATABASE_ERRORS  # noqa: PLC0415
+    from proxy.server.metrics_directory import prepare_metrics_directory  # noqa: PLC0415
+
+    prepare_metrics_directory(settings)
     from proxy.server.running import listen  # noqa: PLC0415
 
     log_as_configured(settings)
     try:
-        listen(settings)
+        listen(settings, take_over=take_over)
     except InvalidValue as problem:
         raise click.ClickException(str(problem)) from None
     except OSError as problem:

@@ -1,4 +1,4 @@
-"""Listening, and stopping without losing anything."""
+"""Serving in one process, and stopping without losing anything."""
 
 from __future__ import annotations
 
@@ -6,44 +6,88 @@ import asyncio
 import gc
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from typing import Any, Final
+
+from aiohttp import web
 
 from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.server.banner import banner
 from proxy.server.descriptors import raise_limit
-from proxy.server.site import serve_on
+from proxy.server.listening import Handover, Listening, handover_path, listening
+from proxy.server.site import serve_on, stop_accepting
+from proxy.server.workers import supervise
 from proxy.settings import Settings
 
+OnReady = Callable[[RunningGateway], None]
+_LAST_CALL_SECONDS: Final = 1.0
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
-def listen(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises OSError when the address cannot be had."""
+
+def listen(settings: Settings, *, take_over: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises OSError when the address cannot be had, and InvalidValue when there is no gateway to take over from.
+    """
     raise_limit()
+    sockets = listening(settings, take_over=take_over)
+    workers = settings.llmgateway_workers
+    address = sockets.sockets["api"][0].getsockname()
+
+    def ready(gateway: RunningGateway) -> None:
+        print(banner(gateway, address, settings, workers), file=sys.stderr, flush=True)  # noqa: T201
+
+    if workers > 1:
+        supervise(settings, sockets, lambda on_ready: run(serve(settings, sockets, on_ready)), ready)
+        return
+
+    def alone(gateway: RunningGateway) -> None:
+        handover.append(Handover(handover_path(settings), sockets))
+        sockets.release_predecessor()
+        ready(gateway)
+
+    handover: list[Handover] = []
+    try:
+        run(serve(settings, sockets, alone))
+    finally:
+        for each in handover:
+            each.close()
+
+
+def run(serving: Coroutine[Any, Any, None]) -> None:
+    """In the faster event loop, where there is one."""
     try:
         import uvloop  # noqa: PLC0415  # not on Windows
     except ImportError:
-        asyncio.run(serve(settings))
+        asyncio.run(serving)
     else:
-        uvloop.run(serve(settings))
+        uvloop.run(serving)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, sockets: Listening, on_ready: OnReady) -> None:
     """On a signal: take no more connections, let running requests finish, book everything, return."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
+    for name in _STOPPING:
         loop.add_signal_handler(name, stop.set)
     async with running_gateway(settings) as gateway, AsyncExitStack() as stack:
-        if gateway.admin is not None and settings.llmgateway_admin_port is not None:
-            await serve_on(gateway.admin, settings.llmgateway_admin_port, gateway, settings, stack)
-        if settings.llmgateway_metrics_port is not None:
-            await serve_on(gateway.metrics, settings.llmgateway_metrics_port, gateway, settings, stack)
-        runner = await serve_on(gateway.app, settings.llmgateway_port, gateway, settings, stack)
+        apps = {"admin": gateway.admin, "metrics": gateway.metrics, "api": gateway.app}
+        runners = [
+            await serve_on(app, sockets.sockets[name], gateway, settings, stack)
+            for name, app in apps.items()
+            if app is not None and name in sockets.sockets
+        ]
         _keep_for_good()
-        print(banner(gateway, runner.addresses[0], settings), file=sys.stderr, flush=True)  # noqa: T201
         _reload_on_signal(gateway)
+        on_ready(gateway)
         await stop.wait()
         gateway.stop_serving()
         await _until_nobody_comes(stop, settings.shutdown_delay_seconds)
+        for runner in runners:
+            await stop_accepting(runner)
+        sockets.close()
+        await _last_call(runners)
 
 
 async def _until_nobody_comes(stop: asyncio.Event, delay_seconds: float) -> None:
@@ -53,6 +97,14 @@ async def _until_nobody_comes(stop: asyncio.Event, delay_seconds: float) -> None
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_seconds):
                 await stop.wait()
+
+
+async def _last_call(runners: list[web.AppRunner]) -> None:
+    """Whoever keeps a connection open learns by its next answer that it ends; closing it at once may lose a request."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_CALL_SECONDS):
+            while any(r.server is not None and r.server.connections for r in runners):  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.02)
 
 
 def _keep_for_good() -> None:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
 from aiohttp import web
 
 from proxy.bootstrap.gateway import RunningGateway
 from proxy.server.framing import MAX_HEADERS, MAX_LINE_BYTES
+from proxy.server.listening import BACKLOG
 from proxy.server.protocol import Timeouts
 from proxy.server.shedding import Gate, SheddingRunner
 from proxy.settings import Settings
 
-_BACKLOG = 1024
-_LISTENERS = 16
+_LISTENERS = 16  # libuv takes one connection a turn off each; when turns are long, those that wait would not be served
 
 
 async def serve_on(
-    app: web.Application, port: int, gateway: RunningGateway, settings: Settings, stack: AsyncExitStack
+    app: web.Application,
+    sockets: Sequence[socket.socket],
+    gateway: RunningGateway,
+    settings: Settings,
+    stack: AsyncExitStack,
 ) -> web.AppRunner:
-    """Serves the application until the stack ends."""
+    """Serves the application until the stack ends. The sockets stay open: they are the caller's."""
     runner = SheddingRunner(
         app,
         Gate(gateway.load, gateway.priority_of, settings.write_stall_timeout_seconds, gateway.has_priorities),
@@ -37,9 +41,9 @@ async def serve_on(
     )
     stack.push_async_callback(runner.cleanup)
     await runner.setup()
-    site = web.TCPSite(runner, settings.llmgateway_host, port, backlog=_BACKLOG)
-    await site.start()
-    await _accept_more(runner, site)
+    for each in sockets:
+        for _ in range(_LISTENERS):
+            await web.SockSite(runner, socket.socket(fileno=os.dup(each.fileno())), backlog=BACKLOG).start()
     return runner
 
 
@@ -54,9 +58,7 @@ def timeouts_of(settings: Settings) -> Timeouts:
     )
 
 
-async def _accept_more(runner: web.AppRunner, site: web.TCPSite) -> None:
-    """libuv takes one connection a turn off each listener; when turns are long, those that wait would not be served."""
-    server: Any = site._server  # noqa: SLF001
-    for listening in server.sockets:
-        for _ in range(_LISTENERS - 1):
-            await web.SockSite(runner, socket.socket(fileno=os.dup(listening.fileno())), backlog=_BACKLOG).start()
+async def stop_accepting(runner: web.AppRunner) -> None:
+    """Connections that are open go on being served."""
+    for site in list(runner.sites):
+        await site.stop()

@@ -20,7 +20,7 @@ from proxy.domain.rate_limits import Priority
 from proxy.server.shedding import Gate, SheddingRunner
 from proxy.server.site import serve_on
 from proxy.settings import Settings
-from tests.harness import TestGateway
+from tests.harness import TestGateway, free_port
 
 KEYS = {"Bearer low": Priority.LOW, "Bearer high": Priority.HIGH}
 
@@ -67,7 +67,7 @@ async def gateway_with_bounds(
     )
     async with running_gateway(chosen) as gateway, AsyncExitStack() as stack:
         if has_gate:
-            runner = await serve_on(gateway.app, 0, gateway, chosen, stack)
+            runner = await serve_on(gateway.app, free_port(stack), gateway, chosen, stack)
             url = URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
         else:
             server = await stack.enter_async_context(TestServer(gateway.app))

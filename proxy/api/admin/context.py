@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -15,6 +15,7 @@ from proxy.api.body import read_json_body
 from proxy.application.administration.administration import Actor, Administration
 from proxy.application.administration.ports import BudgetReports, DeploymentSwitches, Page, RequestList
 from proxy.application.ports import ConfigurationControl, PriceHistory, UsageReports
+from proxy.application.siblings import NoSiblings, Siblings
 from proxy.domain.errors import InvalidRequest, UnsupportedMediaType
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -34,6 +35,7 @@ class AdminApi:
     requests: RequestList
     deployments: DeploymentSwitches | None = None
     configuration: ConfigurationControl | None = None
+    siblings: Siblings = field(default_factory=NoSiblings)
 
 
 ADMIN = web.AppKey("admin", AdminApi)

@@ -90,7 +90,7 @@ async def get_deployment(request: web.Request) -> web.Response:
 
 @needs(Permission.DEPLOYMENTS_WRITE, whole_gateway=True)
 async def drain_deployment(request: web.Request) -> web.Response:
-    """It gets no new requests; those that run end as they would. In this process, until it is enabled or restarted."""
+    """It gets no new requests; those that run end as they would. Until it is enabled, or the gateway restarted."""
     return await _switched(request, "drain", is_drained=True)
 
 
@@ -107,6 +107,7 @@ async def _switched(request: web.Request, action: str, *, is_drained: bool) -> w
         actor_of(request), action, "deployments", live.name[:255], before, after
     )
     live.drain(is_drained=is_drained)
+    await request.app[ADMIN].siblings.drain(live.name, is_drained=is_drained)
     return web.json_response({"name": live.name, **live.report()})
 
 

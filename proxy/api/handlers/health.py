@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from aiohttp import web
 
 from proxy import __version__
-from proxy.api.app_keys import GATEWAY
+from proxy.api.app_keys import GATEWAY, Gateway
 from proxy.api.permissions import open_to_all
 from proxy.application.ports import HealthReport
+from proxy.application.siblings import merged
 
 _STARTED = time.monotonic()
 _UNAVAILABLE = 503
@@ -18,29 +21,31 @@ _UNAVAILABLE = 503
 
 @open_to_all
 async def health(request: web.Request) -> web.Response:
-    """Everything that is known of the gateway's parts; always 200, read `status`."""
+    """Everything that is known of the gateway's parts, over all its workers; always 200, read `status`."""
     gateway = request.app[GATEWAY]
+    return web.json_response(merged(health_report(gateway), gateway.siblings, os.getpid()))
+
+
+def health_report(gateway: Gateway) -> dict[str, Any]:
+    """Of this process alone."""
     report, configuration = gateway.health.report(), gateway.configuration.state()
     degraded = [*report.degraded, *(f"configuration not loaded: {problem}" for problem in configuration["problems"])]
-    status = "unavailable" if report.cannot_serve else "degraded" if degraded else "ok"
-    return web.json_response(
-        {
-            "status": status,
-            "version": __version__,
-            "uptime_seconds": round(time.monotonic() - _STARTED, 1),
-            "problems": [*report.cannot_serve, *degraded],
-            "database": report.database,
-            "ledger": report.ledger,
-            "limits": report.limits,
-            "load": gateway.load.state(),
-            "providers": report.providers,
-            "deployments": report.deployments,
-            "configuration": configuration,
-            "payloads": gateway.payloads.state(),
-            "traces": request.app[GATEWAY].traces.state(),
-            "metrics": {"llmgateway_unpriced_requests": report.unpriced_requests},
-        }
-    )
+    return {
+        "status": "unavailable" if report.cannot_serve else "degraded" if degraded else "ok",
+        "version": __version__,
+        "uptime_seconds": round(time.monotonic() - _STARTED, 1),
+        "problems": [*report.cannot_serve, *degraded],
+        "database": report.database,
+        "ledger": report.ledger,
+        "limits": report.limits,
+        "load": gateway.load.state(),
+        "providers": report.providers,
+        "deployments": report.deployments,
+        "configuration": configuration,
+        "payloads": gateway.payloads.state(),
+        "traces": gateway.traces.state(),
+        "metrics": {"llmgateway_unpriced_requests": report.unpriced_requests},
+    }
 
 
 @open_to_all

@@ -236,6 +236,7 @@ def _health_schemas() -> dict[str, Schema]:
                 "payloads": {"type": "object"},
                 "traces": {"type": "object"},
                 "metrics": {"type": "object", "additionalProperties": {"type": "number"}},
+                "workers": {"type": "array", "items": {"type": "object"}},
             },
             "status",
             "version",

@@ -1,0 +1,60 @@
+"""The other workers of a gateway on this machine: what they say of themselves, and what holds for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+_WORSE: Final = ("ok", "degraded", "unavailable")
+
+
+class Siblings(Protocol):
+    """Reading waits for nothing: it is what was last heard, at most some seconds ago."""
+
+    def reports(self) -> Sequence[Mapping[str, Any]]:
+        """The health reports of the other workers, each with its `pid`."""
+        ...
+
+    def missing(self) -> int:
+        """How many workers there should be besides, and are not heard of."""
+        ...
+
+    async def drain(self, deployment: str, *, is_drained: bool) -> None:
+        """Have all of them, also those that start later, leave a deployment alone, or ask it again."""
+        ...
+
+
+class NoSiblings:
+    """For a gateway of one process."""
+
+    def reports(self) -> Sequence[Mapping[str, Any]]:
+        return ()
+
+    def missing(self) -> int:
+        return 0
+
+    async def drain(self, deployment: str, *, is_drained: bool) -> None:
+        """Nobody to tell."""
+
+
+def merged(own: Mapping[str, Any], siblings: Siblings, pid: int) -> dict[str, Any]:
+    """A worker's health report as that of the whole gateway: the worst status, all problems, and `workers` each."""
+    reports = [{"pid": pid, **own}, *siblings.reports()]
+    missing = siblings.missing()
+    if len(reports) == 1 and not missing:
+        return dict(own)
+    problems = list(dict.fromkeys(problem for each in reports for problem in each["problems"]))
+    if missing:
+        problems.append(f"{missing} of {len(reports) + missing} workers are not heard of")
+    statuses = [*(each["status"] for each in reports), "degraded" if missing else "ok"]
+    workers = [
+        {key: each[key] for key in ("pid", "status", "problems", "uptime_seconds", "load", "ledger")}
+        for each in reports
+    ]
+    return {
+        **own,
+        "status": max(statuses, key=_WORSE.index),
+        "problems": problems,
+        "load": {**own["load"], "in_flight": sum(each["load"]["in_flight"] for each in reports)},
+        "workers": sorted(workers, key=lambda each: int(each["pid"])),
+    }

@@ -1,0 +1,26 @@
+"""Where the metrics of several processes are kept: what reads the variable does so when it is imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from proxy.settings import Settings
+
+_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def prepare_metrics_directory(settings: Settings) -> None:
+    """For several workers: an empty directory for this start. Those of starts that are over go."""
+    if settings.llmgateway_workers == 1:
+        return
+    metrics = Path(settings.llmgateway_data_dir) / "metrics"
+    metrics.mkdir(parents=True, exist_ok=True)
+    for old in metrics.iterdir():
+        if not Path(f"/proc/{old.name}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    mine = metrics / str(os.getpid())
+    mine.mkdir(exist_ok=True)
+    os.environ[_VARIABLE] = str(mine)
