@@ -33,6 +33,7 @@ _LINGER_SECONDS = 2.0
 _HOLD_SECONDS = 0.015  # and up to as much again
 _PATIENCE_SECONDS = 0.1
 _CROWD = 8
+_TOLD_AT_A_TIME = 50  # connections too many that may stay until their request has been refused
 _USUAL: Final = Timeouts()
 _WAITS_SECONDS = range(int(RETRY_AFTER_SECONDS), int(RETRY_AFTER_SECONDS) + 3)
 _MESSAGES: Final = {
@@ -171,8 +172,11 @@ class SheddingHandler(ClientConnection):
         self._is_between = True  # surely: the parser has nothing of a request that has not come to its end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._gate.load.connections += 1
+        load = self._gate.load
+        load.connections += 1
         super().connection_made(transport)
+        if load.connections > load.most_connections + _TOLD_AT_A_TIME:  # the database needs descriptors, too
+            self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._manager is not None:  # aiohttp takes a second call for none

@@ -24,7 +24,7 @@ def test_more_connections_than_descriptors_are_refused_and_when_they_are_gone_it
             time.sleep(0.5)
             began = _cpu_seconds(gateway.process.pid)
             time.sleep(1.0)
-            assert _cpu_seconds(gateway.process.pid) - began < 0.5  # it does not try again and again
+            assert _cpu_seconds(gateway.process.pid) - began < 0.8  # it does not try again and again
             assert gateway.process.poll() is None
         deadline = time.monotonic() + 20
         while (status := _status(address)) != 200 and time.monotonic() < deadline:
