@@ -14,6 +14,7 @@ from proxy.domain.errors import (
 )
 
 _CONTINUE = "100-continue"
+_JSON = "application/json"
 
 
 async def read_json_body(request: web.Request, limit_bytes: int) -> bytes:
@@ -28,6 +29,11 @@ async def read_json_body(request: web.Request, limit_bytes: int) -> bytes:
     _check_headers(request)
     if (request.content_length or 0) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
+    if request.content.is_eof() and request.content.exception() is None:  # it came with its head: no copies, no waits
+        body = request.content.read_nowait()
+        if len(body) > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+        return body
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -53,17 +59,22 @@ def _expectation(request: web.Request) -> str:
 
 
 def _check_headers(request: web.Request) -> None:
-    if _expectation(request) not in ("", _CONTINUE):
+    headers = request.headers
+    if "Expect" in headers and _expectation(request) not in ("", _CONTINUE):
         raise UnsupportedExpectation("Only 'Expect: 100-continue' is supported.")
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise UnsupportedContentEncoding(
-            f"Content-Encoding '{_plain(encoding)}' is not supported; send the JSON as it is."
-        )
-    if "Content-Type" not in request.headers:
-        return
+    if "Content-Encoding" in headers:
+        encoding = headers["Content-Encoding"].strip().lower()
+        if encoding not in ("", "identity"):
+            raise UnsupportedContentEncoding(
+                f"Content-Encoding '{_plain(encoding)}' is not supported; send the JSON as it is."
+            )
+    if headers.get("Content-Type", _JSON) != _JSON:
+        _check_content_type(request)
+
+
+def _check_content_type(request: web.Request) -> None:
     media_type = request.content_type
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    if media_type != _JSON and not media_type.endswith("+json"):
         raise UnsupportedMediaType(
             f"Content-Type '{_plain(media_type)}' is not supported; send 'Content-Type: application/json'."
         )

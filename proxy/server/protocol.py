@@ -108,6 +108,11 @@ class ClientConnection(RequestHandler):
         elif data:
             self._look_at_part_of_head(len(data))
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # aiohttp's signature
+        """Unless it was paused there is nothing to resume: aiohttp would run the parser over nothing at each read."""
+        if self._reading_paused or self._buffer_paused:
+            super().resume_reading(resume_parser)
+
     def _look_at_new(self, count: int, read_bytes: int) -> None:
         """Messages that the parser has just queued: heads, or what it could not parse."""
         self._head_bytes = 0

@@ -43,7 +43,7 @@ def test_every_private_name_that_is_used_is_there() -> None:
 def test_no_name_of_ours_hides_one_of_theirs() -> None:
     theirs = {name for kind in web_protocol.RequestHandler.__mro__ for name in _own(kind)}
     overridden = {"connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"}
-    overridden |= {"handle_error", "log_exception", "_make_error_handler", "_handle_request"}
+    overridden |= {"resume_reading", "handle_error", "log_exception", "_make_error_handler", "_handle_request"}
     dunder = {name for name in theirs if name.startswith("__")}
     for kind in (protocol.ClientConnection, shedding.SheddingHandler):
         assert _own(kind) & theirs - dunder <= overridden

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import REQUEST_ID
+from proxy.domain.identifiers import random_uuid
 
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -18,8 +18,10 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The id is in `request[REQUEST_ID]`, and in every answer by `heads`."""
-    offered = request.headers.get(HEADER, "")
-    request[REQUEST_ID] = offered if _WELL_FORMED.fullmatch(offered) else f"req-{uuid4().hex}"
+    offered = request.headers.get(HEADER)
+    request[REQUEST_ID] = (
+        offered if offered is not None and _WELL_FORMED.fullmatch(offered) else f"req-{random_uuid().hex}"
+    )
     return await handler(request)
 
 
