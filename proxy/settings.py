@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     max_in_flight_per_key: int = Field(5_000, ge=1, description="of them those of one key")
     max_queued: int = Field(500, ge=1, description="requests that have come and not begun; more are refused")
     overload_lag_seconds: float = Field(
-        0.01,
+        0.05,
         ge=0,
         le=10,
         description="how long a turn of the event loop may be before fewer new requests are let in; 0: any length",

@@ -17,7 +17,6 @@ from proxy.server.banner import banner
 from proxy.server.descriptors import raise_limit
 from proxy.server.listening import Handover, Listening, handover_path, listening
 from proxy.server.site import serve_on, stop_accepting
-from proxy.server.workers import supervise
 from proxy.settings import Settings
 
 OnReady = Callable[[RunningGateway], None]
@@ -39,6 +38,8 @@ def listen(settings: Settings, *, take_over: bool = False) -> None:
         print(banner(gateway, address, settings, workers), file=sys.stderr, flush=True)  # noqa: T201
 
     if workers > 1:
+        from proxy.server.workers import supervise  # noqa: PLC0415  # and gunicorn, which one process does not need
+
         supervise(settings, sockets, lambda on_ready: run(serve(settings, sockets, on_ready)), ready)
         return
 
