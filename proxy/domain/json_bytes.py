@@ -14,11 +14,13 @@ _TOKENS = re.compile(_STRING + rb"|[{}\[\]:,]", re.DOTALL)
 _ESCAPES = re.compile(rb"\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _SURROGATE_ESCAPE_LENGTH = 6
 _MOST_DIGITS = 4000
+_BACKSLASH = ord("\\")
+_BYTES_PER_QUOTE = 32
 
 
 def nests_deeper_than(text: bytes, limit: int) -> bool:
     """Whether arrays and objects nest more than `limit` deep. Needs no stack, so it can be asked before parsing."""
-    if text.count(b"{") + text.count(b"[") <= limit:
+    if len(text) <= limit or _opens_at_most(text, limit) or _opens_at_most_outside_strings(text, limit):
         return False
     depth = 0
     for token in _BRACKETS.finditer(text):
@@ -30,6 +32,48 @@ def nests_deeper_than(text: bytes, limit: int) -> bool:
         elif first in b"}]":
             depth -= 1
     return False
+
+
+def _opens_at_most(text: bytes, limit: int) -> bool:
+    """Whether there are no more opening brackets than `limit`. Searching is several times faster than counting."""
+    left = limit
+    for bracket in (b"{", b"["):
+        at = text.find(bracket)
+        while at >= 0:
+            if left == 0:
+                return False
+            left -= 1
+            at = text.find(bracket, at + 1)
+    return True
+
+
+def _opens_at_most_outside_strings(text: bytes, limit: int) -> bool:
+    """The same, strings left out: prompts about code are full of brackets. False also if quotes are too many for this
+    to be faster than taking the text apart."""
+    left, quotes_left = limit, len(text) // _BYTES_PER_QUOTE
+    start, in_string = 0, False
+    at = text.find(b'"')
+    while at >= 0:
+        quotes_left -= 1
+        if quotes_left < 0:
+            return False
+        if not in_string:
+            left -= text.count(b"{", start, at) + text.count(b"[", start, at)
+            if left < 0:
+                return False
+            in_string = True
+        elif not _is_escaped(text, at):
+            start, in_string = at + 1, False
+        at = text.find(b'"', at + 1)
+    return in_string or left >= text.count(b"{", start) + text.count(b"[", start)
+
+
+def _is_escaped(text: bytes, at: int) -> bool:
+    """Whether the quote there, inside a string, has an odd number of backslashes before it."""
+    before = at - 1
+    while text[before] == _BACKSLASH:
+        before -= 1
+    return (at - before) % 2 == 0
 
 
 def without_surrogate_escapes(text: bytes) -> bytes:

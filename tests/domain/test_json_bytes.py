@@ -209,6 +209,10 @@ def deepest(text: str) -> int:
 @given(_value, st.integers(0, 6))
 def test_depth_agrees_with_a_parser(text: str, limit: int) -> None:
     assert nests_deeper_than(encoded(text), limit) is (deepest(text) > limit)
+    spacious = encoded(text) + b" " * 32 * (
+        len(text) + 1
+    )  # so few quotes for its length that they are looked at singly
+    assert nests_deeper_than(spacious, limit) is (deepest(text) > limit)
 
 
 @pytest.mark.parametrize(("depth_of_text", "deeper"), [(255, False), (256, False), (257, True), (100_000, True)])
@@ -227,6 +231,20 @@ def test_many_brackets_side_by_side_are_not_deep() -> None:
 )
 def test_brackets_inside_strings_do_not_count(text: bytes) -> None:
     assert not nests_deeper_than(text, 1)
+    assert not nests_deeper_than(text + b" " * 1024, 1)
+
+
+@pytest.mark.parametrize("start", [rb'"\\"', rb'"\""', rb'"\\\""', rb'"\\\\"', rb'"[[["', rb'""'])
+@pytest.mark.parametrize("space", [b"", b" " * 1024])
+def test_brackets_behind_a_string_do(start: bytes, space: bytes) -> None:
+    text = b"[" + start + b",[0]]" + space
+    assert nests_deeper_than(text, 1)
+    assert not nests_deeper_than(text, 2)
+
+
+@pytest.mark.parametrize("space", [b"", b" " * 1024])
+def test_what_follows_a_quote_without_an_end_is_no_nesting(space: bytes) -> None:
+    assert not nests_deeper_than(b'["' + b"[" * 300 + space, 256)
 
 
 @pytest.mark.timeout(4)
