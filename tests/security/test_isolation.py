@@ -29,6 +29,7 @@ NOBODYS = {
     ("GET", "/health"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
+    ("GET", "/health/accepting"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/docs/{name}"),
@@ -41,6 +42,7 @@ NOBODYS = {
 }
 # For the whole gateway's administrators only: tenants get 403.
 CLOSED = {
+    ("GET", "/metrics"),
     ("POST", "/admin/config/reload"),
     ("POST", "/admin/organisations"),
     ("PATCH", "/admin/organisations/{id}"),
