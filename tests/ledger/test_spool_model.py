@@ -114,9 +114,7 @@ def test_a_spool_that_is_booked_to_the_end_leaves_nothing(steps: list[str]) -> N
                 await model.do(step)
             assert model.spool.waiting_rows() == 0
             in_use = (model.spool._current, model.spool._reading)
-            oldest = next(
-                iter(model.spool._segments), None
-            )  # after the current one is room for many at once
+            oldest = next(iter(model.spool._segments), None)  # after the current one is room for many at once
             assert oldest is None or oldest in in_use
             model.spool.close()
             assert list(Path(directory).glob("*/*")) == []
