@@ -134,25 +134,32 @@ def _check_ports(taken: Listening, wanted: Mapping[str, int]) -> None:
 class Handover:
     """Gives the sockets to whoever asks for them at `path`, and ends this process when that one serves.
 
-    A thread, for it must do so in a supervisor, too, which has no event loop.
+    A thread, for it must do so in a supervisor, too, which has no event loop. Until `open` it is the gateway before
+    this one that is found at `path`: if this one fails to start, that one can still be taken over from.
     """
 
     def __init__(self, path: Path, listening_on: Listening) -> None:
         self._path = path
+        self._closed_path = path.with_name(f"{path.name}.{os.getpid()}")
         self._listening = listening_on
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with suppress(FileNotFoundError):
-            path.unlink()
-        self._door.bind(unix_address(path))
-        path.chmod(0o600)
-        self._inode = path.stat().st_ino
+        self._closed_path.unlink(missing_ok=True)
+        self._door.bind(unix_address(self._closed_path))
+        self._closed_path.chmod(0o600)
+        self._inode = self._closed_path.stat().st_ino
         self._door.listen()
         threading.Thread(target=self._serve, name="handover", daemon=True).start()
+
+    def open(self) -> None:
+        """We serve. Also from a process that was forked off; doing it twice does nothing."""
+        with suppress(FileNotFoundError):
+            self._closed_path.replace(self._path)
 
     def close(self) -> None:
         """Nobody can ask any more. The path is left alone if it is already that of the gateway after us."""
         with suppress(OSError):
-            if self._path.stat().st_ino == self._inode:
+            self._closed_path.unlink(missing_ok=True)
+            if self._path.exists() and self._path.stat().st_ino == self._inode:
                 self._path.unlink()
             self._door.shutdown(socket.SHUT_RDWR)
         self._door.close()

@@ -45,6 +45,7 @@ def listen(settings: Settings, *, take_over: bool = False) -> None:
 
     def alone(gateway: RunningGateway) -> None:
         handover.append(Handover(handover_path(settings), sockets))
+        handover[0].open()
         sockets.release_predecessor()
         ready(gateway)
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
@@ -79,6 +80,7 @@ class _Crew:
                 self._served[0] = 1
                 self._on_first_ready(gateway)
             self._served[1 + number % (_NUMBERS - 1)] = 1
+            self.handover.open()
             self.sockets.release_predecessor()
             on_ready()
 
@@ -90,7 +92,22 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
 
     def __init__(self, application: BaseApplication, crew: _Crew) -> None:
         self._crew = crew
+        self._stops = False
         super().__init__(application)
+
+    def stop(self, graceful: bool = True) -> None:  # noqa: FBT002  # the library's
+        """What nobody accepts any more is to be refused at once, not to wait for the last worker and be reset."""
+        self._stops = True
+        self._crew.sockets.close()
+        super().stop(graceful)
+
+    def reap_workers(self) -> None:
+        """Several workers may fail to start at the same time; the second must not interrupt what the first began."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._stops:
+                raise
 
     def manage_workers(self) -> None:
         if len(self.WORKERS) > self.num_workers:
@@ -146,6 +163,8 @@ class _GatewayWorker(Worker):  # type: ignore[misc]  # the library has no types
 
     def run(self) -> None:
         crew: _Crew = self.wsgi
+        for each in self.sockets:  # the arbiter's copies would keep the port open when this worker has closed its own
+            each.close()
         self.booted = crew.has_served  # before anybody has served, a failure to start ends everything
         self.notify()
         try:

@@ -56,11 +56,37 @@ async def test_workers_come_and_go_and_no_request_is_lost(tmp_path: Path) -> Non
         async with loading(gateway.url) as to_the_end:
             await to_the_end.goes_on(30)
             assert to_the_end.failures == []
-        assert gateway.stop() == 0
+        await stopped_with_a_request_running(gateway)
         rows = booked(gateway)
     answered = [*load.answered, *through_a_kill.answered, *to_the_end.answered]
     assert len(rows) == len(set(rows))
     assert set(answered) <= set(rows)
+
+
+async def stopped_with_a_request_running(gateway: Serving) -> None:
+    """It is answered, and who comes meanwhile is refused, not left waiting for it."""
+    port = int(gateway.url.rpartition(":")[2])
+    body = json.dumps({"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head % len(body) + body[:20])
+    await asyncio.sleep(0.3)
+    gateway.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(10):
+        while is_listening(port):
+            await asyncio.sleep(0.05)
+    writer.write(body[20:])
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+
+
+def is_listening(port: int) -> bool:
+    """By the kernel's table: a connection to try it would be in the way."""
+    found = psutil.net_connections("tcp4")
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])
@@ -70,7 +96,10 @@ async def test_a_second_gateway_takes_over_without_a_lost_request(tmp_path: Path
         port = old.url.rpartition(":")[2]
         async with loading(old.url) as load:
             await load.goes_on(30)
-            new = await asyncio.to_thread(_taking_over, command, tmp_path, {**old.environment, "LLMGATEWAY_PORT": port})
+            environment = {**old.environment, "LLMGATEWAY_PORT": port}
+            if workers > 1:  # a single process asks for the door only when it serves
+                await asyncio.to_thread(_failing_to_take_over, command, tmp_path, environment)
+            new = await asyncio.to_thread(_taking_over, command, tmp_path, environment)
             try:
                 assert await asyncio.to_thread(old.process.wait, 30) == 0
                 await load.goes_on(50)
@@ -87,6 +116,16 @@ async def test_a_second_gateway_takes_over_without_a_lost_request(tmp_path: Path
 
 def _taking_over(command: tuple[str, ...], directory: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, "--take-over"], env=environment, cwd=directory, stderr=subprocess.DEVNULL)
+
+
+def _failing_to_take_over(command: tuple[str, ...], directory: Path, environment: dict[str, str]) -> None:
+    """The old one goes on, and can be taken over from once the mistake is mended."""
+    wrong = {**environment, "LLMGATEWAY_CONFIG": str(directory / "there-is-none.yaml")}
+    done = subprocess.run(
+        [*command, "--take-over"], env=wrong, cwd=directory, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode not in (0, None)
+    assert "there-is-none.yaml" in done.stderr
 
 
 def test_there_must_be_somebody_to_take_over_from(tmp_path: Path) -> None:
