@@ -3,9 +3,9 @@
 python -m benchmarks.overload --times 5 --seconds 60 [--database postgres]
 
 Finds the peak with closed loops of several sizes, then offers that many times more: in an open loop (requests at fixed
-times, whatever becomes of them) and in a closed one (so many times as many clients as at the peak, who ask again at
-once when they are refused). Every request has a key, a hard budget and a rate limit, and is booked. The gateway has one
-core; the upstream and the clients share another one, and cost little.
+times, whatever becomes of them, over more connections when all of them wait) and in a closed one (so many times as many
+clients as at the peak, who ask again at once when they are refused). Every request has a key, a hard budget and a rate
+limit, and is booked. The gateway has one core; the upstream and the clients share another one, and cost little.
 
 Other work on the gateway's core moves all figures: how much of it there was is printed, and goodput is also given for
 each second in which the gateway had the core or waited for nobody.
@@ -37,6 +37,7 @@ from proxy.settings import Settings
 
 _OK, _REFUSED = 200, (429, 503)
 _CLIENTS = (16, 32, 64, 128)
+_MOST_CONNECTIONS = 8000
 _WARM_SECONDS = 2.0
 _SEARCH_SECONDS = 5.0
 _RECOVERED = 1.5  # times the latency before
@@ -45,11 +46,19 @@ _MASTER_KEY = "sk-master-of-the-benchmark"
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of a stretch of load. Latencies are in seconds; `core` is the gateway's share of its core."""
+    """What came of a stretch of load. Latencies are in seconds; `core` is the gateway's share of its core.
+
+    Of requests that came to nothing, those were `lost` whose connection broke or whose status is none of an overload,
+    `unanswered` those whose answer did not come within a second after the end, and `unsent` those for which the clients
+    had no connection left. `client_lag` is what the clients themselves were late by (p99).
+    """
 
     per_second: float
     refused_per_second: float
-    failed: int
+    lost: int
+    unanswered: int
+    unsent: int
+    client_lag: float
     latencies: Sequence[float]
     refusals: Sequence[float]
     core: float
@@ -57,6 +66,10 @@ class Seen:
     @property
     def p99(self) -> float:
         return percentile(self.latencies, 0.99) if self.latencies else float("inf")
+
+    @property
+    def failed(self) -> int:
+        return self.lost + self.unanswered + self.unsent
 
     @property
     def per_core_second(self) -> float:
@@ -89,7 +102,10 @@ class Bench:
         return Seen(
             per_second=len(good) / seconds,
             refused_per_second=len(refused) / seconds,
-            failed=len(ended) - len(good) - len(refused) + crowd.unsent,
+            lost=len(ended) - len(good) - len(refused),
+            unanswered=crowd.tally.open,
+            unsent=crowd.unsent,
+            client_lag=percentile(crowd.lags, 0.99),
             latencies=good,
             refusals=refused,
             core=max(0.01, 1 - waited / (skip_seconds + seconds)),
@@ -103,7 +119,9 @@ class Bench:
     async def open(self, per_second: float, seconds: float, connections: int) -> Seen:
         """All of it counts, its beginning, too."""
         return await self.see(
-            lambda crowd: crowd.open(per_second, seconds, connections=connections), skip_seconds=0.0, seconds=seconds
+            lambda crowd: crowd.open(per_second, seconds, connections=connections, most_connections=_MOST_CONNECTIONS),
+            skip_seconds=0.0,
+            seconds=seconds,
         )
 
 
@@ -112,7 +130,8 @@ def _say(name: str, seen: Seen) -> None:
     median = percentile(seen.latencies or [0.0], 0.5)
     print(
         f"{name}: {seen.per_second:.0f} answers/s{refused}, {median * 1000:.0f} ms (p50), "
-        f"{seen.p99 * 1000:.0f} ms (p99), {seen.failed} failed; core {seen.core * 100:.0f} %",
+        f"{seen.p99 * 1000:.0f} ms (p99); {seen.lost} lost, {seen.unanswered} unanswered, {seen.unsent} unsent; "
+        f"core {seen.core * 100:.0f} %, clients late by {seen.client_lag * 1000:.0f} ms (p99)",
         flush=True,
     )
 
@@ -200,7 +219,7 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--times", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--connections", type=int, default=1000, help="of the open loop")
+    parser.add_argument("--connections", type=int, default=1000, help="of the open loop at its beginning")
     chosen = parser.parse_args()
     raise_limit()
     uvloop.run(run(chosen.database, chosen.times, chosen.seconds, chosen.connections))

@@ -19,7 +19,7 @@ from benchmarks.upstreams import USAGE
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
 _OK = 200
-_SETTLING_SECONDS = 1.0  # for all connections to be accepted
+_LOOK_SECONDS = 0.01
 
 
 def body_length(head: bytes) -> int:
@@ -81,12 +81,17 @@ def request_bytes(host: str, body: bytes, headers: dict[str, str]) -> bytes:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of requests: when each ended, after how many seconds, by status; 0 is a lost connection."""
+    """What became of requests: when each ended, after how many seconds, by status; 0 is a lost connection.
+
+    `open` are those that were sent and have not ended, at the end those that were never answered.
+    """
 
     ended: list[tuple[float, int, float]] = field(default_factory=list)
+    open: int = 0
 
     def add(self, status: int, began: float) -> None:
         now = time.perf_counter()
+        self.open -= 1
         self.ended.append((now, status, now - began))
 
 
@@ -111,6 +116,7 @@ class SwiftClient(asyncio.Protocol):
     def send(self, request: bytes, began: float) -> None:
         assert self._transport is not None
         self._began = began
+        self._tally.open += 1
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -143,16 +149,25 @@ class SwiftClient(asyncio.Protocol):
 
 @dataclass
 class Crowd:
-    """Connections to one address, all sending the same request."""
+    """Connections to one address, all sending the same request.
+
+    `lags` says by how many seconds this process was late itself, looked at a hundred times a second: answers that it
+    was late to read seem late by as much. `settling_seconds` are for connections to be accepted before it begins, and
+    after it has ended for answers to come.
+    """
 
     host: str
     port: int
     request: bytes
+    settling_seconds: float = 1.0
     tally: Tally = field(default_factory=Tally)
     unsent: int = 0
+    lags: list[float] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
-    _clients: list[SwiftClient] = field(default_factory=list)
+    _clients: set[SwiftClient] = field(default_factory=set)
+    _connecting: int = 0
     _idle: deque[SwiftClient] = field(default_factory=deque)
+    _due: deque[float] = field(default_factory=deque)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _running: bool = False
     _pause_seconds: float = 0.0
@@ -160,13 +175,23 @@ class Crowd:
     async def closed(self, clients: int, seconds: float, *, pause_seconds: float = 0.0) -> None:
         """Each client sends its next request when it has its answer; after a refusal, when it has paused."""
         self._running, self._pause_seconds = True, pause_seconds
-        await self._connect(clients, self._again)
-        await asyncio.sleep(_SETTLING_SECONDS)
-        self.begun.set()
-        for client in self._clients:
+        crowd = await self._connect(clients, self._again)
+        await asyncio.sleep(self.settling_seconds)
+        self._begin()
+        for client in crowd:
             client.send(self.request, time.perf_counter())
         await asyncio.sleep(seconds)
         await self._end()
+
+    def _begin(self) -> None:
+        self.begun.set()
+        self._spawn(self._look_at_own_lag())
+
+    async def _look_at_own_lag(self) -> None:
+        while self._running:
+            before = time.perf_counter()
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.lags.append(time.perf_counter() - before - _LOOK_SECONDS)
 
     def _again(self, client: SwiftClient) -> None:
         if not self._running:
@@ -188,54 +213,69 @@ class Crowd:
         task.add_done_callback(self._tasks.discard)
 
     async def _replace(self, lost: SwiftClient) -> None:
-        if lost in self._clients:
-            self._clients.remove(lost)
-        before = len(self._clients)
-        await self._connect(1, self._again)
-        for client in self._clients[before:]:
+        self._clients.discard(lost)
+        for client in await self._connect(1, self._again):
             self._send_now(client)
 
-    async def open(self, per_second: float, seconds: float, *, connections: int) -> None:
-        """So many requests each second, whatever becomes of them, over idle connections of at most so many.
+    async def open(self, per_second: float, seconds: float, *, connections: int, most_connections: int = 0) -> None:
+        """So many requests each second, whatever becomes of them, over so many connections, or more where all wait.
 
-        A request's time begins when it is due. `unsent` counts those for which no connection was free.
+        A request's time begins when it is due. `unsent` counts those that had to wait for one of `most_connections`.
         """
         self._running = True
-        await self._connect(connections, self._idle.append)
-        self._idle.extend(self._clients)
-        await asyncio.sleep(_SETTLING_SECONDS)
-        self.begun.set()
+        most_connections = max(connections, most_connections)
+        self._idle.extend(await self._connect(connections, self._free))
+        await asyncio.sleep(self.settling_seconds)
+        self._begin()
         began, sent = time.perf_counter(), 0
         while (now := time.perf_counter() - began) < seconds:
             due = int(now * per_second) + 1
             while sent < due:
-                self._send_one(began + sent / per_second)
+                self._send_one(began + sent / per_second, most_connections)
                 sent += 1
             await asyncio.sleep(0.002)
         await self._end()
 
-    def _send_one(self, moment: float) -> None:
+    def _send_one(self, moment: float, most_connections: int) -> None:
         while self._idle:
             client = self._idle.popleft()
             if not client.is_lost:
                 client.send(self.request, moment)
                 return
-            self._spawn(self._connect(1, self._idle.append, self._idle))
-        self.unsent += 1
+            self._clients.discard(client)
+        if len(self._clients) + self._connecting >= most_connections:
+            self.unsent += 1
+            return
+        self._due.append(moment)
+        self._connecting += 1
+        self._spawn(self._connect_one_more())
 
-    async def _connect(
-        self, count: int, done: Callable[[SwiftClient], None], idle: deque[SwiftClient] | None = None
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(count):
-            _, client = await loop.create_connection(partial(SwiftClient, self.tally, done), self.host, self.port)
-            self._clients.append(client)
-            if idle is not None:
-                idle.append(client)
+    async def _connect_one_more(self) -> None:
+        try:
+            (client,) = await self._connect(1, self._free)
+        finally:
+            self._connecting -= 1
+        self._free(client)
+
+    def _free(self, client: SwiftClient) -> None:
+        if client.is_lost:
+            self._clients.discard(client)
+        elif self._due:
+            client.send(self.request, self._due.popleft())
+        else:
+            self._idle.append(client)
+
+    async def _connect(self, count: int, done: Callable[[SwiftClient], None]) -> list[SwiftClient]:
+        loop, made = asyncio.get_running_loop(), partial(SwiftClient, self.tally, done)
+        new = [(await loop.create_connection(made, self.host, self.port))[1] for _ in range(count)]
+        self._clients.update(new)
+        return new
 
     async def _end(self) -> None:
         self._running = False
-        await asyncio.sleep(0.5)  # for those under way
+        self.unsent += len(self._due)
+        self._due.clear()
+        await asyncio.sleep(self.settling_seconds)
         for client in self._clients:
             client.close()
         self._clients.clear()
