@@ -23,6 +23,17 @@ class Siblings(Protocol):
         """Have all of them, also those that start later, leave a deployment alone, or ask it again."""
         ...
 
+    async def reload(self) -> Sequence[Mapping[str, Any]]:
+        """Have all of them load the configuration, and wait some seconds at most for what comes of it.
+
+        Of each its `pid`, whether it `took_it`, the `version` that it has now, and the `problems` if it did not.
+        """
+        ...
+
+    async def is_first(self, event: str) -> bool:
+        """Whether none of them has asked this of the same event before, so that only one does what is done once."""
+        ...
+
 
 class NoSiblings:
     """For a gateway of one process."""
@@ -35,6 +46,12 @@ class NoSiblings:
 
     async def drain(self, deployment: str, *, is_drained: bool) -> None:
         """Nobody to tell."""
+
+    async def reload(self) -> Sequence[Mapping[str, Any]]:
+        return ()
+
+    async def is_first(self, event: str) -> bool:  # noqa: ARG002  # there is nobody else
+        return True
 
 
 def merged(own: Mapping[str, Any], siblings: Siblings, pid: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,15 +24,18 @@ _LOOK_SECONDS = 1.0
 _VERSION_DIGITS = 12
 
 _Look = tuple[int, int, int]
+Note = Callable[[str, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[None]]
+"""Puts a change into the audit log: what made it, an id of the event, and the states before and after."""
 
 
 class Configuration:
     """ConfigurationControl over a file, or over none. A file that cannot be used changes nothing."""
 
-    def __init__(self, path: Path | None, settings: Settings, runtimes: Runtimes) -> None:
+    def __init__(self, path: Path | None, settings: Settings, runtimes: Runtimes, note: Note) -> None:
         self._path = path
         self._settings = settings
         self._runtimes = runtimes
+        self._note_change = note
         self._one_at_a_time = asyncio.Lock()
         self._seen: _Look | None = None
         self._version: str | None = None
@@ -87,16 +90,20 @@ class Configuration:
     async def reload_if_changed(self) -> None:
         """One look at the file; errors are logged and shown in the state."""
         if self._path is not None and _look(self._path) != self._seen:
-            await self.reload_and_tell()
+            await self.reload_and_tell("file")
 
-    async def reload_and_tell(self) -> None:
-        """As `reload`, for whom nobody waits."""
+    async def reload_and_tell(self, cause: str | None) -> None:
+        """As `reload`, for whom nobody waits. A change is noted with its cause, if it is given."""
+        before = self.state()
         try:
-            await self.reload()
+            after = await self.reload()
         except InvalidConfiguration:
-            pass  # it is logged
+            return  # it is logged
         except Exception:  # whatever it is, the gateway goes on with what it has
             _logger.exception("configuration not loaded, the last one stays", extra={"file": str(self._path)})
+            return
+        if cause is not None and after["changed"]:
+            await self._note_change(cause, "-".join(map(str, self._seen or ())), before, after)
 
     def state(self) -> dict[str, Any]:
         return {

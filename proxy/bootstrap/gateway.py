@@ -21,7 +21,6 @@ from proxy.application.observing import Observers
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.payloads import NoPayloads, PayloadMode, PayloadStore
 from proxy.application.self_service import SelfService
-from proxy.application.siblings import NoSiblings
 from proxy.application.traces import TraceMode
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.access import access_control
@@ -34,13 +33,14 @@ from proxy.bootstrap.limits import rate_limiter
 from proxy.bootstrap.load import load_of
 from proxy.bootstrap.metrics import metrics_of
 from proxy.bootstrap.runtimes import Runtimes
+from proxy.bootstrap.siblings import reload_notes, siblings_of
 from proxy.bootstrap.spans import tracing_of
 from proxy.bootstrap.storage import arriving_database
 from proxy.domain.rate_limits import Priority
 from proxy.infrastructure.chat_completion.registry import service_factory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.demo import demo_upstream
-from proxy.infrastructure.deployments.fleet import Fleet, running_fleet
+from proxy.infrastructure.deployments.fleet import running_fleet
 from proxy.infrastructure.endpoint import endpoint_of
 from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watching
 from proxy.infrastructure.http import client_session
@@ -64,7 +64,7 @@ from proxy.infrastructure.price_sync import PriceSync, syncing
 from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Timing
 from proxy.infrastructure.served_models import ServedModels
-from proxy.infrastructure.siblings import SharedDirectory, directory_of_supervisor, telling
+from proxy.infrastructure.siblings import SharedDirectory, telling
 from proxy.infrastructure.traces import trace_store
 from proxy.settings import Settings
 
@@ -137,7 +137,8 @@ async def running_gateway(
         uses_demo = path is None and settings.uses_demo_upstream
         demo_url = await stack.enter_async_context(demo_upstream()) if uses_demo else None
         runtimes = Runtimes(fleet, pricing)
-        configuration = Configuration(path, settings, runtimes)
+        siblings = siblings_of(settings, fleet, lambda: configuration.reload_and_tell(None))
+        configuration = Configuration(path, settings, runtimes, reload_notes(database, siblings))
         blueprint = await configuration.begin(demo_url)
         await stack.enter_async_context(following(configuration))
         unpriced = UnpricedModels()
@@ -154,7 +155,6 @@ async def running_gateway(
         usage = LedgerUsageReports(database)
         metrics = await stack.enter_async_context(metrics_of(runtimes, monitor, load))
         observer = metrics if tracing.observer is None else Observers(metrics, tracing.observer)
-        siblings = _siblings(settings, fleet)
         gateway = Gateway(
             orchestrator=KernelOrchestrator(
                 runtime=runtimes, ledger=ledger, accounting=accounting, clock=timing.clock, observer=observer
@@ -200,7 +200,7 @@ async def running_gateway(
             upstream=upstream,
             database=arrival.description,
             stop_serving=monitor.stop_serving,
-            reload=configuration.reload_and_tell,
+            reload=lambda: configuration.reload_and_tell("signal"),
             load=load,
             priority_of=access.authenticator.priority_of,
             has_priorities=lambda: access.authenticator.directory.has_priorities,
@@ -231,19 +231,6 @@ async def _follow_prices_and_bills(
             settings.ledger_retention_days,
         )
         await stack.enter_async_context(once(arrival.here, asking))
-
-
-def _siblings(settings: Settings, fleet: Fleet) -> SharedDirectory | NoSiblings:
-    """The other workers, if there are any."""
-    if settings.llmgateway_workers == 1:
-        return NoSiblings()
-
-    def drain(name: str, is_drained: bool) -> None:
-        if (deployment := fleet.deployments().get(name)) is not None:
-            deployment.drain(is_drained=is_drained)
-
-    directory = directory_of_supervisor(Path(settings.llmgateway_data_dir))
-    return SharedDirectory(directory, settings.llmgateway_workers, drain)
 
 
 async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitStack) -> PayloadStore:

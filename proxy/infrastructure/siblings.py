@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,19 +22,32 @@ from proxy.infrastructure.periodic import repeating
 _SECONDS: Final = 1.0
 _OLD_SECONDS: Final = 5.0
 _DRAINED: Final = "drained.json"
+_ORDERS: Final = "orders.json"
+_ANSWER_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.1
 
 Drain = Callable[[str, bool], None]
+Reload = Callable[[], Awaitable[None]]
 
 
 class SharedDirectory:
-    """Siblings by files. `drain` is told which deployments this worker is to leave alone, or to ask again."""
+    """Siblings by files. `drain` is told which deployments this worker is to leave alone, or to ask again.
 
-    def __init__(self, directory: Path, workers: int, drain: Drain) -> None:
+    `reload` loads the configuration, and raises nothing: what comes of it is in this worker's report. Orders to do so
+    are numbered, and each worker's report says which was the last one that it has carried out.
+    """
+
+    def __init__(
+        self, directory: Path, workers: int, drain: Drain, reload: Reload, answer_seconds: float = _ANSWER_SECONDS
+    ) -> None:
         self._directory = directory
         self._others_expected = workers - 1
         self._drain = drain
+        self._reload = reload
+        self._answer_seconds = answer_seconds
         self._reports: Sequence[Mapping[str, Any]] = ()
         self._drained: Mapping[str, bool] = {}
+        self._last_order = 0
 
     def reports(self) -> Sequence[Mapping[str, Any]]:
         return self._reports
@@ -45,30 +58,85 @@ class SharedDirectory:
     async def drain(self, deployment: str, *, is_drained: bool) -> None:
         await asyncio.to_thread(self._note_drained, deployment, is_drained)
 
-    async def exchange(self, report: Mapping[str, Any]) -> None:
-        """Tell of this worker, and hear of the others."""
+    async def reload(self) -> Sequence[Mapping[str, Any]]:
+        order = await asyncio.to_thread(self._note_order)
+        self._last_order = order  # the one who gives it has carried it out
+        end = time.monotonic() + self._answer_seconds
+        while True:
+            reports = await asyncio.to_thread(self._others)
+            waits = any(report["order"] < order for report in reports)
+            if not waits or time.monotonic() > end:
+                return [self._outcome(report, order) for report in reports]
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _outcome(self, report: Mapping[str, Any], order: int) -> Mapping[str, Any]:
+        configuration = report["configuration"]
+        problems = list(configuration["problems"])
+        if report["order"] < order:
+            problems = [f"it did not answer within {self._answer_seconds:g} s"]
+        return {
+            "pid": report["pid"],
+            "took_it": not problems,
+            "version": configuration["version"],
+            "problems": problems,
+        }
+
+    async def is_first(self, event: str) -> bool:
         try:
-            text = json.dumps({"pid": os.getpid(), **report})
-            self._reports, drained = await asyncio.to_thread(self._write_and_read, text)
+            await asyncio.to_thread((self._directory / f"event-{event}").touch, exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    async def exchange(self, report: Callable[[], Mapping[str, Any]]) -> None:
+        """Tell of this worker, hear of the others, and do what is ordered."""
+        try:
+            self._reports, drained, order = await asyncio.to_thread(self._write_and_read, self._text(report()))
+            for deployment, is_drained in drained.items():
+                if self._drained.get(deployment, False) != is_drained:
+                    self._drain(deployment, is_drained)
+            self._drained = drained
+            if order > self._last_order:
+                await self._reload()
+                self._last_order = order
+                await asyncio.to_thread(self._write, self._text(report()))  # somebody waits for it
         except OSError:  # a disk that is full says so elsewhere; then nobody hears of us for a while
             return
-        for deployment, is_drained in drained.items():
-            if self._drained.get(deployment, False) != is_drained:
-                self._drain(deployment, is_drained)
-        self._drained = drained
 
-    def _write_and_read(self, text: str) -> tuple[list[Mapping[str, Any]], dict[str, bool]]:
-        own = self._directory / f"{os.getpid()}.json"
-        _replace(own, text)
-        others = [path for path in self._directory.glob("[0-9]*.json") if path != own]
-        reports = [report for path in others if (report := _fresh(path)) is not None]
-        return reports, _drained(self._directory / _DRAINED)
+    def _text(self, report: Mapping[str, Any]) -> str:
+        return json.dumps({"pid": os.getpid(), "order": self._last_order, **report})
+
+    def _write_and_read(self, text: str) -> tuple[list[Mapping[str, Any]], dict[str, bool], int]:
+        self._write(text)
+        drained: dict[str, bool] = _read(self._directory / _DRAINED)
+        return self._others(), drained, self._order()
+
+    def _write(self, text: str) -> None:
+        _replace(self._directory / f"{os.getpid()}.json", text)
+
+    def _others(self) -> list[Mapping[str, Any]]:
+        others = [path for path in self._directory.glob("[0-9]*.json") if path.stem != str(os.getpid())]
+        return [report for path in others if (report := _fresh(path)) is not None]
+
+    def _order(self) -> int:
+        return int(_read(self._directory / _ORDERS).get("last", 0))
 
     def _note_drained(self, deployment: str, is_drained: bool) -> None:
+        with self._lock():
+            path = self._directory / _DRAINED
+            _replace(path, json.dumps({**_read(path), deployment: is_drained}))
+
+    def _note_order(self) -> int:
+        with self._lock():
+            order = self._order() + 1
+            _replace(self._directory / _ORDERS, json.dumps({"last": order}))
+        return order
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
         with (self._directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            path = self._directory / _DRAINED
-            _replace(path, json.dumps({**_drained(path), deployment: is_drained}))
+            yield
 
     def leave(self) -> None:
         """This worker ends."""
@@ -93,9 +161,9 @@ def _fresh(path: Path) -> Mapping[str, Any] | None:
     return None
 
 
-def _drained(path: Path) -> dict[str, bool]:
+def _read(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found: dict[str, bool] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
         return found
     return {}
 
@@ -105,7 +173,7 @@ async def telling(siblings: SharedDirectory, report: Callable[[], Mapping[str, A
     """Exchanges reports each second until the end."""
 
     async def step() -> None:
-        await siblings.exchange(report())
+        await siblings.exchange(report)
 
     async with repeating(step, lambda: _SECONDS, "siblings"):
         yield

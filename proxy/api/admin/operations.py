@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -172,13 +173,19 @@ def _with_times(filters: Mapping[str, str]) -> dict[str, str]:
 
 @needs(Permission.CONFIG_WRITE, whole_gateway=True)
 async def reload_config(request: web.Request) -> web.Response:
-    """Loads the configuration file anew, or tells all that is wrong with it and changes nothing."""
+    """Loads the configuration file anew, or tells all that is wrong with it and changes nothing.
+
+    Once this worker has it the others are told, and answered for.
+    """
     admin = request.app[ADMIN]
     if admin.configuration is None:
         raise RouteNotFound("No gateway runs here: ask a running one.")
     control: ConfigurationControl = admin.configuration
     before = dict(control.state())
     after = dict(await control.reload())
+    if others := await admin.siblings.reload():
+        own = {"pid": os.getpid(), "took_it": True, "version": after["version"], "problems": []}
+        after["workers"] = sorted([own, *others], key=lambda each: int(each["pid"]))
     await admin.administration.note(actor_of(request), "reload", "configuration", "file", before, after)
     return web.json_response(after)
 

@@ -208,6 +208,12 @@ def _configuration_schema() -> Schema:
             "problems": {"type": "array", "items": _TEXT, "description": "Of a later one that was not loaded."},
             "failed_at": maybe_text,
             "changed": {"type": "boolean"},
+            "workers": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "After a reload, of a gateway of several: each one's `pid`, whether it `took_it`, its "
+                "`version` and `problems`.",
+            },
         },
         "file",
         "version",
