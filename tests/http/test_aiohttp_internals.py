@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web, web_protocol
 from aiohttp.http import HttpRequestParser
+from aiohttp.http_writer import _serialize_headers
+from multidict import CIMultiDict
 
 from proxy.server import protocol, shedding
 
@@ -72,6 +74,13 @@ async def test_a_server_holds_what_is_taken_over_from_it() -> None:
 
     server = web.Server(nobody, debug=False)
     assert (server._kwargs, server._connections) == ({"debug": False}, {})
+
+
+def test_the_serializer_of_heads_takes_what_it_took_and_lets_nobody_end_one() -> None:
+    assert _serialize_headers("HTTP/1.1 200 OK", CIMultiDict({"a": "b"})) == b"HTTP/1.1 200 OK\r\na: b\r\n\r\n"
+    for spoilt in ("b\r\nc: d", "b\nc: d", "b\0"):
+        with pytest.raises(ValueError, match="header"):
+            _serialize_headers("HTTP/1.1 200 OK", CIMultiDict({"a": spoilt}))
 
 
 async def test_the_parser_tells_whether_it_has_begun_a_head() -> None:

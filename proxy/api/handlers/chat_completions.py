@@ -14,6 +14,7 @@ from proxy.api.openai.envelope import read_chat_request
 from proxy.api.openai.errors import error_response, status_of
 from proxy.api.permissions import needs
 from proxy.api.streaming import relay
+from proxy.api.whole_answer import WholeAnswer
 from proxy.application.admission import Admission
 from proxy.application.exchange import Exchange
 from proxy.application.payloads import Capture
@@ -87,7 +88,7 @@ async def _serve(
     headers = answer_headers(answer, exchange)
     exchange.settle()
     await exchange.durable()
-    response = web.Response(body=answer.body, content_type=answer.content_type, headers=headers)
+    response = WholeAnswer(body=answer.body, content_type=answer.content_type, headers=headers)
     if capture is not None:
         _note(capture, response)
     return response

@@ -25,18 +25,24 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
     return await handler(request)
 
 
-def heads(is_stopping: Callable[[], bool]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """A signal handler that completes the head of every answer, since streams send theirs long before they end.
+def complete_head(request: web.Request, response: web.StreamResponse, *, is_stopping: bool) -> None:
+    """What the head of every answer has besides its own.
 
     Once the gateway is stopping, answers ask the client (or balancer) to make its next connection elsewhere.
     """
+    headers = response.headers
+    if REQUEST_ID in request:
+        headers[HEADER] = request[REQUEST_ID]
+    headers["Server"] = "llmgateway"
+    if is_stopping:
+        headers["Connection"] = "close"
+        response.force_close()
+
+
+def heads(is_stopping: Callable[[], bool]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """A signal handler that completes the head of every answer, since streams send theirs long before they end."""
 
     async def complete(request: web.Request, response: web.StreamResponse) -> None:
-        if REQUEST_ID in request:
-            response.headers[HEADER] = request[REQUEST_ID]
-        response.headers["Server"] = "llmgateway"
-        if is_stopping():
-            response.headers["Connection"] = "close"
-            response.force_close()
+        complete_head(request, response, is_stopping=is_stopping())
 
     return complete
