@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
 from proxy.api.admin.app import create_admin
@@ -9,6 +11,7 @@ from proxy.api.admin.context import AdminApi
 from proxy.api.admin.problems import PREFIX
 from proxy.api.app_keys import GATEWAY, Gateway
 from proxy.api.body import expect_continue
+from proxy.api.direct import DIRECT, direct_routes
 from proxy.api.handlers.chat_completions import create_chat_completion
 from proxy.api.handlers.docs import docs_asset, docs_page, openapi_json
 from proxy.api.handlers.health import accepting, health, live, ready
@@ -22,10 +25,12 @@ from proxy.api.middlewares import MIDDLEWARES
 from proxy.api.middlewares.request_id import heads
 from proxy.api.middlewares.spans import spanned
 
+COMPLETIONS: Final = ("/v1/chat/completions", "/chat/completions")
+
 
 def add_routes(app: web.Application) -> None:
-    app.router.add_post("/v1/chat/completions", create_chat_completion, expect_handler=expect_continue)
-    app.router.add_post("/chat/completions", create_chat_completion, expect_handler=expect_continue)
+    for path in COMPLETIONS:
+        app.router.add_post(path, create_chat_completion, expect_handler=expect_continue)
     app.router.add_post("/v1/route", plan_route, expect_handler=expect_continue)
     app.router.add_get("/v1/models", list_models)
     app.router.add_get("/models", list_models)
@@ -52,6 +57,7 @@ def create_api(gateway: Gateway, admin: AdminApi | None) -> web.Application:
     """The HTTP application over the given use cases; knows no adapter. Without `admin` there is nothing at /admin."""
     app = _application(gateway)
     add_routes(app)
+    app[DIRECT] = direct_routes(app, create_chat_completion, COMPLETIONS)
     if admin is not None:
         app.add_subapp(f"{PREFIX}/", create_admin(admin))
     return app

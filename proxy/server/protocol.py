@@ -5,24 +5,25 @@ log, and takes some requests that a proxy before or behind it might understand d
 before a request reaches the application. The hot path pays for one look at each head; time limits are looked after by
 one sweep over all connections, so that no request needs a timer.
 
-This file and `shedding.py` alone use what aiohttp keeps private; tests/http/test_aiohttp_internals.py fails if that
-moves.
+This file, `direct.py` and `shedding.py` alone use what aiohttp keeps private; tests/http/test_aiohttp_internals.py
+fails if that moves.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import _ErrInfo
 
 from proxy.domain.errors import GatewayError, HeadTooLarge, MalformedHttp, RequestTooSlow
 from proxy.server.bad_requests import BadRequests, RefusalAnswer
+from proxy.server.direct import DirectHandler, Serve
 from proxy.server.framing import head_error, head_size_bytes, parser_error
 
 MAX_HEAD_BYTES: Final = 65_536
@@ -52,7 +53,7 @@ class Timeouts:
         return min(_LONGEST_SWEEP_SECONDS, min(self.head_seconds, self.body_seconds) / _SWEEPS_PER_TIMEOUT)
 
 
-class ClientConnection(RequestHandler):
+class ClientConnection(DirectHandler):
     """One client's connection. Refuses what is not plain HTTP/1.0 or 1.1, and notes what the sweep needs."""
 
     __slots__ = (
@@ -70,7 +71,7 @@ class ClientConnection(RequestHandler):
     )
 
     def __init__(self, manager: ClientServer, **more: Any) -> None:
-        super().__init__(manager, **more)
+        super().__init__(manager, manager.direct, **more)
         self._bad_requests = manager.bad_requests
         self._is_over = False  # nothing more is taken; what still comes is thrown away
         self._body: StreamReader = EMPTY_PAYLOAD
@@ -267,7 +268,7 @@ class ClientConnection(RequestHandler):
 class ClientServer(web.Server):
     """All connections of one application's ports."""
 
-    def __init__(self, plain: web.Server, timeouts: Timeouts) -> None:
+    def __init__(self, plain: web.Server, timeouts: Timeouts, direct: Mapping[str, Serve]) -> None:
         super().__init__(
             plain.request_handler,
             request_factory=plain.request_factory,
@@ -276,6 +277,7 @@ class ClientServer(web.Server):
             **plain._kwargs,  # noqa: SLF001
         )
         self.bad_requests = BadRequests()
+        self.direct = direct
         self._timeouts = timeouts
         self._next_sweep = self._loop.call_later(timeouts.sweep_seconds, self._sweep)
 

@@ -12,17 +12,19 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 
+from proxy.api.direct import DIRECT
 from proxy.api.openai.errors import error_object
 from proxy.application.load import RETRY_AFTER_SECONDS, Load, Refusal
 from proxy.domain.errors import Overloaded
 from proxy.domain.rate_limits import Priority
+from proxy.server.direct import Serve
 from proxy.server.plain_requests import authorization_in, is_exactly, is_plain, mark_of
 from proxy.server.protocol import ClientConnection, ClientServer, Timeouts
 
@@ -136,7 +138,7 @@ class Gate:
 
     def _note_turn(self) -> None:
         if not self.load.begun and not self.load.turned_away:
-            self._loop.call_soon(self._serve_turn)  # runs before whatever has come in this turn is served
+            self._loop.call_soon(self._serve_turn)  # before what comes in this turn is served, but the first
 
     def _serve_turn(self) -> None:
         begun, was_limited = self.load.next_turn()
@@ -323,8 +325,8 @@ class SheddingHandler(ClientConnection):
 class SheddingServer(ClientServer):
     """The server, with that protocol for its connections."""
 
-    def __init__(self, plain: web.Server, timeouts: Timeouts, gate: Gate) -> None:
-        super().__init__(plain, timeouts)
+    def __init__(self, plain: web.Server, timeouts: Timeouts, direct: Mapping[str, Serve], gate: Gate) -> None:
+        super().__init__(plain, timeouts, direct)
         self._gate = gate
 
     def __call__(self) -> SheddingHandler:
@@ -340,4 +342,4 @@ class SheddingRunner(web.AppRunner):
         self._timeouts = timeouts
 
     async def _make_server(self) -> web.Server:
-        return SheddingServer(await super()._make_server(), self._timeouts, self._gate)
+        return SheddingServer(await super()._make_server(), self._timeouts, self.app.get(DIRECT, {}), self._gate)

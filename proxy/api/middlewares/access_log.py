@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID
+from proxy.application.observing import HttpMetrics
 
 _logger = logging.getLogger("proxy.access")
 _QUIET_PATHS = ("/health/live", "/health/ready", "/health/accepting", "/health", "/metrics")
@@ -31,10 +32,17 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
     finally:
         resource = request.match_info.route.resource
         route = None if resource is None else resource.canonical
-        request.app[GATEWAY].metrics.responded(route, status if isinstance(status, int) else _NO_STATUS)
-        level = logging.DEBUG if request.path in _QUIET_PATHS else logging.INFO
-        if _logger.isEnabledFor(level):
-            _logger.log(level, "request", extra=_facts(request, status, time.perf_counter() - started))
+        note_answered(request, request.app[GATEWAY].metrics, route, status, started)
+
+
+def note_answered(
+    request: web.Request, metrics: HttpMetrics, route: str | None, status: int | str, started: float
+) -> None:
+    """Counts a request that has ended, and logs it. A status in words is why there was none."""
+    metrics.responded(route, status if isinstance(status, int) else _NO_STATUS)
+    level = logging.DEBUG if request.path in _QUIET_PATHS else logging.INFO
+    if _logger.isEnabledFor(level):
+        _logger.log(level, "request", extra=_facts(request, status, time.perf_counter() - started))
 
 
 def _facts(request: web.Request, status: int | str, seconds: float) -> dict[str, object]:

@@ -18,15 +18,22 @@ _logger = logging.getLogger(__name__)
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """OpenAI's error object for everything that is raised below. Nothing of a defect but its request id is told."""
+    """OpenAI's error object for everything that is raised below."""
     try:
         return await handler(request)
-    except GatewayError as error:
-        response = _told(request, error)
-    except web.HTTPException as refusal:
-        response = _from_aiohttp(request, refusal)
-    except Exception:
-        _logger.exception("defect", extra={"request_id": request[REQUEST_ID], "path": request.path})
+    except Exception as raised:  # noqa: BLE001  # whatever it is, it is answered
+        return error_answer(request, raised)
+
+
+def error_answer(request: web.Request, raised: Exception) -> web.StreamResponse:
+    """What is told of an exception: nothing of a defect but its request id."""
+    response: web.Response
+    if isinstance(raised, GatewayError):
+        response = _told(request, raised)
+    elif isinstance(raised, web.HTTPException):
+        response = _from_aiohttp(request, raised)
+    else:
+        _logger.error("defect", exc_info=raised, extra={"request_id": request[REQUEST_ID], "path": request.path})
         message = f"The gateway failed to handle this request. Request id: {request[REQUEST_ID]}"
         body = {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
         response = problem(body, 500) if is_admin_path(request.path) else json_error(500, body)

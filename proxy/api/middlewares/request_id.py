@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -18,11 +18,14 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The id is in `request[REQUEST_ID]`, and in every answer by `heads`."""
-    offered = request.headers.get(HEADER)
-    request[REQUEST_ID] = (
-        offered if offered is not None and _WELL_FORMED.fullmatch(offered) else f"req-{random_uuid().hex}"
-    )
+    request[REQUEST_ID] = id_of(request.headers)
     return await handler(request)
+
+
+def id_of(headers: Mapping[str, str]) -> str:
+    """The request's id, by its headers."""
+    offered = headers.get(HEADER)
+    return offered if offered is not None and _WELL_FORMED.fullmatch(offered) else f"req-{random_uuid().hex}"
 
 
 def complete_head(request: web.Request, response: web.StreamResponse, *, is_stopping: bool) -> None:

@@ -1,0 +1,129 @@
+"""A connection's requests, one after the other: aiohttp's own loop, with a shorter way for direct routes.
+
+aiohttp starts a task for each request, so that what a handler sets in context variables ends with it; that costs two
+more turns of the event loop and some 10 µs. A direct route (`proxy/api/direct.py`) is ours and sets none that it does
+not set back: it is served by the connection's own task. For all others everything is as aiohttp has it.
+
+The loop below is a rewording of `RequestHandler.start`, which offers no way in between: tests/http/
+test_aiohttp_internals.py holds a mark of the original, and fails when an upgrade has changed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.http import RawRequestMessage, StreamWriter
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
+
+Serve = Callable[[Any], Awaitable[web.StreamResponse]]
+
+
+class DirectHandler(RequestHandler):
+    """One client's connection; `direct` are the routes by path, all of them POST."""
+
+    __slots__ = ("_direct",)
+
+    def __init__(self, manager: web.Server, direct: Mapping[str, Serve], **more: Any) -> None:
+        super().__init__(manager, **more)
+        self._direct = direct
+
+    async def start(self) -> None:
+        """Serves requests until the connection is to end."""
+        manager = self._manager
+        assert manager is not None  # noqa: S101  # a connection that has just been made
+        while not self._force_close:
+            if not self._messages:
+                try:
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages.popleft()
+            self._make_room()
+            manager.requests_count += 1
+            try:
+                is_kept = await self._serve_one(message, payload)
+            except asyncio.CancelledError:
+                self.force_close()
+                raise
+            except Exception as problem:  # noqa: BLE001  # of the answer's sending: nobody is there to be told
+                self.log_exception("Unhandled exception", exc_info=problem)
+                self.force_close()
+                break
+            except BaseException:
+                self.force_close()
+                raise
+            del message, payload  # an idle connection holds nobody's prompt
+            if not is_kept or self._close or self._force_close:
+                break
+            self._stay_open()
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _serve_one(self, message: RawRequestMessage | _ErrInfo, payload: StreamReader) -> bool:
+        """Whether the connection is kept, as far as the answer goes."""
+        direct = self._direct_route(message)
+        handler = direct or self._ordinary_handler(message)
+        request = self._request_factory(  # type: ignore[misc]  # there is one as long as there is a connection
+            ERROR if isinstance(message, _ErrInfo) else message,
+            payload,
+            self,
+            StreamWriter(self, self._loop),
+            self._task_handler or asyncio.current_task(self._loop),  # type: ignore[arg-type]
+        )
+        started = self._loop.time() if self._logging_enabled else None
+        handling = self._handle_request(request, started, handler)
+        try:
+            response, is_lost = await (handling if direct is not None else self._loop.create_task(handling))
+        except ConnectionError:
+            return False
+        finally:
+            request._task = None  # noqa: SLF001  # or task and request would hold each other
+        if is_lost:
+            return False
+        self._keepalive = bool(response.keep_alive)
+        if not payload.is_eof():
+            await self._throw_away(payload)
+        payload.set_exception(web.PayloadAccessError())
+        return self._keepalive
+
+    def _direct_route(self, message: RawRequestMessage | _ErrInfo) -> Serve | None:
+        """Only what is plainly for one: an expectation, or a query, is for the application to see to."""
+        if isinstance(message, _ErrInfo) or message.method != hdrs.METH_POST or hdrs.EXPECT in message.headers:
+            return None
+        return self._direct.get(message.path)
+
+    def _ordinary_handler(self, message: RawRequestMessage | _ErrInfo) -> Serve:
+        if isinstance(message, _ErrInfo):
+            return self._make_error_handler(message)
+        assert self._request_handler is not None  # noqa: S101  # as long as there is a connection
+        return self._request_handler
+
+    def _make_room(self) -> None:
+        """A message was taken out of the queue, which may have held back the parser, or the client."""
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+
+    async def _throw_away(self, payload: StreamReader) -> None:
+        """The rest of a body that nobody wanted; a client that is still sending would not see its answer."""
+        if not self._force_close and self._lingering_time:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lingering_time):
+                    while not payload.is_eof():
+                        await payload.readany()
+        if not payload.is_eof() and not self._force_close:
+            self.close()
+
+    def _stay_open(self) -> None:
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
