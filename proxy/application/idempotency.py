@@ -4,7 +4,7 @@ The first request with a key starts a production: a task that carries the reques
 who sent the key, the first one included, reads the recording: what there is of it at once, the rest as it comes. So
 the production outlives the client that started it as long as another one reads, and no longer.
 
-The keys of one process are its own. Several need a store that they share: another `IdempotencyStore`.
+Whether other processes know a key is the store's business. Answers that they got come as recordings that have ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 KEPT_SECONDS = 600.0
 _LARGE_BODY_BYTES = 1024 * 1024
@@ -93,7 +93,17 @@ class IdempotencyStore(Protocol):
         Raises:
             IdempotencyKeyReused: the key has another fingerprint.
             IdempotentAnswerNotKept: the recording is there no more, but the key's time is not over.
+            IdempotentRequestRunning: another process carries it out, and it was waited for long enough.
         """
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why fewer processes know the keys than should."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """For the health report: `mode` says who knows the keys."""
         ...
 
 
@@ -142,6 +152,15 @@ class Idempotency:
     def __init__(self, store: IdempotencyStore) -> None:
         self._store = store
         self._productions: dict[Recording, asyncio.Task[None]] = {}
+
+    @property
+    def trouble(self) -> str | None:
+        """See `IdempotencyStore.trouble`."""
+        return self._store.trouble
+
+    def state(self) -> Mapping[str, Any]:
+        """See `IdempotencyStore.state`."""
+        return self._store.state()
 
     async def join(self, key: IdempotencyKey, body: bytes, produce: Produce) -> SharedAnswer:
         """The answer to that request; `produce` is called if there is none yet. Raises as `IdempotencyStore.claim`."""

@@ -29,6 +29,7 @@ from proxy.bootstrap.blueprint import openrouter_providers
 from proxy.bootstrap.budgets import budget_book
 from proxy.bootstrap.config_file import configuration_file
 from proxy.bootstrap.configuration import Configuration, following
+from proxy.bootstrap.idempotency import idempotency_store
 from proxy.bootstrap.limits import rate_limiter
 from proxy.bootstrap.load import load_of
 from proxy.bootstrap.metrics import metrics_of
@@ -44,7 +45,6 @@ from proxy.infrastructure.deployments.fleet import running_fleet
 from proxy.infrastructure.endpoint import endpoint_of
 from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watching
 from proxy.infrastructure.http import client_session
-from proxy.infrastructure.idempotency import memory_store
 from proxy.infrastructure.ledger.ledger import Fsync, spool_ledger
 from proxy.infrastructure.payloads.redaction import load_redaction
 from proxy.infrastructure.payloads.rows import PayloadRows
@@ -149,7 +149,7 @@ async def running_gateway(
         for spec in () if uses_demo else openrouter_providers(blueprint):
             await _follow_prices_and_bills(settings, spec.wire, session, arrival, prices, stack)
         load = load_of(settings)
-        idempotency = Idempotency(await stack.enter_async_context(memory_store(timing.clock)))
+        idempotency = Idempotency(await stack.enter_async_context(idempotency_store(settings, timing.clock)))
         access = await stack.enter_async_context(access_control(settings, arrival, session))
         accounting = Accounting(prices, unpriced, settings.budget_unpriced_hold_usd)
         usage = LedgerUsageReports(database)

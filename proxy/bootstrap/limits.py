@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from pydantic import SecretStr
-
+from proxy.bootstrap.valkey import redis_url
 from proxy.infrastructure.limits.limiter import CountingLimiter, Pass, limiting
 from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.room import WaitingRoom
@@ -29,7 +28,7 @@ async def rate_limiter(
 ) -> AsyncIterator[CountingLimiter]:
     """`spool` is this process's directory: those beside it tell of the processes that limits are divided among."""
     url = settings.llmgateway_valkey_url
-    shared = None if url is None else SharedCounts(_redis_url(url), settings.valkey_deadline_seconds)
+    shared = None if url is None else SharedCounts(redis_url(url), settings.valkey_deadline_seconds)
     room: WaitingRoom[Pass] = WaitingRoom(settings.limit_queue_length, settings.limit_queue_seconds)
     limiter = CountingLimiter(LocalCounts(clock), shared, room)
 
@@ -40,12 +39,3 @@ async def rate_limiter(
     async with limiting(limiter), repeating(divide, lambda: _SHARE_SECONDS, "limits' shares"):
         _logger.info(limiter.description)
         yield limiter
-
-
-def _redis_url(url: SecretStr) -> str:
-    """The client knows Redis's schemes alone."""
-    text = url.get_secret_value()
-    for scheme, known in (("valkey://", "redis://"), ("valkeys://", "rediss://")):
-        if text.startswith(scheme):
-            return known + text.removeprefix(scheme)
-    return text

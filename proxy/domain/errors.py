@@ -12,6 +12,7 @@ GatewayError
 │   ├── UnsupportedExpectation
 │   ├── IdempotencyKeyReused     with another body than the first time
 │   ├── IdempotentAnswerNotKept  the request was carried out, but its answer was too large to be sent again
+│   ├── IdempotentRequestRunning another gateway is still at it
 │   ├── TokenLimitExceeded
 │   └── NoSuitableDeployment     no deployment of the model can do what the request needs
 ├── InvalidConfiguration         a configuration that was to be loaded cannot be used
@@ -132,6 +133,17 @@ class IdempotentAnswerNotKept(InvalidRequest):
             "A request with this Idempotency-Key was carried out, but its answer was too large to be kept. "
             "Send a new key to carry the request out once more.",
             code="idempotent_answer_not_kept",
+        )
+
+
+class IdempotentRequestRunning(InvalidRequest):
+    """The key came before, to another process, and its answer cannot be had from there (yet)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A request with this Idempotency-Key is being carried out, or its answer cannot be reached just now. "
+            "Send it again later.",
+            code="idempotent_request_running",
         )
 
 

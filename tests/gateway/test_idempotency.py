@@ -31,6 +31,7 @@ from tests.harness import (
     stall,
     streams,
 )
+from tests.valkey import Valkey
 
 STREAMED = {**HELLO, "stream": True}
 STREAM = [chunk("Hel"), chunk("lo"), *ending()]
@@ -590,3 +591,39 @@ async def test_the_sdk_takes_neither_refusal_for_something_to_retry(gateway: Tes
         with pytest.raises(openai.ConflictError):
             await client.chat.completions.create(**HELLO, extra_headers=headers)
     assert len(await gateway.rows(3)) == 3
+
+
+# Several gateways
+
+
+@BODIES
+async def test_gateways_that_share_a_valkey_know_each_others_keys(
+    start_gateway: StartGateway, upstream: Upstream, valkey: Valkey, body: Any
+) -> None:
+    gate = asyncio.Event()
+    answers(upstream)
+    upstream.answer(held(upstream.script[0], gate))
+    one, other = [await start_gateway(llmgateway_valkey_url=valkey.url, valkey_deadline_seconds=1.0) for _ in "12"]
+    asked = [asyncio.create_task(each.raw_chat(body, Idempotency_Key="k1")) for each in (one, other, one, other)]
+    await until(lambda: upstream.calls > 0)
+    await asyncio.sleep(0.1)
+    gate.set()
+    got = [*await asyncio.gather(*asked), await other.raw_chat(body, Idempotency_Key="k1")]
+    assert upstream.calls == 1
+    assert len({(status, raw, headers["x-generation-id"]) for status, headers, raw in got}) == 1
+    assert sum("idempotent-replayed" not in headers for _, headers, _ in got) == 1
+    assert by_status(await one.rows(5)) == {RequestStatus.SUCCESS: 1, RequestStatus.REPLAYED: 4}
+
+
+async def test_without_valkey_each_gateway_knows_its_own_keys_and_says_so(
+    start_gateway: StartGateway, upstream: Upstream, valkey: Valkey
+) -> None:
+    gateway = await start_gateway(llmgateway_valkey_url=valkey.url, valkey_deadline_seconds=1.0)
+    assert (await gateway.get("/health"))[1]["idempotency"]["mode"] == "valkey"
+    valkey.kill()
+    for _ in range(2):
+        assert (await gateway.raw_chat(Idempotency_Key="k1"))[0] == 200
+    assert upstream.calls == 1
+    _, health = await gateway.get("/health")
+    assert (health["status"], health["idempotency"]["mode"]) == ("degraded", "memory")
+    assert any("idempotency keys are each process's own" in problem for problem in health["problems"])

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.application.idempotency import AnswerHead, Idempotency, IdempotencyKey, Reader, Recording
 from proxy.domain.errors import IdempotencyKeyReused, IdempotentAnswerNotKept, StreamBroken
-from proxy.infrastructure.idempotency import Limits, MemoryIdempotencyStore, memory_store
+from proxy.infrastructure.idempotency.memory import Limits, MemoryIdempotencyStore, memory_store
 from tests.harness import FakeTime
 
 HEAD = AnswerHead(200, {})

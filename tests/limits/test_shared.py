@@ -11,7 +11,8 @@ from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import TokenEstimate
 from proxy.infrastructure.limits.limiter import Pass
-from tests.limits.conftest import Build, Limiter, Valkey, applied
+from tests.limits.conftest import Build, Limiter, applied
+from tests.valkey import Valkey
 
 KEY = Subject(Scope.KEY, "7d0a")
 

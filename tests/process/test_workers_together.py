@@ -2,29 +2,74 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
+import psutil
 import pytest
 
+from tests.harness import COMPLETION
 from tests.process.conftest import Serving, serving
 
 MASTER = "sk-administrator"
 AS_ADMIN = {"Authorization": f"Bearer {MASTER}"}
-FILE = "providers:\n  demo: {kind: openai, base_url: 'http://127.0.0.1:9/v1'}\nmodels:\n"
-MODEL = "  %s:\n    deployments: [{provider: demo, model: m}]\n"
+FILE = "providers:\n  up: {kind: openai, base_url: 'http://127.0.0.1:%d/v1'}\nmodels:\n"
+MODEL = "  %s:\n    deployments: [{provider: up, model: m}]\n"
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """Answers each call with its number, once `gate` is open."""
+
+    protocol_version = "HTTP/1.1"
+    calls: ClassVar[list[int]] = []
+    gate: ClassVar[threading.Event] = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.calls.append(len(self.calls))
+        body = json.dumps({**COMPLETION, "id": f"gen-{len(self.calls)}"}).encode()
+        self.gate.wait(30)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def upstream() -> Iterator[int]:
+    """Its port."""
+    Upstream.gate.set()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, upstream: int) -> Iterator[Serving]:
     directory = tmp_path_factory.mktemp("pair")
-    (directory / "gateway.yaml").write_text(FILE + MODEL % "first")
+    (directory / "gateway.yaml").write_text(FILE % upstream + MODEL % "first")
     command = (sys.executable, "-m", "proxy", "serve", "--workers", "2")
-    with serving(directory, *command, LLMGATEWAY_MASTER_KEY=MASTER, LLMGATEWAY_CONFIG="gateway.yaml") as gateway:
+    settings = {"LLMGATEWAY_MASTER_KEY": MASTER, "LLMGATEWAY_MASTER_KEY_CALLS_MODELS": "true"}
+    with serving(directory, *command, **settings, LLMGATEWAY_CONFIG="gateway.yaml") as gateway:
         until(lambda: len(httpx.get(f"{gateway.url}/health").json().get("workers", ())) == 2)
         yield gateway
 
@@ -62,10 +107,59 @@ def test_a_reload_reaches_both_and_both_say_so(pair: Serving) -> None:
 def test_a_changed_file_is_one_entry_in_the_audit_log(pair: Serving) -> None:
     before = len(reloads(pair))
     path = Path(pair.environment["LLMGATEWAY_DATA_DIR"]).parent / "gateway.yaml"
-    path.write_text(FILE + MODEL % "first" + MODEL % "second")
+    path.write_text(path.read_text() + MODEL % "second")
     until(lambda: len(reloads(pair)) > before)
     time.sleep(2.5)  # the other one looks each second
     entry, *rest = reloads(pair)
     assert len(rest) == before
     assert (entry["actor"], entry["action"], entry["object_kind"]) == ("file (gateway.yaml)", "reload", "configuration")
     assert entry["before"]["version"] != entry["after"]["version"]
+
+
+def ask(gateway: Serving, key: str) -> str:
+    """The answer's id, and whether it is that of an earlier request; over a connection of its own."""
+    body = {"model": "first", "messages": [{"role": "user", "content": "Hello"}]}
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions", json=body, headers={**AS_ADMIN, "Idempotency-Key": key}, timeout=30
+    )
+    return f"{answer.status_code} {answer.json().get('id')} {answer.headers.get('idempotent-replayed', 'first')}"
+
+
+def workers_of(gateway: Serving) -> set[int]:
+    return {child.pid for child in psutil.Process(gateway.process.pid).children()}
+
+
+def kill_both(gateway: Serving) -> None:
+    before = workers_of(gateway)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(workers_of(gateway) - before) == 2)
+
+
+def test_one_key_is_one_call_whichever_worker_is_asked(pair: Serving) -> None:
+    Upstream.calls.clear()
+    Upstream.gate.clear()
+    with ThreadPoolExecutor(16) as clients:
+        asked = [clients.submit(ask, pair, "k1") for _ in range(16)]
+        until(lambda: bool(Upstream.calls))
+        time.sleep(0.3)
+        Upstream.gate.set()
+        got = sorted(each.result() for each in asked)
+    assert got == ["200 gen-1 first"] + ["200 gen-1 true"] * 15
+    assert [ask(pair, "k1") for _ in range(8)] == ["200 gen-1 true"] * 8
+    assert len(Upstream.calls) == 1
+
+
+def test_answers_outlive_workers_that_are_killed_and_calls_that_died_with_them_do_not(pair: Serving) -> None:
+    Upstream.calls.clear()
+    assert ask(pair, "k2") == "200 gen-1 first"
+    Upstream.gate.clear()
+    with ThreadPoolExecutor(1) as clients:
+        lost = clients.submit(ask, pair, "k3")
+        until(lambda: len(Upstream.calls) == 2)
+        kill_both(pair)
+        with pytest.raises(httpx.TransportError):
+            lost.result()
+    Upstream.gate.set()
+    assert ask(pair, "k2") == "200 gen-1 true"
+    assert ask(pair, "k3") == "200 gen-3 first"

@@ -29,7 +29,10 @@ async def health(request: web.Request) -> web.Response:
 def health_report(gateway: Gateway) -> dict[str, Any]:
     """Of this process alone."""
     report, configuration = gateway.health.report(), gateway.configuration.state()
-    degraded = [*report.degraded, *(f"configuration not loaded: {problem}" for problem in configuration["problems"])]
+    degraded = list(report.degraded)
+    if gateway.idempotency.trouble is not None:
+        degraded.append(gateway.idempotency.trouble)
+    degraded += (f"configuration not loaded: {problem}" for problem in configuration["problems"])
     return {
         "status": "unavailable" if report.cannot_serve else "degraded" if degraded else "ok",
         "version": __version__,
@@ -38,6 +41,7 @@ def health_report(gateway: Gateway) -> dict[str, Any]:
         "database": report.database,
         "ledger": report.ledger,
         "limits": report.limits,
+        "idempotency": gateway.idempotency.state(),
         "load": gateway.load.state(),
         "providers": report.providers,
         "deployments": report.deployments,

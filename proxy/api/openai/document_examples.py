@@ -44,7 +44,10 @@ ERRORS: Final[tuple[tuple[str, GatewayError], ...]] = (
         "The request did not arrive in time.",
         RequestTooSlow("The request's head did not arrive within 30 s."),
     ),
-    ("The answer to this Idempotency-Key could not be kept.", IdempotentAnswerNotKept()),
+    (
+        "The answer to this Idempotency-Key could not be kept, or another gateway is at it (then with `Retry-After`).",
+        IdempotentAnswerNotKept(),
+    ),
     ("The Idempotency-Key was used with another body, or the upstream's own 422.", IdempotencyKeyReused()),
     ("The body is larger than the gateway takes.", BodyTooLarge(33_554_432)),
     (

@@ -24,6 +24,7 @@ from proxy.domain.errors import (
     HeadTooLarge,
     IdempotencyKeyReused,
     IdempotentAnswerNotKept,
+    IdempotentRequestRunning,
     InvalidConfiguration,
     InvalidRequest,
     InvalidUpstreamAnswer,
@@ -69,6 +70,7 @@ TABLE: Mapping[type[GatewayError], tuple[int | None, str | None]] = {
     UnsupportedExpectation: (417, "unsupported_expectation"),
     IdempotencyKeyReused: (422, "idempotency_key_reused"),
     IdempotentAnswerNotKept: (409, "idempotent_answer_not_kept"),
+    IdempotentRequestRunning: (409, "idempotent_request_running"),
     NotAuthenticated: (401, "invalid_api_key"),
     NotAllowed: (403, "permission_denied"),
     ModelNotAllowed: (403, "model_not_allowed"),
@@ -195,6 +197,8 @@ def error_headers(error: GatewayError) -> Mapping[str, str]:  # noqa: PLR0911  #
         return {"Allow": ", ".join(error.allowed)}
     if isinstance(error, IdempotentAnswerNotKept):
         return _NO_RETRY  # the SDKs would: they take any 409 for a lock
+    if isinstance(error, IdempotentRequestRunning):
+        return _retry_after(_DEFAULT_RETRY_AFTER_SECONDS)
     if isinstance(error, NotServing):
         return _retry_after(error.retry_after_seconds)
     if isinstance(error, Exceeded):

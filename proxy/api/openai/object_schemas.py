@@ -236,6 +236,8 @@ def _health_schemas() -> dict[str, Schema]:
                 "problems": texts,
                 "database": {"type": "object"},
                 "ledger": {"type": "object"},
+                "limits": {"type": "object"},
+                "idempotency": {"type": "object"},
                 "providers": {"type": "object", "additionalProperties": {"type": "object"}},
                 "deployments": {"type": "object", "additionalProperties": {"type": "object"}},
                 "configuration": {"$ref": "#/components/schemas/Configuration"},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from proxy.application.idempotency import KEPT_SECONDS, AnswerHead, IdempotencyKey
 from proxy.domain.errors import IdempotencyKeyReused, IdempotentAnswerNotKept, StreamBroken
+from proxy.infrastructure.idempotency.records import Answer
 from proxy.infrastructure.periodic import repeating
 
 _logger = logging.getLogger(__name__)
@@ -29,7 +31,11 @@ class Limits:
     answer_bytes: int = 8 * 1024 * 1024
 
 
-_LIMITS = Limits()
+LIMITS = Limits()
+
+
+def _nothing(_recording: MemoryRecording, _keep: bool) -> None:  # as recordings call it
+    pass
 
 
 def _not_counted(_recording: MemoryRecording, _by_bytes: int) -> None:
@@ -64,7 +70,24 @@ class MemoryRecording:
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
 
+    @classmethod
+    def of(cls, answer: Answer) -> MemoryRecording:
+        """A recording that has ended: of an answer that another process got."""
+        recording = cls(b"", _not_counted, _nothing)
+        recording._head = answer.head
+        recording._data += answer.body
+        recording._completing_from = max(0, len(answer.body) - 1)
+        recording.is_complete = recording.has_ended = True
+        return recording
+
     # For the store.
+
+    @property
+    def answer(self) -> Answer | None:
+        """All of it, if it is complete and all of it is here."""
+        if self._head is None or self.too_large or not self.is_complete:
+            return None
+        return Answer(self._head, bytes(self._data))
 
     @property
     def held_bytes(self) -> int:
@@ -195,7 +218,7 @@ class _Entry:
 class MemoryIdempotencyStore:
     """IdempotencyStore of one process. `clock` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float], limits: Limits = _LIMITS) -> None:
+    def __init__(self, clock: Callable[[], float], limits: Limits = LIMITS) -> None:
         self._clock = clock
         self._limits = limits
         self._running: dict[IdempotencyKey, MemoryRecording] = {}
@@ -204,16 +227,40 @@ class MemoryIdempotencyStore:
         self._held_bytes = 0
 
     async def claim(self, key: IdempotencyKey, fingerprint: bytes) -> tuple[MemoryRecording, bool]:
+        known = self.find(key, fingerprint)
+        return (self.begin(key, fingerprint), True) if known is None else (known, False)
+
+    @property
+    def trouble(self) -> str | None:
+        return None
+
+    def state(self) -> Mapping[str, Any]:
+        return {"mode": "memory", "running": len(self._running), "held_bytes": self._held_bytes}
+
+    def find(self, key: IdempotencyKey, fingerprint: bytes) -> MemoryRecording | None:
+        """The key's recording, if it is known here. Raises as `claim`."""
         self._expire()
         known = self._running.get(key) or self._ended.get(key)
         if known is None:
-            return self._begin(key, fingerprint), True
+            return None
         if known.fingerprint != fingerprint:
             raise IdempotencyKeyReused
         recording = known.recording if isinstance(known, _Entry) else known
         if recording is None or recording.too_large:
             raise IdempotentAnswerNotKept
-        return recording, False
+        return recording
+
+    def begin(
+        self, key: IdempotencyKey, fingerprint: bytes, and_then: Callable[[MemoryRecording, bool], None] = _nothing
+    ) -> MemoryRecording:
+        """A new one. `and_then` is told when it has ended, and whether its answer is to be kept."""
+
+        def ended(recording: MemoryRecording, keep: bool) -> None:  # as recordings call it
+            self._end(key, recording, keep=keep)
+            and_then(recording, keep)
+
+        recording = self._running[key] = MemoryRecording(fingerprint, self._resized, ended)
+        return recording
 
     async def purge(self) -> None:
         """Forget what need not be kept any more, also when no request comes that would ask for it."""
@@ -223,11 +270,6 @@ class MemoryIdempotencyStore:
         now = self._clock()
         while self._ended and next(iter(self._ended.values())).expires <= now:
             self._forget_oldest()
-
-    def _begin(self, key: IdempotencyKey, fingerprint: bytes) -> MemoryRecording:
-        recording = MemoryRecording(fingerprint, self._resized, lambda ended, keep: self._end(key, ended, keep=keep))
-        self._running[key] = recording
-        return recording
 
     def _resized(self, recording: MemoryRecording, by_bytes: int) -> None:
         self._held_bytes += by_bytes
