@@ -104,7 +104,8 @@ class BackgroundWriter(Generic[_Item, _Row]):
         """Stores what is offered until `stop`, and then what still waits."""
         while True:
             await self._something_waits.wait()
-            await self._pause(self._bounds.gather_seconds if len(self._queue) < self._bounds.batch_items else 0)
+            if len(self._queue) < self._bounds.batch_items and not self._stopping.is_set():
+                await self._pause(self._bounds.gather_seconds)
             while batch := self._next_batch():
                 await self._store(batch)
             self._something_waits.clear()
@@ -177,7 +178,7 @@ class BackgroundWriter(Generic[_Item, _Row]):
             await self._write([row])
 
     async def _pause(self, seconds: float) -> None:
-        """While stopping there is no time to gather, but the database gets its pauses still."""
+        """Also while stopping the database gets its pauses, if shorter ones."""
         if self._stopping.is_set():
             await asyncio.sleep(min(seconds, self._bounds.first_pause_seconds))
             return

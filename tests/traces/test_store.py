@@ -73,6 +73,15 @@ async def test_too_many_are_dropped_and_counted() -> None:
     assert writer.names() == list("01234")
 
 
+async def test_the_end_waits_for_no_batch_to_fill() -> None:
+    writer = Writer()
+    writer.is_open.set()
+    store = BackgroundTraces(writer, TraceMode.ALL, replace(BOUNDS, gather_seconds=3600, first_pause_seconds=3600))
+    async with writing(store.queue, "traces"):
+        store.offer(row("last"), PLAIN)
+    assert writer.names() == ["last"]
+
+
 async def test_long_traces_take_more_room_than_short_ones() -> None:
     writer = Writer()
     long = replace(FALLEN_BACK, attempts=FALLEN_BACK.attempts * 100)
