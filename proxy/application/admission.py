@@ -83,8 +83,10 @@ class BudgetBook(Protocol):
         """
         ...
 
-    def settle(self, set_aside: Sequence[Charge], charged: Sequence[Charge]) -> None:
-        """The request is booked: give back what was set aside; the charges are with its row."""
+    def settle(
+        self, budgets: Sequence[AppliedBudget], set_aside: Sequence[Charge], charged_picodollars: Sequence[int]
+    ) -> None:
+        """The request is booked: give back what was set aside. What each budget is charged is with its rows, too."""
         ...
 
     def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
@@ -137,8 +139,8 @@ class Admission:
     async def set_aside(self, call_picodollars: int, calls: int, moment: datetime) -> None:
         """So much for each of the calls that may run at once. Raises as BudgetBook.set_aside does."""
         if self._book is not None and self._budgets:
-            self._set_aside = await self._book.set_aside(self._budgets, call_picodollars * calls, moment)
-            self._of_each_call = self._set_aside
+            held = await self._book.set_aside(self._budgets, call_picodollars * calls, moment)
+            self._set_aside = self._of_each_call = held
             if calls > 1:
                 self._of_each_call = [held._replace(picodollars=call_picodollars) for held in self._set_aside]
 
@@ -154,21 +156,23 @@ class Admission:
 
     def leave(self, rows: Sequence[RequestLog]) -> None:
         """The request is booked in these rows (those after the first are of calls that lost a race)."""
-        first = rows[0]
-        input_tokens, output_tokens, charges = first.input_tokens.value, first.output_tokens.value, [*first.charges]
-        for row in rows[1:]:
-            input_tokens += row.input_tokens.value
-            output_tokens += row.output_tokens.value
-            charges += row.charges
         if self._pass is not None:
+            input_tokens, output_tokens = rows[0].input_tokens.value, rows[0].output_tokens.value
+            for row in rows[1:]:
+                input_tokens += row.input_tokens.value
+                output_tokens += row.output_tokens.value
             self._pass.leave(input_tokens, output_tokens)
         if self._book is not None and self._set_aside:
-            self._book.settle(self._set_aside, charges)
+            charged = [0] * len(self._set_aside)
+            for row in rows:
+                for place, charge in enumerate(row.charges):  # in the order of what was set aside, or none at all
+                    charged[place] += charge.picodollars
+            self._book.settle(self._budgets, self._set_aside, charged)
 
     def headers(self) -> Mapping[str, str]:
         """For the answer, also when it is an error."""
         headers = self._pass.headers if self._pass is not None else _NO_HEADERS
-        if self._book is not None and self._budgets and (warning := self._book.headers(self._budgets)):
+        if self._budgets and self._book is not None and (warning := self._book.headers(self._budgets)):
             return {**headers, **warning}
         return headers
 

@@ -127,10 +127,11 @@ class Accounting:
         prices = [each.price or table.get(each.model) for each in deployments]
         if models and any(each.walks_models for each in deployments):
             prices += [table.get(model) for model in models]
-        known = [self._rates_of(price).most(estimate) for price in prices if price is not None]
-        if len(known) < len(prices):
-            known.append(picodollars(self.unpriced_hold_usd))
-        return max(known)
+        most = 0
+        for price in prices:
+            cost = picodollars(self.unpriced_hold_usd) if price is None else self._rates_of(price).most(estimate)
+            most = max(most, cost)
+        return most
 
     def _rates_of(self, price: ModelPricing) -> _Rates:
         """Kept for as long as the price is the same object: decimals take longer than what they are used for here."""

@@ -133,7 +133,8 @@ class _Run:
             after=self._after,
             clock=self._orchestrator.clock,
         )
-        await self._set_money_aside()
+        if self._exchange.admission.needs_money:
+            await self._set_money_aside()
         self._exchange.walking(walk.attempts)
         self._runtime.uses.count += 1
         try:
@@ -145,13 +146,11 @@ class _Run:
 
     async def _set_money_aside(self) -> None:
         """As much as the request may cost at most, twice if it may be sent to two at once. Raises BudgetExceeded."""
-        admission = self._exchange.admission
-        if admission.needs_money:
-            accounting, calls = self._orchestrator.accounting, 1 if self._plan.route.hedge_after is None else 2
-            deployments = [candidate.deployment for candidate in self._plan.candidates]
-            deployments += may_come_after(self._plan, self._surroundings.catalog)
-            most = accounting.most_cost(deployments, self._shape.models, admission.estimate)
-            await admission.set_aside(most, calls, self._exchange.started_at)
+        admission, plan_ = self._exchange.admission, self._plan
+        deployments = [candidate.deployment for candidate in plan_.candidates]
+        deployments += may_come_after(plan_, self._surroundings.catalog)
+        most = self._orchestrator.accounting.most_cost(deployments, self._shape.models, admission.estimate)
+        await admission.set_aside(most, 1 if plan_.route.hedge_after is None else 2, self._exchange.started_at)
 
     def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:
         after = self._plan.route.hedge_after

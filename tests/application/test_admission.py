@@ -75,7 +75,7 @@ class Purse:
 
     has_picodollars: int = 10**15
     set_aside_picodollars: list[int] = field(default_factory=list)
-    settled: list[tuple[Sequence[Charge], Sequence[Charge]]] = field(default_factory=list)
+    settled: list[tuple[Sequence[Charge], Sequence[int]]] = field(default_factory=list)
 
     async def set_aside(
         self, budgets: Sequence[AppliedBudget], amount_picodollars: int, moment: datetime
@@ -85,8 +85,10 @@ class Purse:
         self.set_aside_picodollars.append(amount_picodollars)
         return [Charge(each.budget.id, each.subject.id, moment, amount_picodollars) for each in budgets]
 
-    def settle(self, set_aside: Sequence[Charge], charged: Sequence[Charge]) -> None:
-        self.settled.append((set_aside, charged))
+    def settle(
+        self, _budgets: Sequence[AppliedBudget], set_aside: Sequence[Charge], charged_picodollars: Sequence[int]
+    ) -> None:
+        self.settled.append((set_aside, charged_picodollars))
 
     def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
         return {"x-gateway-budget-warning": budgets[0].budget.name}
@@ -333,7 +335,7 @@ async def test_a_row_says_whose_it_is_and_is_charged_what_it_cost(
     cost = picodollars(Decimal("0.0001") / 1000 + Decimal("0.0002") / 2000)
     assert [charge.picodollars for charge in row.charges] == [cost, cost]
     assert [charge.bucket for charge in row.charges] == [NOON, NOON]
-    assert purse.settled == [(list(intent.holds), list(row.charges))]
+    assert purse.settled == [(list(intent.holds), [cost, cost])]
 
 
 async def test_an_unknown_cost_is_charged_what_was_set_aside(
@@ -362,7 +364,7 @@ async def test_what_cost_nothing_is_charged_nothing_and_given_back(
     )
     assert ledger.row.cost_source is CostSource.NONE
     ((set_aside, charged),) = purse.settled
-    assert ([held.picodollars for held in set_aside], charged) == ([500], [])
+    assert ([held.picodollars for held in set_aside], charged) == ([500], [0])
 
 
 async def test_a_place_is_left_once_with_what_was_used(ledger: FakeLedger, prices: FakePrices) -> None:

@@ -73,6 +73,7 @@ class Process:
     book: LeasedBudgets
     upkeep: Upkeep
     unbooked: list[RequestLog] = field(default_factory=list)
+    applied: dict[int, tuple[AppliedBudget, ...]] = field(default_factory=dict)  # by the identity of what was held
 
     @property
     def holder(self) -> str:
@@ -80,13 +81,15 @@ class Process:
 
     async def begin(self, amount_usd: str, *budgets: Budget, subject: Subject = GATEWAY) -> Sequence[Charge]:
         """Sets money aside for a request."""
-        applied = [AppliedBudget(budget, subject) for budget in budgets]
-        return await self.book.set_aside(applied, int(Decimal(amount_usd) * USD), datetime.now(UTC))
+        applied = tuple(AppliedBudget(budget, subject) for budget in budgets)
+        held = await self.book.set_aside(applied, int(Decimal(amount_usd) * USD), datetime.now(UTC))
+        self.applied[id(held)] = applied
+        return held
 
     def end(self, held: Sequence[Charge], cost_usd: str) -> None:
         """The request has cost that much, and waits to be booked."""
         charges = [Charge(each.budget_id, each.subject_id, each.bucket, int(Decimal(cost_usd) * USD)) for each in held]
-        self.book.settle(held, charges)
+        self.book.settle(self.applied[id(held)], held, [each.picodollars for each in charges])
         self.unbooked.append(charged_row(charges))
 
     async def drain(self) -> None:

@@ -85,6 +85,9 @@ async def test_refusals_take_their_time() -> None:
             now[0] += self.seconds
             raise NotAuthenticated(key_hash)
 
+        def certain(self, key_hash: str) -> Principal | None:
+            return None
+
         def remembered(self, key_hash: str) -> Principal | None:
             return None
 

@@ -26,6 +26,12 @@ class KnownKey:
     principal: Principal
     is_disabled: bool
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it admits whoever has either of its hashes, at whatever time."""
+        key = self.key
+        return not self.is_disabled and key.expires_at is None and key.previous_hash is None
+
     def admits(self, key_hash: str, now: datetime) -> bool:
         """Whether the key of this hash, the current or the one before the last rotation, is good at the moment."""
         key = self.key

@@ -104,6 +104,8 @@ def plan_after(
 def may_come_after(plan: Plan, catalog: Catalog) -> list[Deployment]:
     """All that `plan_after` may add to a plan: they may be dearer than what it has."""
     deployments: list[Deployment] = []
+    if not catalog.fallbacks:
+        return deployments
     for kind in _AFTER:
         for model in catalog.fallbacks_of(kind, plan.requested, plan.route.name):
             route = catalog.resolve(model)

@@ -27,6 +27,7 @@ _AGAIN_SECONDS = 1.0
 _UNHEARD_SECONDS = 10.0
 _TRIES = 3
 _RETRY_AFTER_SECONDS = 2.0
+_NEVER: Final = float("-inf")
 
 
 class KeySource(Protocol):
@@ -46,12 +47,16 @@ class Confirmation(Protocol):
 
 @dataclass(slots=True)
 class _Entry:
-    """`read_at` is when it was last known to be right. `again_at` is when it is to be read before it is used."""
+    """`read_at` is when it was last known to be right. `again_at` is when it is to be read before it is used.
+
+    Until `certain_until` nothing has to be asked: what the feed had confirmed is no older than it may be.
+    """
 
     known: KnownKey
     read_at: float
     again_at: float | None = None
     tried_at: float = 0.0
+    certain_until: float = _NEVER
 
 
 class CachedKeyDirectory:
@@ -75,6 +80,7 @@ class CachedKeyDirectory:
         self._feed = feed
         self._staleness_seconds = staleness_seconds
         self._most_keys = most_keys
+        self._crowded = most_keys // 2
         self._now = now
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -84,13 +90,32 @@ class CachedKeyDirectory:
         self._generation = 0
         self.has_priorities = False
 
+    def certain(self, key_hash: str) -> Principal | None:
+        """The principal of a good key that the feed has confirmed so lately that there is nothing to ask."""
+        entry = self._entries.get(key_hash)
+        if entry is None or (self._clock() > entry.certain_until and not self._becomes_certain(entry)):
+            return None
+        known = entry.known
+        if not known.is_lasting and not known.admits(key_hash, self._now()):
+            return None
+        if len(self._entries) > self._crowded:  # else nobody is forgotten soon
+            self._entries.move_to_end(key_hash)
+        return known.principal
+
+    def _becomes_certain(self, entry: _Entry) -> bool:
+        if entry.again_at is not None:
+            return False
+        trusted_seconds = min(_UNHEARD_SECONDS, self._staleness_seconds)
+        entry.certain_until = max(entry.read_at, self._feed.confirmed_at) + trusted_seconds
+        return self._clock() <= entry.certain_until
+
     async def find(self, key_hash: str) -> Principal:
         """The principal of a good key. Raises NotAuthenticated, or NotServing when that cannot be said."""
+        sure = self.certain(key_hash)
+        if sure is not None:
+            return sure
         entry = self._entries.get(key_hash)
         if entry is not None and entry.known.admits(key_hash, self._now()):
-            if self._is_beyond_doubt(entry):
-                self._entries.move_to_end(key_hash)
-                return entry.known.principal
             found = await self._confirmed(key_hash, entry)
         elif self._unknown.get(key_hash, 0.0) > self._clock():
             found = None
@@ -104,13 +129,6 @@ class CachedKeyDirectory:
         """Whom a key stood for when it was last read, if it is remembered."""
         entry = self._entries.get(key_hash)
         return None if entry is None else entry.known.principal
-
-    def _is_beyond_doubt(self, entry: _Entry) -> bool:
-        """Whether the feed has confirmed the key so lately that there is nothing to ask: nearly always."""
-        if entry.again_at is not None:
-            return False
-        unconfirmed_seconds = self._clock() - max(entry.read_at, self._feed.confirmed_at)
-        return unconfirmed_seconds <= _UNHEARD_SECONDS and unconfirmed_seconds <= self._staleness_seconds
 
     async def _confirmed(self, key_hash: str, entry: _Entry) -> KnownKey | None:
         """The key as it is in memory, if that may still be relied on; else as it is now."""
@@ -206,6 +224,7 @@ class CachedKeyDirectory:
             if entry.again_at is None:
                 entry.read_at = max(entry.read_at, self._feed.confirmed_at)
             entry.again_at = self._clock()
+            entry.certain_until = _NEVER
 
     async def close(self) -> None:
         """Waits for what is being read: a cancelled SQLite query leaves a thread behind."""

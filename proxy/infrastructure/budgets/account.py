@@ -92,7 +92,7 @@ class Account:
         """Sets aside; whether there is that much was asked before."""
         self.held += amount
         self.used_seconds = now_seconds
-        return Charge(self.key.budget_id, self.key.subject_id, self.bucket(moment), amount)
+        return Charge(*self.key, self.bucket(moment), amount)
 
     def settle(self, held: int, charged: int, now_seconds: float) -> None:
         self.held -= held

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID
 from weakref import WeakValueDictionary
 
 from proxy.application.admission import AppliedBudget
@@ -25,6 +29,8 @@ _SOON_SECONDS = 1.0
 _AWAY_SECONDS = 5.0
 _LOW_WATER = 4  # requests' worth: with less than that more is leased ahead
 _TOLD_CHARACTERS = 80
+_MOST_KNOWN = 4096
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class LeasedBudgets:
         self.bank = bank
         self.clock = clock
         self.accounts: dict[AccountKey, Account] = {}
+        self._of_budgets: dict[int, tuple[Sequence[AppliedBudget], Sequence[Account]]] = {}
         self._leasing: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
         self._asking: dict[AccountKey, asyncio.Event] = {}
         self._refusals: dict[AccountKey, _Refusal] = {}
@@ -54,13 +61,12 @@ class LeasedBudgets:
         self, budgets: Sequence[AppliedBudget], amount_picodollars: int, moment: datetime
     ) -> Sequence[Charge]:
         now = self.clock()
-        accounts = [self._account(applied, now) for applied in budgets]
-        for account in accounts:
-            account.bucket(moment)
+        accounts = self._accounts(budgets, now)
         while lacking := [each for each in accounts if self._lacks(each, amount_picodollars, now)]:
             for account in lacking:
                 await self._lease(account, amount_picodollars)
             now = self.clock()
+            accounts = self._accounts(budgets, now)
         charges, enough = [], _LOW_WATER * amount_picodollars
         for account in accounts:
             charges.append(account.hold(amount_picodollars, moment, now))
@@ -68,32 +74,32 @@ class LeasedBudgets:
                 self._lease_ahead(account, enough)
         return charges
 
-    def settle(self, set_aside: Sequence[Charge], charged: Sequence[Charge]) -> None:
+    def settle(
+        self, budgets: Sequence[AppliedBudget], set_aside: Sequence[Charge], charged_picodollars: Sequence[int]
+    ) -> None:
         now = self.clock()
-        for held in set_aside:
-            account = self.accounts.get(AccountKey(held.budget_id, held.subject_id))
-            if account is not None:
-                amount = 0
-                for charge in charged:
-                    if charge[:2] == held[:2]:  # the budget, and its subject
-                        amount += charge.picodollars
-                account.settle(held.picodollars, amount, now)
-                if self._refusals:
-                    self._refusals.pop(account.key, None)
+        accounts = self._accounts(budgets, now)
+        for account, held, charged in zip(accounts, set_aside, charged_picodollars, strict=True):
+            account.settle(held.picodollars, charged, now)
+            if self._refusals:
+                self._refusals.pop(account.key, None)
 
     def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
-        passed = [account for applied in budgets if (account := self._known(applied)) and is_warned_of(account)]
-        return {"x-gateway-budget-warning": ", ".join(_told(account) for account in passed)} if passed else {}
+        passed = [account for account in self._accounts(budgets, self.clock()) if is_warned_of(account)]
+        return {"x-gateway-budget-warning": ", ".join(_told(account) for account in passed)} if passed else _NO_HEADERS
 
     # From the ledger.
 
     def booked(self, rows: Sequence[LedgerRow]) -> None:
         """These rows of this process are in the database, and their charges with them."""
+        charged: defaultdict[tuple[int, str], int] = defaultdict(int)
         for row in rows:
             for charge in row.charges:
-                account = self.accounts.get(AccountKey(charge.budget_id, charge.subject_id))
-                if account is not None:
-                    account.booked += charge.picodollars
+                charged[charge.budget_id.int, charge.subject_id] += charge.picodollars  # a UUID's own hash is slow
+        for (budget_id, subject_id), amount in charged.items():
+            account = self.accounts.get(AccountKey(UUID(int=budget_id), subject_id))
+            if account is not None:
+                account.booked += amount
 
     # Leasing.
 
@@ -105,6 +111,19 @@ class LeasedBudgets:
         """The account is over; who holds its lock is the last to know of it."""
         del self.accounts[account.key]
         self._refusals.pop(account.key, None)
+        self._of_budgets.clear()
+
+    def _accounts(self, budgets: Sequence[AppliedBudget], now: float) -> Sequence[Account]:
+        """Those of a request's budgets, which are the same object for the same caller's requests."""
+        known = self._of_budgets.get(id(budgets))
+        if known is not None and known[0] is budgets:
+            return known[1]
+        accounts = [self._account(applied, now) for applied in budgets]
+        if isinstance(budgets, tuple):
+            if len(self._of_budgets) >= _MOST_KNOWN:
+                self._of_budgets.clear()
+            self._of_budgets[id(budgets)] = budgets, accounts
+        return accounts
 
     def _account(self, applied: AppliedBudget, now: float) -> Account:
         key = account_key(applied.budget, applied.subject.id)
@@ -117,9 +136,6 @@ class LeasedBudgets:
             account.granted -= max(0, account.free)  # the database knows the amount that counts now
             self._refusals.pop(key, None)
         return account
-
-    def _known(self, applied: AppliedBudget) -> Account | None:
-        return self.accounts.get(account_key(applied.budget, applied.subject.id))
 
     def _lacks(self, account: Account, amount: int, now: float) -> bool:
         if not account.is_hard or account.is_removed:

@@ -35,21 +35,21 @@ class Pass:
     `untold` is what Valkey is to be told of instead, when it is back.
     """
 
-    __slots__ = ("_headers", "_is_open", "_limiter", "counted", "local", "member", "shared", "untold", "wanted")
+    __slots__ = ("_counted", "_headers", "_is_open", "_limiter", "local", "member", "shared", "untold", "wanted")
 
     def __init__(
         self,
         limiter: CountingLimiter,
         wanted: Wanted,
         member: str,
-        counted: Sequence[Counted],
+        counted: Sequence[Counted] | None,
         local: Sequence[Reading],
         shared: Sequence[Reading] | None,
     ) -> None:
         self._limiter = limiter
         self.wanted = wanted
         self.member = member
-        self.counted = counted
+        self._counted = counted
         self.local = local
         self.shared = shared
         self.untold: Sequence[Counted] = ()
@@ -60,10 +60,17 @@ class Pass:
     def headers(self) -> Mapping[str, str]:
         if self._headers is None:
             readings = self.local if self.shared is None else self.shared
-            self._headers = headers_of(
-                zip(self.wanted.takes, readings, strict=True), is_local=self._limiter.falls_back and self.shared is None
-            )
+            is_local = self._limiter.falls_back and self.shared is None
+            self._headers = headers_of(self.wanted.takes, readings, is_local=is_local)
         return self._headers
+
+    @property
+    def counted(self) -> Sequence[Counted]:
+        """What was counted here of each window; the readings tell it where none but this process counts."""
+        if self._counted is not None:
+            return self._counted
+        of = zip(self.local, self.wanted.takes, strict=True)
+        return [(reading.started, min(take.estimate, reading.limit)) for reading, take in of]
 
     def leave(self, input_tokens: int, output_tokens: int) -> None:
         """Only the first time counts."""
@@ -175,9 +182,7 @@ class CountingLimiter:
         readings = self._local.enter(wanted)
         if readings is None:
             return None
-        of = zip(readings, wanted.takes, strict=True)
-        counted = [(reading.started, min(take.estimate, reading.limit)) for reading, take in of]
-        return Pass(self, wanted, "", counted, readings, None)
+        return Pass(self, wanted, "", None, readings, None)
 
     def _new_member(self) -> str:
         return f"{self._name}:{next(self._numbers)}"

@@ -39,11 +39,15 @@ class Place(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """All that one request wants. `may_differ`: what it really uses of the windows is known at its end only."""
+    """All that one request wants. `may_differ`: what it really uses of the windows is known at its end only.
+
+    `is_single`: it is one window, and no place.
+    """
 
     takes: Sequence[Take]
     places: Sequence[Place]
     may_differ: bool = True
+    is_single: bool = False
 
     @property
     def place_keys(self) -> tuple[str, ...]:
@@ -74,7 +78,8 @@ def wanted_of(limits: Sequence[AppliedLimit], estimate: TokenEstimate) -> Wanted
             )
         if limit.concurrent_requests is not None:
             places.append(Place(key + ":c", subject, limit.concurrent_requests))
-    return Wanted(takes, places, may_differ=any(take.dimension != REQUESTS for take in takes))
+    may_differ = any(take.dimension != REQUESTS for take in takes)
+    return Wanted(takes, places, may_differ, is_single=len(takes) == 1 and not places)
 
 
 def really_used(take: Take, input_tokens: int, output_tokens: int) -> int:

@@ -51,6 +51,8 @@ class Reading(NamedTuple):
 
     @property
     def used(self) -> float:
+        if not self.previous:
+            return self.current
         return self.previous * max(0.0, 1 - self.elapsed / self.length) + self.current
 
     @property
@@ -120,10 +122,7 @@ class Windows:
         if window is None:
             return cost <= limit
         window.move_to(now, self._length)
-        faded = window.previous
-        if faded:
-            faded *= max(0.0, 1 - max(0.0, now - window.started) / self._length)
-        return faded + window.current + cost <= limit + _ROUNDING
+        return _used(window, now, self._length) + cost <= limit + _ROUNDING
 
     def take(self, key: str, limit: int, cost: float, now: float) -> Reading:
         """Count it, as `add` does, and tell how the window stands then."""
@@ -133,9 +132,18 @@ class Windows:
             window = self._windows[key]
         else:
             window.current += cost
-        return Reading(
-            limit, window.started, window.previous, window.current, max(0.0, now - window.started), self._length
-        )
+        elapsed = now - window.started
+        return Reading(limit, window.started, window.previous, window.current, max(elapsed, 0.0), self._length)
+
+    def take_if_room(self, key: str, limit: int, cost: float, now: float) -> Reading | None:
+        """`take`; or None, and nothing is counted, if there is no room."""
+        window = self._windows.get(key)
+        if window is None or now - window.started >= self._length:
+            return self.take(key, limit, cost, now) if self.has_room(key, limit, cost, now) else None
+        if _used(window, now, self._length) + cost > limit + _ROUNDING:
+            return None
+        current = window.current = window.current + cost
+        return Reading(limit, window.started, window.previous, current, max(now - window.started, 0.0), self._length)
 
     def now(self) -> float:
         """By the clock that windows are measured with."""
@@ -166,3 +174,10 @@ class Windows:
             if now - self._windows[key].started < 2 * self._length:
                 return
             del self._windows[key]
+
+
+def _used(window: Window, now: float, length: float) -> float:
+    """Of a window that is not over."""
+    if not window.previous:
+        return window.current
+    return window.current + window.previous * max(0.0, 1 - max(0.0, now - window.started) / length)

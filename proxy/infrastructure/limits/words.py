@@ -37,15 +37,15 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
-def headers_of(seen: Iterable[tuple[Take, Reading]], *, is_local: bool) -> dict[str, str]:
+def headers_of(takes: Sequence[Take], readings: Sequence[Reading], *, is_local: bool) -> dict[str, str]:
     """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
-    tightest: dict[str, tuple[int, Reading]] = {}
-    for take, reading in seen:
-        name, remaining = REQUESTS if take.dimension == REQUESTS else TOKENS, reading.remaining
-        if name not in tightest or remaining < tightest[name][0]:
-            tightest[name] = remaining, reading
     headers: dict[str, str] = {}
-    for name, (remaining, reading) in tightest.items():
+    tightest: dict[str, int] = {}
+    for take, reading in zip(takes, readings, strict=True):
+        name, remaining = REQUESTS if take.dimension == REQUESTS else TOKENS, reading.remaining
+        if name in tightest and tightest[name] <= remaining:
+            continue
+        tightest[name] = remaining
         limit_name, remaining_name, reset_name = _HEADERS[name]
         headers[limit_name] = str(reading.limit)
         headers[remaining_name] = str(remaining)
@@ -68,7 +68,7 @@ def refusal(seen: Seen, *, is_local: bool) -> RateLimited:
             f" The request alone may use {take.estimate} tokens, more than the limit: it is let in only when nothing "
             "else was used. Lower max_tokens (max_completion_tokens), or shorten the prompt."
         )
-    return RateLimited(message, seconds, headers_of(seen, is_local=is_local), take.subject.scope.value)
+    return RateLimited(message, seconds, _headers_seen(seen, is_local=is_local), take.subject.scope.value)
 
 
 def _cost(take: Take, reading: Reading) -> int:
@@ -82,7 +82,11 @@ def no_place(places: Iterable[Place], seen: Seen, reason: str, *, is_local: bool
         f"Rate limit reached for {_named(place.subject)} on concurrent requests: Limit {place.limit}, "
         f"Requested 1; {reason}. Please try again in {duration(_PLACE_RETRY_SECONDS)}."
     )
-    return RateLimited(message, _PLACE_RETRY_SECONDS, headers_of(seen, is_local=is_local), place.subject.scope.value)
+    return RateLimited(message, _PLACE_RETRY_SECONDS, _headers_seen(seen, is_local=is_local), place.subject.scope.value)
+
+
+def _headers_seen(seen: Seen, *, is_local: bool) -> dict[str, str]:
+    return headers_of([take for take, _ in seen], [reading for _, reading in seen], is_local=is_local)
 
 
 def _named(subject: Subject) -> str:
