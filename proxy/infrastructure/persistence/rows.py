@@ -24,15 +24,6 @@ _ID_LENGTH = 128
 _SUBJECT_LENGTH = 64
 
 
-class RowCharge(msgspec.Struct, frozen=True, array_like=True):
-    """What a row is charged to a budget."""
-
-    budget_id: UUID
-    subject_id: str
-    bucket: datetime
-    picodollars: int
-
-
 class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
     """One row of `request_logs`, and its charges, which are booked with it but are no column.
 
@@ -68,7 +59,7 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
     team_id: UUID | None = None
     organisation_id: UUID | None = None
     end_user: str | None = None
-    charges: tuple[RowCharge, ...] = ()
+    charges: tuple[Charge, ...] = ()
 
 
 def ledger_row(row: RequestLog) -> LedgerRow:
@@ -115,13 +106,18 @@ def _model_columns(name: str) -> tuple[str, str]:
     return _text(name, NAME_LENGTH), _text(ModelName(name).provider, NAME_LENGTH)
 
 
-def row_charges(charges: Sequence[Charge]) -> tuple[RowCharge, ...]:
+def row_charges(charges: Sequence[Charge]) -> tuple[Charge, ...]:
     """Charges as they are spooled and booked; a long subject is known by its hash."""
-    made = [
-        RowCharge(budget_id, budget_subject(subject_id), bucket, min(amount, _MAX_BIG_INT))
-        for budget_id, subject_id, bucket, amount in charges
-    ]
-    return tuple(made)
+    return tuple([each if _fits(each) else _fitted(each) for each in charges])
+
+
+def _fits(charge: Charge) -> bool:
+    return not charge.subject_id and charge.picodollars <= _MAX_BIG_INT
+
+
+def _fitted(charge: Charge) -> Charge:
+    amount = min(charge.picodollars, _MAX_BIG_INT)
+    return charge._replace(subject_id=budget_subject(charge.subject_id), picodollars=amount)
 
 
 def budget_subject(subject_id: str) -> str:

@@ -52,11 +52,25 @@ async def session(database: Database) -> AsyncIterator[Session]:
         async with database.engine.pool.acquire() as connection:
             yield PostgresSession(connection)
         return
+    sqlite = database.idle.take() or await _opened(database)
+    try:
+        yield SqliteSession(sqlite)
+    except BaseException:  # who knows what it was doing
+        await sqlite.close()
+        raise
+    await database.idle.give_back(sqlite)
+
+
+async def _opened(database: Database) -> aiosqlite.Connection:
     path = sqlite_path(database.url)
-    async with aiosqlite.connect(path, timeout=_SQLITE_BUSY_SECONDS, isolation_level=None) as sqlite:
+    sqlite = await aiosqlite.connect(path, timeout=_SQLITE_BUSY_SECONDS, isolation_level=None)
+    try:
         await sqlite.execute("PRAGMA synchronous=NORMAL")
         await sqlite.create_function("latency_bucket", 1, _bucket, deterministic=True)
-        yield SqliteSession(sqlite)
+    except BaseException:
+        await sqlite.close()
+        raise
+    return sqlite
 
 
 @asynccontextmanager
