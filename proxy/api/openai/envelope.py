@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -19,7 +19,8 @@ from proxy.domain.errors import InvalidRequest
 from proxy.domain.json_bytes import nests_deeper_than, without_surrogate_escapes
 
 MAX_DEPTH: Final = 256
-ROLES: Final = ("developer", "system", "user", "assistant", "tool", "function")
+_Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
+ROLES: Final[tuple[str, ...]] = get_args(_Role)
 
 _STRING, _NUMBER, _INTEGER, _BOOLEAN, _OBJECT, _ARRAY = (
     "a string",
@@ -99,7 +100,15 @@ class _Message(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw()
 
 
+class _PlainMessage(msgspec.Struct):
+    """A message as nearly all are: its types are checked as it is read, and nobody need go through them after."""
+
+    role: _Role
+    content: str | list[msgspec.Raw] | None = None
+
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_plain_messages = msgspec.json.Decoder(list[_PlainMessage])
 _messages = msgspec.json.Decoder(list[_Message])
 _texts = msgspec.json.Decoder(str)
 _PATH = re.compile(r" - at `\$\[(\d+)\](?:\.(\w+))?`$")
@@ -195,6 +204,17 @@ def _missing(name: str, members: Mapping[str, object]) -> InvalidRequest:
 
 def _check_messages(text: bytes) -> bool:
     """Whether any message's content is a list of parts."""
+    try:
+        plain = _plain_messages.decode(text)
+    except msgspec.DecodeError:
+        plain = []
+    if plain:
+        return list in [type(message.content) for message in plain]
+    return _check_messages_closely(text)
+
+
+def _check_messages_closely(text: bytes) -> bool:
+    """Says what is wrong with them; texts with lone surrogates are not wrong."""
     try:
         messages = _messages.decode(text)
     except msgspec.ValidationError as problem:
