@@ -1,7 +1,7 @@
 """Chunked transfer coding (RFC 9112, section 7.1), as far as it can be read without a parser's state.
 
 A provider that streams sends each event as one chunk, and most reads of its connection bring whole chunks. Those can be
-unwrapped at once. Everything else (halves of chunks, extensions, the last chunk) is for aiohttp's parser, which misses
+unwrapped at once. Everything else (torn chunks, extensions, the last chunk) is for aiohttp's parser, which misses
 nothing: between two whole chunks its state is the same.
 """
 
@@ -10,40 +10,55 @@ from __future__ import annotations
 import re
 
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
-_END = b"\r\n"
+_PART_OF_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}\r?\Z")
+_LONGEST_SIZE_LINE = 10
+_CR, _LF = b"\r\n"
+_MOST_KNOWN = 4096
+_known: dict[bytes, int] = {}  # sizes as they are written: a look costs a third of reading one
 
 
-def unwrapped(data: bytes) -> bytes | None:
-    """What is in these chunks, if they are whole, plain, and not the last."""
+def unwrapped(data: bytes) -> tuple[bytes, int]:
+    """What is in the chunks that the data begins with, and where they end: those that are whole, plain, not the last.
+
+    Nothing and 0 if the first one is none of that.
+    """
+    length, at = len(data), 0
     pieces: list[bytes] = []
-    at = 0
-    while at < len(data):
-        after = _after_chunk(data, at)
-        if after is None:
-            return None
-        start, at = after
-        pieces.append(data[start : at - len(_END)])
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    while True:
+        line_end = data.find(b"\r\n", at, at + _LONGEST_SIZE_LINE)
+        if line_end < 0:
+            break
+        size = _known.get(data[at:line_end]) or _read_size(data, at)
+        start = line_end + 2
+        end = start + size
+        if size == 0 or end + 2 > length or data[end] != _CR or data[end + 1] != _LF:
+            break
+        pieces.append(data[start:end])
+        at = end + 2
+        if at == length:
+            break
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces), at
 
 
-def ends_between_chunks(body: bytes) -> bool:
-    """Whether these are whole chunks and nothing else, not the last one among them."""
-    at = 0
-    while at < len(body):
-        after = _after_chunk(body, at)
-        if after is None:
-            return False
-        _, at = after
-    return True
+def bytes_missing(data: bytes) -> int:
+    """How many are still to come of the chunk that begins the data; 0 if that is whole, the last, or not plain."""
+    size = _SIZE.match(data)
+    if size is None or (length := int(size[1], 16)) == 0:
+        return 0
+    return max(0, size.end() + length + 2 - len(data))
 
 
-def _after_chunk(data: bytes, at: int) -> tuple[int, int] | None:
-    """Where the contents of the chunk at that place begin, and where the next chunk does."""
-    size = _SIZE.match(data, at)
-    if size is None:
-        return None
-    start, length = size.end(), int(size[1], 16)
-    end = start + length
-    if length == 0 or data[end : end + len(_END)] != _END:
-        return None
-    return start, end + len(_END)
+def may_become_size(data: bytes) -> bool:
+    """Whether this is the beginning of a chunk, torn before the end of its first line."""
+    return _PART_OF_SIZE.match(data) is not None
+
+
+def _read_size(data: bytes, at: int) -> int:
+    """The size that the line there says, 0 if it says anything else."""
+    found = _SIZE.match(data, at)
+    if found is None:
+        return 0
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    size = _known[found[1]] = int(found[1], 16)
+    return size

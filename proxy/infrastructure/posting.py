@@ -10,9 +10,8 @@ asked the usual way.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from aiohttp import (
     ClientConnectionError,
@@ -21,18 +20,15 @@ from aiohttp import (
     ClientSession,
     ConnectionTimeoutError,
     StreamReader,
-    TCPConnector,
 )
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy.infrastructure.chunked import ends_between_chunks, unwrapped
+from proxy.infrastructure.connections import DirectConnector, UpstreamConnection
 
 _LARGE_BODY_BYTES = 32 * 1024  # beyond that a copy costs more than a second buffer
-_REMEMBERED_BYTES = 64 * 1024
 _INFORMATIONAL = range(100, 200)
 _SWITCHING = 101
 
@@ -79,79 +75,25 @@ def _session_post(session: ClientSession, url: URL, standing: Mapping[str, str])
     return post
 
 
-class _Telling(ResponseHandler):
-    """aiohttp's protocol of a client connection, for who does not want to be woken.
-
-    `on_change` is called after it has taken in what happened to it. `on_piece` is given the contents of whole chunks
-    past the parser, while that is between two chunks. `_given` tells whether it is: all that the parser was given since
-    the answer's beginning, or since it last was; None if that was too much to remember.
-    """
-
-    on_change: Callable[[], None] | None = None
-    on_piece: Callable[[bytes], None] | None = None
-    _is_between = False
-    _given: bytes | None = None
-    _has_head = False
-
-    def begin(self, *, stream: bool) -> None:
-        """A request goes out."""
-        self.on_change = self.on_piece = None
-        self._is_between, self._has_head = False, True
-        self._given = b"" if stream else None
-
-    def data_received(self, data: bytes) -> None:
-        if self._is_between:
-            piece = unwrapped(data) if self.on_piece is not None else None
-            if piece is not None and self.on_piece is not None:
-                self.on_piece(piece)
-                return
-            self._is_between, self._has_head, self._given = False, False, b""
-        if self._given is not None:
-            self._given = self._given + data if len(self._given) < _REMEMBERED_BYTES else None
-        super().data_received(data)
-        if self.on_change is not None:
-            self.on_change()
-            self.look_between()
-
-    def look_between(self) -> None:
-        """Goes past the parser from here on, if that is wanted and may be done."""
-        if self.on_piece is None or self._given is None:
-            return
-        body = self._given.partition(b"\r\n\r\n")[2] if self._has_head else self._given
-        self._is_between = ends_between_chunks(body)
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # aiohttp's signature
-        """Unless it was paused there is nothing to resume: aiohttp would run the parser over nothing at each read."""
-        if self._reading_paused or self._buffer_paused:
-            super().resume_reading(resume_parser)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        if self.on_change is not None:
-            self.on_change()
-
-
-class DirectConnector(TCPConnector):
-    """A connector whose connections `poster` may use directly."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory = functools.partial(_Telling, loop=self._loop)  # type: ignore[assignment]
-
-
 class DirectReply:
     """The answer on one connection, which it gives back when the body has come to its end."""
 
-    __slots__ = ("_body", "_connection", "_is_plainly_chunked", "_protocol", "content", "headers", "status")
+    __slots__ = ("_body", "_connection", "_exchange", "_protocol", "content", "headers", "status")
     method: ClassVar[str] = "POST"  # aiohttp-retry asks for it
 
-    def __init__(self, connection: Connection, message: RawResponseMessage, content: StreamReader) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        protocol: UpstreamConnection,
+        message: RawResponseMessage,
+        content: StreamReader,
+    ) -> None:
         self.status = message.code
         self.headers = message.headers
-        self._is_plainly_chunked = message.chunked and not message.compression
         self.content = content
         self._connection: Connection | None = connection
-        self._protocol = connection.protocol
+        self._protocol = protocol
+        self._exchange = protocol.exchanges
         self._body: bytes | None = None
         content.on_eof(self._ended)
 
@@ -175,18 +117,17 @@ class DirectReply:
             connection.close()
 
     def watch(self, on_change: Callable[[], None] | None, on_piece: Callable[[bytes], None] | None = None) -> None:
-        """Call this, synchronously, whenever something has come or the connection has ended. None: no more.
+        """Call this, synchronously, whenever something can be read or the connection has ended. None: no more.
 
-        Where nothing but whole chunks has come, `on_piece` is given what they hold instead, and reading would not.
+        What need not be parsed is not there to be read, but given to `on_piece`.
         """
-        if isinstance(self._protocol, _Telling):
+        if self._protocol.exchanges == self._exchange:  # else another request has the connection by now
             self._protocol.on_change = on_change
-            self._protocol.on_piece = on_piece if self._is_plainly_chunked else None
-            self._protocol.look_between()
+            self._protocol.on_piece = on_piece
 
     def keep_time(self, idle_seconds: float | None) -> None:
         """Raise SocketTimeoutError from reads when nothing comes for so long; None leaves it to who watches."""
-        if self._protocol is not None and self._connection is not None:
+        if self._connection is not None:
             self._protocol.read_timeout = idle_seconds
             self._protocol.start_timeout()
 
@@ -226,7 +167,7 @@ class _DirectPost:
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes, *, stream: bool) -> Reply:
         protocol, transport = connection.protocol, connection.transport
-        if not isinstance(protocol, _Telling) or transport is None:
+        if not isinstance(protocol, UpstreamConnection) or transport is None:
             raise ClientConnectionError("the connection was lost before it could be used")
         protocol.set_response_params(
             read_until_eof=True, read_timeout=self._session.timeout.sock_read, read_bufsize=self._bufsize
@@ -239,7 +180,7 @@ class _DirectPost:
         while True:
             message, content = await protocol.read()
             if message.code not in _INFORMATIONAL or message.code == _SWITCHING:
-                return DirectReply(connection, message, content)
+                return DirectReply(connection, protocol, message, content)
 
     def _prepared(self) -> ClientRequest:
         """What never changes: where to connect to, and the head's first lines."""

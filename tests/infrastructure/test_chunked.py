@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.infrastructure.chat_completion.pump import Pump
-from proxy.infrastructure.chunked import ends_between_chunks, unwrapped
+from proxy.infrastructure.chunked import bytes_missing, may_become_size, unwrapped
 from proxy.infrastructure.posting import DirectReply
 from tests.infrastructure.test_posting import Raw, posting
 
@@ -31,15 +32,13 @@ def chunk(data: bytes) -> bytes:
     ],
 )
 def test_whole_chunks_are_unwrapped(data: bytes, contents: bytes) -> None:
-    assert unwrapped(data) == contents
-    assert ends_between_chunks(data)
+    assert unwrapped(data) == (contents, len(data))
 
 
 @pytest.mark.parametrize(
     "data",
     [
         LAST,
-        chunk(b"a") + LAST,
         chunk(b"abc")[:-1],
         b"3\r\nabcX\r\n",
         b"3;ext=1\r\nabc\r\n",
@@ -53,8 +52,22 @@ def test_whole_chunks_are_unwrapped(data: bytes, contents: bytes) -> None:
     ],
 )
 def test_all_else_is_left_to_the_parser(data: bytes) -> None:
-    assert unwrapped(data) is None
-    assert not ends_between_chunks(data)
+    assert unwrapped(data) == (b"", 0)
+    assert unwrapped(chunk(b"whole") + data) == (b"whole", len(chunk(b"whole")))
+
+
+@pytest.mark.parametrize(
+    ("data", "missing"), [(b"3\r\n", 5), (b"3\r\nabc\r", 1), (b"3\r\nabc\r\n", 0), (LAST, 0), (b"x", 0)]
+)
+def test_what_a_torn_chunk_lacks_is_known(data: bytes, missing: int) -> None:
+    assert bytes_missing(data) == missing
+
+
+@pytest.mark.parametrize(
+    ("data", "may"), [(b"1f", True), (b"1f\r", True), (b"1f\r\n", False), (b"", False), (b"g", False)]
+)
+def test_a_size_may_come_torn(data: bytes, may: bool) -> None:
+    assert may_become_size(data) is may
 
 
 class Streaming(Raw):
@@ -112,11 +125,49 @@ async def test_an_answer_that_only_looks_chunked_is_not_unwrapped() -> None:
     assert (handed, past) == (body, [])
 
 
-async def test_after_a_torn_chunk_it_goes_on_past_the_parser() -> None:
-    whole = chunk(b"data: torn\n\n")
-    handed, past = await pumped([HEAD, whole[:5], whole[5:], chunk(b"data: b\n\n"), LAST])
-    assert handed == b"data: torn\n\ndata: b\n\n"
-    assert past == [b"data: b\n\n"]
+@pytest.mark.parametrize("cut", range(1, 18))
+async def test_after_a_torn_chunk_it_goes_on_past_the_parser(cut: int) -> None:
+    torn, b, c = chunk(b"data: torn\n\n"), chunk(b"data: b\n\n"), chunk(b"data: c\n\n")
+    handed, past = await pumped([HEAD, torn[:cut], torn[cut:] + b, c, LAST])
+    assert handed == b"data: torn\n\ndata: b\n\ndata: c\n\n"
+    assert b"".join(past).endswith(b"data: b\n\ndata: c\n\n")
+
+
+async def test_an_answer_that_comes_in_one_piece_is_read_in_one() -> None:
+    events = [b"data: %d\n\n" % number for number in range(60)]
+    async with posting(Streaming(HEAD + b"".join(map(chunk, events)) + LAST)) as post:
+        reply = await post(b"", {}, stream=True)
+        assert await reply.content.readany() == b"".join(events)
+        assert reply.content.at_eof()
+
+
+@pytest.mark.parametrize("cut", [b"5", b"5\r", b"5\r\n", b"5\r\nab", b"", b"xyz\r\n", b"5\r\nabcdefgh\r\n"])
+async def test_a_stream_that_breaks_off_is_an_error(cut: bytes) -> None:
+    async with posting(Streaming(HEAD + chunk(b"data: a\n\n"), cut)) as post:
+        reply = await post(b"", {}, stream=True)
+        assert await reply.content.readexactly(9) == b"data: a\n\n"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await reply.content.read()
+        reply.close()
+
+
+async def test_who_reads_slowly_holds_the_sender_back_and_gets_all() -> None:
+    big = [bytes([65 + number]) * 100_000 for number in range(26)]
+    async with posting(Streaming(HEAD, *map(chunk, big), LAST)) as post:
+        reply = await post(b"", {}, stream=True)
+        assert isinstance(reply, DirectReply)
+        await asyncio.sleep(0.2)
+        read = b""
+        while data := await reply.content.readany():
+            read += data
+    assert read == b"".join(big)
+
+
+async def test_a_head_that_ends_otherwise_is_left_to_the_parser() -> None:
+    """The parser takes bare line feeds; then the first empty line of the usual kind is in the body."""
+    head = HEAD.replace(b"\r\n", b"\n")
+    handed, past = await pumped([head + chunk(b"a\r\n\r\nb"), chunk(b"c"), LAST])
+    assert (handed, past) == (b"a\r\n\r\nbc", [])
 
 
 @given(

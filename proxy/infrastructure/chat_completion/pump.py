@@ -34,12 +34,11 @@ class Pump:
         Raises TimeoutError when nothing has come for the idle time, and what `hand_on` raises.
         """
         end = self._heard + most_seconds
-        self._reply.keep_time(None)
         try:
             self._changed()
             if not self._ended.done():
+                self._reply.keep_time(None)
                 self._reply.watch(self._changed, self._take)
-            if not self._ended.done():
                 self._look_at_clock(end)
             await self._ended
         finally:
@@ -49,25 +48,27 @@ class Pump:
                 self._timer.cancel()
 
     def _take(self, piece: bytes) -> None:
-        self._end_unless(lambda: self._hand_on(piece))
-
-    def _changed(self) -> None:
-        if not self._is_moving:  # reading may hand over more at once
-            self._is_moving = True
-            self._end_unless(self._move)
-            self._is_moving = False
-
-    def _end_unless(self, goes_on: Callable[[], bool]) -> None:
-        if self._ended.done():
-            return
+        """The one way for nearly all pieces: as short as it can be."""
         self._heard = self._loop.time()
         try:
-            if not goes_on():
-                self._ended.set_result(None)
+            goes_on = self._hand_on(piece)
         except Exception as error:  # noqa: BLE001  # it belongs to the task that waits, not to the connection
-            self._ended.set_exception(error)
-        if self._ended.done():
-            self._reply.watch(None)  # what comes from here on is for reading
+            self._end(error)
+            return
+        if not goes_on:
+            self._end()
+
+    def _changed(self) -> None:
+        if self._is_moving or self._ended.done():  # reading may hand over more at once
+            return
+        self._is_moving = True
+        self._heard = self._loop.time()
+        try:
+            if not self._move():
+                self._end()
+        except Exception as error:  # noqa: BLE001  # as above
+            self._end(error)
+        self._is_moving = False
 
     def _move(self) -> bool:
         content = self._reply.content
@@ -79,15 +80,23 @@ class Pump:
                 return False
         return False
 
+    def _end(self, error: Exception | None = None) -> None:
+        if not self._ended.done():
+            if error is None:
+                self._ended.set_result(None)
+            else:
+                self._ended.set_exception(error)
+        self._reply.watch(None)  # what comes from here on is for reading
+
     def _look_at_clock(self, end: float) -> None:
         """One timer for a stream's whole life, not one for each piece."""
         if self._ended.done():
             return
         now = self._loop.time()
         if now >= end:
-            self._ended.set_result(None)
+            self._end()
         elif now >= self._heard + self._idle_seconds:
-            self._ended.set_exception(TimeoutError())
+            self._end(TimeoutError())
         else:
             wait = max(_SHORTEST_LOOK_SECONDS, min(end, self._heard + self._idle_seconds) - now)
             self._timer = self._loop.call_later(wait, self._look_at_clock, end)

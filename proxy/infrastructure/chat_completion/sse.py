@@ -57,8 +57,9 @@ def event_data(event: bytes) -> bytes | None:
 
 def says_done(chunk: bytes) -> bool:
     """Whether `[DONE]` stands at the end of these whole events."""
-    end = chunk[-_DONE_REACH_BYTES:]
-    return b"[DONE]" in end and _DONE.search(chunk, max(0, len(chunk) - _DONE_REACH_BYTES)) is not None
+    if chunk.find(b"[DONE]", -_DONE_REACH_BYTES) < 0:
+        return False
+    return _DONE.search(chunk, max(0, len(chunk) - _DONE_REACH_BYTES)) is not None
 
 
 class EventAligner:
@@ -74,9 +75,8 @@ class EventAligner:
     def push(self, data: bytes) -> bytes:
         """The bytes up to the last event boundary seen so far; may be empty."""
         if self._held:
-            data = self._held + data
+            data, self._held = self._held + data, b""
         if data.endswith(_ENDINGS):
-            self._held = b""
             return data
         boundary = _last_boundary(data)
         if comments := _COMMENT_LINES.match(data, boundary):

@@ -55,11 +55,15 @@ def asking_for_usage(body: bytes) -> bytes | None:
 
 def without_usage_chunk(events: bytes) -> bytes:
     """These whole events without the one that holds nothing but the usage. Costs next to nothing if there is none."""
-    if _NO_CHOICES.search(events) is None:
+    at = events.find(b'"usage"')
+    if at < 0:
         return events
-    kept: list[bytes] = []
-    start = 0
-    for end in EVENT_END.finditer(events):
+    before = -1 if b"\r" in events else events.rfind(b"\n\n", 0, at)
+    start = before + 2 if before >= 0 else 0
+    if _NO_CHOICES.search(events, start) is None:
+        return events
+    kept = [events[:start]]
+    for end in EVENT_END.finditer(events, start):
         if not _is_usage_chunk(events[start : end.start()]):
             kept.append(events[start : end.end()])
         start = end.end()

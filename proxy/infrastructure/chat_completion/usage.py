@@ -15,6 +15,7 @@ from proxy.domain.values import CostAmount, estimate_tokens
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, split_events
 
 _TAIL_BYTES = 16 * 1024
+_TRIMMED_FROM_BYTES = 2 * _TAIL_BYTES
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -160,17 +161,23 @@ class StreamTail:
     def __init__(self) -> None:
         self._reads: deque[bytes] = deque()
         self._kept_bytes = 0
-        self._total_bytes = 0
+        self._dropped_bytes = 0
         self._cached: AnswerFacts | None = None
 
     def feed(self, data: bytes) -> None:
         """Take note of bytes that are about to be relayed."""
         self._cached = None
         self._reads.append(data)
-        self._total_bytes += len(data)
         self._kept_bytes += len(data)
+        if self._kept_bytes >= _TRIMMED_FROM_BYTES:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Not at each read: one that is kept longer costs less than looking."""
         while self._kept_bytes - len(self._reads[0]) >= _TAIL_BYTES:
-            self._kept_bytes -= len(self._reads.popleft())
+            dropped = len(self._reads.popleft())
+            self._kept_bytes -= dropped
+            self._dropped_bytes += dropped
 
     def facts(self) -> AnswerFacts:
         if self._cached is None:
@@ -201,7 +208,8 @@ class StreamTail:
         for event in split_events(b"".join(self._reads))[0]:
             chunk = parse_chunk(event)
             characters += sum(_text_length(choice.delta) for choice in (chunk and chunk.choices) or ())
-        return estimate_tokens(characters * self._total_bytes // self._kept_bytes) if self._kept_bytes else 0
+        total_bytes = self._dropped_bytes + self._kept_bytes
+        return estimate_tokens(characters * total_bytes // self._kept_bytes) if self._kept_bytes else 0
 
 
 def parse_chunk(event: bytes) -> Chunk | None:

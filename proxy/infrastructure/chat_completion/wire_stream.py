@@ -88,15 +88,18 @@ class WireStream:
         if not isinstance(self._response, DirectReply):
             return
 
+        passing, write = self._passing, sink.write
+
         def hand_on(data: bytes) -> bool:
-            whole = self._passing(data)
+            whole = passing(data)
             if self.done:
                 self._pending = whole
                 return False
-            return sink.write(whole) if whole else True
+            return write(whole) if whole else True
 
         while not self.done:
-            await sink.drained()
+            if sink.is_full:
+                await sink.drained()
             pump = Pump(self._response, hand_on, self._rules.idle_timeout_seconds)
             try:
                 await pump.run(self._deadline - time.monotonic())
@@ -124,7 +127,8 @@ class WireStream:
         whole = self._aligner.push(data)
         if whole:
             self._tail.feed(whole)
-            self.done = self.done or says_done(whole)
+            if not self.done:
+                self.done = says_done(whole)
             if self._hides_usage:
                 return without_usage_chunk(whole)
         return whole
