@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-
 import click
 
 from proxy.cli.failures import settings_or_fail
-from proxy.domain.errors import InvalidValue
 
 
 @click.command()
@@ -27,21 +24,17 @@ def serve(host: str | None, port: int | None, workers: int | None, take_over: bo
     settings = settings_or_fail(llmgateway_host=host, llmgateway_port=port, llmgateway_workers=workers)
     click.echo("Starting LLM Gateway …", err=True)
     from proxy.bootstrap.logs import log_as_configured  # noqa: PLC0415
-    from proxy.bootstrap.storage import DATABASE_ERRORS  # noqa: PLC0415
     from proxy.server.metrics_directory import prepare_metrics_directory  # noqa: PLC0415
 
     prepare_metrics_directory(settings)
+    from proxy.server.failures import why_not_started  # noqa: PLC0415
     from proxy.server.running import listen  # noqa: PLC0415
 
     log_as_configured(settings)
     try:
         listen(settings, take_over=take_over)
-    except InvalidValue as problem:
-        raise click.ClickException(str(problem)) from None
-    except OSError as problem:
-        if problem.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-            address = f"{settings.llmgateway_host}:{settings.llmgateway_port}"
-            raise click.ClickException(f"Cannot listen on {address}: {problem.strerror}. Try --port.") from None
-        raise click.ClickException(f"The database is not available: {problem}") from None
-    except DATABASE_ERRORS as problem:
-        raise click.ClickException(f"The database is not available ({type(problem).__name__}): {problem}") from None
+    except Exception as problem:
+        words = why_not_started(problem, settings)
+        if words is None:
+            raise
+        raise click.ClickException(words) from None

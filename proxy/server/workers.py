@@ -24,6 +24,8 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from proxy.bootstrap.gateway import RunningGateway
+from proxy.server.backoff import BackOff
+from proxy.server.failures import StartFailed, why_not_started
 from proxy.server.listening import Handover, Listening, handover_path
 from proxy.settings import Settings
 
@@ -34,34 +36,45 @@ _HUNG_SECONDS: Final = 120  # also the longest start
 _START_SECONDS: Final = 30.0
 _NUMBERS: Final = 65536
 _CLEAN_UP_SECONDS: Final = 15.0
-_AGAIN_SECONDS: Final = 2.0
+_WORDS_BYTES: Final = 65536
+_ARBITERS_LOG: Final = "gunicorn.error"
+_EXITED: Final = "Worker (pid:%s) exited with code %s."
+_BOOT_ERROR: Final = Arbiter.WORKER_BOOT_ERROR
+_ASKED_TO_END: Final = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
 _logger = logging.getLogger(__name__)
 
 
 def supervise(settings: Settings, sockets: Listening, serve: Serve, on_first_ready: OnReady) -> None:
     """Runs workers until SIGINT or SIGTERM, and exits. `serve` serves in a worker, and tells when it is ready.
 
-    SIGHUP starts new workers, and ends the old ones when those serve. If no worker has come to serve, the first failure
-    ends it all.
+    SIGHUP starts new workers, and ends the old ones when those serve. A worker that ends is replaced, with growing
+    pauses while they end soon after their start. If no worker has come to serve, the first failure ends it all.
+
+    Raises StartFailed.
     """
     gc.collect()
     gc.freeze()  # a collection would write to the pages that workers share
-    crew = _Crew(sockets, serve, on_first_ready, Handover(handover_path(settings), sockets))
+    crew = _Crew(settings, sockets, serve, on_first_ready)
+    log = logging.getLogger(_ARBITERS_LOG)
+    log.addFilter(crew.is_worth_telling)
     try:
         _Arbiter(_Application(settings, crew), crew).run()
     finally:
+        log.removeFilter(crew.is_worth_telling)
         crew.handover.close()
 
 
 class _Crew:
-    """What the workers have in common: how to serve, and who of them has come to it, by their numbers."""
+    """What the workers have in common: how to serve, who of them has come to it, by their numbers, and why none has."""
 
-    def __init__(self, sockets: Listening, serve: Serve, on_first_ready: OnReady, handover: Handover) -> None:
+    def __init__(self, settings: Settings, sockets: Listening, serve: Serve, on_first_ready: OnReady) -> None:
         self.sockets = sockets
-        self.handover = handover
+        self.handover = Handover(handover_path(settings), sockets)
+        self._settings = settings
         self._serve = serve
         self._on_first_ready = on_first_ready
         self._served = mmap.mmap(-1, _NUMBERS)  # shared with all that are forked
+        self._failure = mmap.mmap(-1, _WORDS_BYTES)
 
     @property
     def has_served(self) -> bool:
@@ -70,6 +83,28 @@ class _Crew:
 
     def is_serving(self, number: int) -> bool:
         return self._served[1 + number % (_NUMBERS - 1)] != 0
+
+    @property
+    def failure(self) -> str:
+        """Why the first worker that failed could not serve; empty if none has said so."""
+        return self._failure[:].rstrip(b"\0").decode(errors="replace")
+
+    def note_failure(self, problem: Exception) -> None:
+        """In a worker that could not serve."""
+        words = why_not_started(problem, self._settings)
+        if words is None or self.has_served:
+            reason = f"{type(problem).__name__}: {problem}"
+            _logger.error("a worker could not serve", extra={"reason": words or reason}, exc_info=words is None)
+        if not self.has_served and not self.failure:
+            text = (words or f"A worker could not serve ({type(problem).__name__}): {problem}").encode()[:_WORDS_BYTES]
+            self._failure[: len(text)] = text
+
+    def is_worth_telling(self, record: logging.LogRecord) -> bool:
+        """Of what the arbiter logs. Before anybody serves, the one who starts it is told in one message why not."""
+        if self.has_served:
+            return True
+        is_failed_start = record.msg == _EXITED and isinstance(record.args, tuple) and record.args[-1] == _BOOT_ERROR
+        return record.levelno >= logging.WARNING and not is_failed_start
 
     def serve(self, number: int, on_ready: Callable[[], None]) -> None:
         """In a worker, until it is told to stop."""
@@ -88,12 +123,37 @@ class _Crew:
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
-    """Gunicorn's, but that workers are not ended before those that take their places serve."""
+    """Gunicorn's, but that workers are not ended before those that take their places serve, and replaced with care."""
 
     def __init__(self, application: BaseApplication, crew: _Crew) -> None:
         self._crew = crew
         self._stops = False
+        self._back_off = BackOff()
+        self._started: dict[int, float] = {}
+        self._told_to_end: set[int] = set()
         super().__init__(application)
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        """A start that has failed is the caller's to tell of."""
+        if exit_status and not self._crew.has_served:
+            self.stop()
+            raise StartFailed(self._crew.failure or reason or "No worker could serve.")
+        super().halt(reason, exit_status)
+
+    def spawn_worker(self) -> int:
+        pid: int = super().spawn_worker()
+        self._started[pid] = time.monotonic()
+        return pid
+
+    def spawn_workers(self) -> None:
+        """Called at least once a second while there are too few."""
+        if self._back_off.may_start:
+            super().spawn_workers()
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        if sig in _ASKED_TO_END:
+            self._told_to_end.add(pid)
+        super().kill_worker(pid, sig)
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT002  # the library's
         """What nobody accepts any more is to be refused at once, not to wait for the last worker and be reset."""
@@ -108,6 +168,25 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
         except HaltServer:
             if not self._stops:
                 raise
+        finally:
+            for pid in self._started.keys() - self.WORKERS.keys():
+                self._ended(pid)
+
+    def _ended(self, pid: int) -> None:
+        started = self._started.pop(pid)
+        if pid in self._told_to_end:
+            self._told_to_end.discard(pid)
+            return
+        pause_seconds = self._back_off.ended(started)
+        if pause_seconds and self._crew.has_served:
+            _logger.error(
+                "a worker ended soon after its start; there is a pause before the next one is started",
+                extra={
+                    "worker": pid,
+                    "lived_seconds": round(time.monotonic() - started, 1),
+                    "pause_seconds": pause_seconds,
+                },
+            )
 
     def manage_workers(self) -> None:
         if len(self.WORKERS) > self.num_workers:
@@ -170,11 +249,8 @@ class _GatewayWorker(Worker):  # type: ignore[misc]  # the library has no types
         try:
             crew.serve(self.age, self._beat)
         except Exception as problem:  # noqa: BLE001  # whatever it is, the arbiter starts another worker, or ends
-            _logger.error("a worker could not serve", extra={"reason": f"{type(problem).__name__}: {problem}"})
-            if not crew.has_served:
-                sys.exit(Arbiter.WORKER_BOOT_ERROR)
-            time.sleep(_AGAIN_SECONDS)
-            sys.exit(1)
+            crew.note_failure(problem)
+            sys.exit(1 if crew.has_served else _BOOT_ERROR)
 
     def _beat(self) -> None:
         self.notify()

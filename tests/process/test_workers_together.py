@@ -163,3 +163,17 @@ def test_answers_outlive_workers_that_are_killed_and_calls_that_died_with_them_d
     Upstream.gate.set()
     assert ask(pair, "k2") == "200 gen-1 true"
     assert ask(pair, "k3") == "200 gen-3 first"
+
+
+def test_workers_that_end_at_once_are_replaced_after_growing_pauses(pair: Serving) -> None:
+    def pauses() -> list[float]:
+        told = [json.loads(line) for line in pair.output if "ended soon after its start" in line]
+        return [each["pause_seconds"] for each in told]
+
+    before = len(pauses())
+    for number in (1, 2):
+        os.kill(max(workers_of(pair)), signal.SIGKILL)
+        until(lambda number=number: len(pauses()) == before + number)  # type: ignore[misc]
+        until(lambda: len(workers_of(pair)) == 2)
+    assert pauses()[-1] == 2 * pauses()[-2]
+    assert ask(pair, "k2") == "200 gen-1 true"
