@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import HttpVersion11, web
 
 from proxy.api.answer_headers import answer_headers
+from proxy.api.answers import StreamedAnswer
 from proxy.api.openai.errors import error_event
 from proxy.application.answer_stream import AnswerStream
 from proxy.application.exchange import Exchange
@@ -27,7 +28,7 @@ async def relay(
     A stream that broke ends with an error event and without `[DONE]`. A client that hangs up ends the upstream call.
     """
     try:
-        response = web.StreamResponse(headers=stream_headers(stream.answer, exchange))
+        response = StreamedAnswer(headers=stream_headers(stream.answer, exchange))
         exchange.answering(response.status)
         write: _Write = response.write
         if capture is not None:
@@ -55,7 +56,7 @@ def stream_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:
 
 
 async def begin(request: web.Request, response: web.StreamResponse) -> None:
-    """Sends the headers."""
+    """Begins with the headers."""
     if request.transport is not None:  # a slow reader's unread bytes wait upstream, not here
         request.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
     await response.prepare(request)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from proxy.api.answer_headers import answer_headers
+from proxy.api.answers import WholeAnswer
 from proxy.api.app_keys import EXCHANGE, GATEWAY, PRINCIPAL, REQUEST_ID, Gateway
 from proxy.api.body import read_json_body
 from proxy.api.idempotent import KEY_HEADER, answer_once
@@ -14,7 +15,6 @@ from proxy.api.openai.envelope import read_chat_request
 from proxy.api.openai.errors import error_response, status_of
 from proxy.api.permissions import needs
 from proxy.api.streaming import relay
-from proxy.api.whole_answer import WholeAnswer
 from proxy.application.admission import Admission
 from proxy.application.exchange import Exchange
 from proxy.application.payloads import Capture
