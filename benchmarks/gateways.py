@@ -9,7 +9,7 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +86,7 @@ async def one_request(session: aiohttp.ClientSession, url: str, name: str, seen:
 
 @dataclass(eq=False)
 class Gateway:
-    """A process that serves, the spool that it writes, and what it has said on stderr since."""
+    """A process that serves, the spool that it writes (workers have several), and what it has said on stderr since."""
 
     url: str
     process: asyncio.subprocess.Process
@@ -103,7 +103,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(directory: Path, upstream: str, database_url: str, **more: str) -> AsyncIterator[Gateway]:
+async def gateway(
+    directory: Path, upstream: str, database_url: str, arguments: Sequence[str] = (), **more: str
+) -> AsyncIterator[Gateway]:
     """A gateway on a port of its own, with its data below `directory`; killed at the end. `more` settings win."""
     settings = {
         "OPENROUTER_BASE_URL": upstream,
@@ -117,8 +119,9 @@ async def gateway(directory: Path, upstream: str, database_url: str, **more: str
         "OVERLOAD_LAG_SECONDS": "0",  # who is killed under load is not to refuse some of it
         **more,
     }
+    command = (sys.executable, "-m", "proxy", "serve", *arguments)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "proxy", "serve", env={**os.environ, **settings}, stderr=asyncio.subprocess.PIPE
+        *command, env={**os.environ, **settings}, stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
     said = []
@@ -130,7 +133,7 @@ async def gateway(directory: Path, upstream: str, database_url: str, **more: str
         else:
             raise RuntimeError(f"the gateway did not start: {''.join(said)}")
         spools = spool_root(directory).glob(f"[!.]*-{process.pid}-*")
-        serving = Gateway(found.group(1), process, max(spools), said)
+        serving = Gateway(found.group(1), process, max(spools, default=spool_root(directory)), said)
         reader = asyncio.create_task(_read_on(process.stderr, said))
         try:
             yield serving

@@ -24,6 +24,11 @@ def resident_kib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_KIB
 
 
+def children(pid: int) -> list[int]:
+    """Its child processes."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def on_core(core: int, pid: int = 0) -> None:
     """Binds a process to a core, if there is such a one; 0 is this process."""
     if core < (os.cpu_count() or 1):

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.keepalive import loading
 from tests.process.conftest import Serving, serving
-from tests.process.restarts import loading
 
 WORKERS = 2
 SERVE = (sys.executable, "-m", "proxy", "serve")
