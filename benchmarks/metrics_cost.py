@@ -95,7 +95,7 @@ class _Silent:
 def metrics_of(exchanges: list[Any]) -> Any:
     from proxy.application.load import Load
     from proxy.application.ports import HealthReport
-    from proxy.domain.overload import Pace
+    from proxy.domain.overload import Patience
     from proxy.infrastructure.telemetry.metrics.metrics import PrometheusMetrics
 
     models = {exchange.booked.requested_model for exchange in exchanges}
@@ -104,7 +104,7 @@ def metrics_of(exchanges: list[Any]) -> Any:
     )
     report = HealthReport(database={"status": "up"}, ledger=ledger, limits={"waiting": 0, "valkey": None})
     return PrometheusMetrics(
-        lambda model: model if model in models else None, lambda: report, Load(10, 10, 10, 10, Pace(0.0))
+        lambda model: model if model in models else None, lambda: report, Load(10, 10, 10, 10, Patience(0.0))
     )
 
 

@@ -146,12 +146,12 @@ class Settings(BaseSettings):
         10_000, ge=1, description="requests that are served at a time; fewer if there are not two descriptors for each"
     )
     max_in_flight_per_key: int = Field(5_000, ge=1, description="of them those of one key")
-    max_queued: int = Field(500, ge=1, description="requests that have come and not begun; more are refused")
+    max_queued: int = Field(500, ge=1, description="requests that wait to begin; more are refused")
     overload_lag_seconds: float = Field(
         0.05,
         ge=0,
         le=10,
-        description="how long a turn of the event loop may be before fewer new requests are let in; 0: any length",
+        description="how long a request may wait to begin, but for bursts; 0: as long as it takes",
     )
     write_stall_timeout_seconds: _Seconds = Field(60.0, description="until a client that reads nothing is cut off")
     shutdown_grace_seconds: _Seconds = Field(30.0, description="for running requests to finish after SIGTERM")

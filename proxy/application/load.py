@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from proxy.domain.errors import Overloaded, RateLimited
-from proxy.domain.overload import Pace
+from proxy.domain.overload import Patience
 from proxy.domain.rate_limits import Priority
 
 RETRY_AFTER_SECONDS: Final = 1.0
@@ -19,8 +19,8 @@ _SHARE_OF_LOW = 0.8
 class Refusal(StrEnum):
     """Why a request was turned away before anybody looked at it."""
 
-    LATE = "late"  # the event loop's turns are too long
-    QUEUED = "queued"  # too many came at the same moment
+    LATE = "late"  # its turn did not come in time
+    QUEUED = "queued"  # too many wait already
     IN_FLIGHT = "in_flight"  # as many are served as may be
     CONNECTIONS = "connections"
 
@@ -30,18 +30,18 @@ class Refusal(StrEnum):
 class Load:
     """The requests that are being served: `most` in all, `most_of_a_key` of one key. One for the whole process.
 
-    `begun` are those that came in the present turn of the event loop and wait for it to go on, at most `most_queued`.
+    At most `most_queued` wait to begin, with that patience.
     """
 
-    def __init__(self, most: int, most_queued: int, most_of_a_key: int, most_connections: int, pace: Pace) -> None:
+    def __init__(
+        self, most: int, most_queued: int, most_of_a_key: int, most_connections: int, patience: Patience
+    ) -> None:
         self.most = most
         self.most_queued = most_queued
         self.most_of_a_key = most_of_a_key
         self.most_connections = most_connections
-        self.pace = pace
+        self.patience = patience
         self.in_flight = 0
-        self.begun = 0
-        self.turned_away = 0
         self.connections = 0
         self.refused: Counter[Refusal] = Counter()
         self._most_of_low = max(1, int(most * _SHARE_OF_LOW))
@@ -70,35 +70,17 @@ class Load:
                 del self._of_keys[key_id]
 
     @property
-    def may_refuse(self) -> bool:
-        """Whether `refusal` may be other than None now: to be asked for each request."""
+    def has_room_for_all(self) -> bool:
+        """Whether whoever comes now may be served, however low its priority: to be asked for each request."""
         return (
-            self.pace.is_on
-            or self.begun >= self.most_queued
-            or self.in_flight >= self._most_of_low
-            or self.connections > self.most_connections
+            self.in_flight < self._most_of_low
+            and self.connections <= self.most_connections
+            and not self.patience.is_loop_late
         )
 
-    def refusal(self, priority: Priority) -> Refusal | None:
-        """Why a request that comes now is not to be looked at."""
-        if not self.pace.allows(self.begun, priority):
-            return Refusal.LATE
-        if self.begun >= self.most_queued:
-            return Refusal.QUEUED
-        if self.in_flight >= self._most(priority):
-            return Refusal.IN_FLIGHT
-        return Refusal.CONNECTIONS if self.connections > self.most_connections else None
-
-    def turn_away(self, reason: Refusal) -> None:
-        """Count a request that is not served."""
-        self.refused[reason] += 1
-        self.turned_away += 1
-
-    def next_turn(self) -> tuple[int, bool]:
-        """What has come in this turn is under way: how many that were, and whether others were turned away."""
-        begun, was_limited = self.begun, self.turned_away > 0
-        self.begun = self.turned_away = 0
-        return begun, was_limited
+    def has_room(self, priority: Priority) -> bool:
+        """Whether one more of that priority may be."""
+        return self.in_flight < self._most(priority)
 
     def _most(self, priority: Priority) -> int:
         return self._most_of_low if priority is Priority.LOW else self.most
@@ -110,6 +92,6 @@ class Load:
             "most_in_flight": self.most,
             "connections": self.connections,
             "most_connections": self.most_connections,
-            "is_late": self.pace.is_on,
+            "is_late": self.patience.is_late,
             "refused": {reason.value: self.refused[reason] for reason in Refusal},
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 
 from proxy.application.load import Load
-from proxy.domain.overload import Pace
+from proxy.domain.overload import Patience
 from proxy.settings import Settings
 
 _OWN_DESCRIPTORS = 200  # the database's, the spool's, files, and connections that are being refused
@@ -23,5 +23,5 @@ def load_of(settings: Settings) -> Load:
         settings.max_queued,
         settings.max_in_flight_per_key,
         max(1, free - most),
-        Pace(settings.overload_lag_seconds),
+        Patience(settings.overload_lag_seconds),
     )

@@ -14,7 +14,7 @@ from proxy.infrastructure.telemetry.metrics.metrics import PrometheusMetrics, co
 
 @asynccontextmanager
 async def metrics_of(runtimes: Runtimes, health: HealthSource, load: Load) -> AsyncIterator[PrometheusMetrics]:
-    """Metrics of what these know. Turns of the event loop are measured for them, and for the load's pace."""
+    """Metrics of what these know. Turns of the event loop are measured for them, and for the load's patience."""
 
     def configured_name(model: str) -> str | None:
         return runtimes.current().catalog.configured_name(model)
@@ -22,7 +22,7 @@ async def metrics_of(runtimes: Runtimes, health: HealthSource, load: Load) -> As
     metrics = PrometheusMetrics(configured_name, health.report, load)
 
     def observe(turn_seconds: float, now: float) -> None:
-        load.pace.observe(turn_seconds, now)
+        load.patience.observe(turn_seconds, now)
         metrics.turned(turn_seconds)
 
     with measuring(LoopLag(observe)):

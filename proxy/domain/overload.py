@@ -1,70 +1,149 @@
-"""When requests are turned away because everything is late, and how many.
+"""Who waits when more is asked than can be done, and when waiting is over.
 
-What waits for this process waits in the event loop, which serves in each turn all that is ready. So the length of a
-turn stands for the delay, and new requests are what can be had less of. Three ideas, each an old one:
+What waits for this process waits for a turn of its event loop, which serves in each turn all that is ready. So a turn
+begins few new requests, and the others stand in a queue: turns stay short whatever comes, those who are being served
+have the processor among few, and how long a newcomer waits is known for each. Four ideas, each an old one:
 
-- A queue that is long for a moment is a burst, and good; one that stands only adds waiting (CoDel, RFC 8289). Nothing
-  is refused before turns have been too long again and again for an interval.
-- From then on each turn begins at most so many new requests, and that number follows what they do to its length: one
-  more if it was short, in proportion fewer if it was too long (D.-M. Chiu and R. Jain, "Analysis of the Increase and
-  Decrease Algorithms for Congestion Avoidance", 1989; TCP does it so).
+- A queue that is long for a moment is a burst, and good; one that stands only adds waiting (CoDel, RFC 8289). Waiting
+  may take a while at first. It may take little once everybody has waited for long for a while, or there is no place to
+  wait any more, and until nobody has had to go for some seconds.
+- While all are served in time, the first is served first. When they cannot be, the newest is: others would be served
+  after a wait as long as they are let wait at all, and those behind them, too (adaptive LIFO: B. Maurer, "Fail at
+  Scale", 2015).
+- How long a queue may be for its last one to be served in time is the rate at which it is served times the time
+  (J. Little, "A Proof for the Queuing Formula", 1961). That is so whoever waits, so it is over when the load is.
 - Those of low priority are refused first (H. Zhou et al., "Overload Control for Scaling WeChat Microservices", 2018).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 from proxy.domain.rate_limits import Priority
 
-_INTERVAL_SECONDS: Final = 0.05
+_BURST: Final = 20.0
 _CALM_SECONDS: Final = 2.0
-_FIRST_PACE: Final = 64.0
-_LEAST_DECREASE: Final = 0.8
-_LEAST_LIMIT: Final = 0.5
-_VERY_LONG: Final = 5.0
+_TURNS: Final = 3
+_WITHOUT_SECONDS: Final = 0.05  # for those whom something else than time keeps waiting
+_FOR_EVER: Final = float("inf")
+_WEIGHT: Final = 0.05
 _SHARES: Final[Mapping[Priority, float]] = {Priority.LOW: 0.5, Priority.NORMAL: 1.0, Priority.HIGH: 2.0}
 
+Item = TypeVar("Item")
 
-class Pace:
-    """How many new requests a turn of the event loop may begin, from how long turns took.
 
-    Turns are to be no longer than `target_seconds`; with 0 they may be. `is_on` says whether there is a limit now: from
-    when turns have been too long again and again for an interval, until none was for some seconds.
+class Patience:
+    """How long a request may wait for its turn: `usual_seconds`, 20 times that in a burst; 0: as long as it takes.
+
+    `is_late` says whether somebody was refused for that within the last seconds. `is_loop_late` says that turns of the
+    event loop are longer than that again and again, whoever makes them so.
     """
 
-    __slots__ = ("_last_late", "_late_since", "_target_seconds", "is_on", "limit")
+    __slots__ = ("_last_refusal", "_turns", "is_late", "is_loop_late", "usual_seconds")
 
-    def __init__(self, target_seconds: float) -> None:
-        self._target_seconds = target_seconds
-        self._late_since: float | None = None
-        self._last_late = 0.0
-        self.limit = _FIRST_PACE
-        self.is_on = False
+    def __init__(self, usual_seconds: float) -> None:
+        self.usual_seconds = usual_seconds
+        self._turns: deque[float] = deque(maxlen=_TURNS)
+        self._last_refusal = float("-inf")
+        self.is_late = False
+        self.is_loop_late = False
 
-    def observe(self, turn_seconds: float, now: float, *, is_crowd: bool = False) -> None:
-        """A turn of the loop took so long; `now` is monotonic. One that a crowd made very long is enough."""
-        if not self._target_seconds or turn_seconds < self._target_seconds:
-            self.is_on = self.is_on and now < self._last_late + _CALM_SECONDS
-            if now > self._last_late + _INTERVAL_SECONDS:
-                self._late_since = None
-            return
-        self._last_late = now
-        if self._late_since is None:
-            self._late_since = now
-        is_flood = is_crowd and turn_seconds >= _VERY_LONG * self._target_seconds
-        self.is_on = self.is_on or is_flood or now - self._late_since >= _INTERVAL_SECONDS
+    def observe(self, turn_seconds: float, now: float) -> None:
+        """A turn of the loop took so long; `now` is monotonic."""
+        self._turns.append(turn_seconds)
+        is_long = len(self._turns) == _TURNS and min(self._turns) > self.usual_seconds
+        self.is_loop_late = is_long and self.usual_seconds > 0
+        self.is_late = now < self._last_refusal + _CALM_SECONDS
 
-    def allows(self, begun: int, priority: Priority) -> bool:
-        """Whether one more may begin in a turn that has begun so many."""
-        return not self.is_on or begun < self.limit * _SHARES[priority]
+    def ran_out(self, now: float) -> None:
+        """Somebody has waited for too long, or more want to wait while others do so."""
+        self._last_refusal = now
+        self.is_late = True
 
-    def learn(self, turn_seconds: float, *, was_limited: bool) -> None:
-        """A turn that began some took so long; `was_limited` if it would have begun more."""
-        if turn_seconds > self._target_seconds:
-            decrease = max(_LEAST_DECREASE, self._target_seconds / turn_seconds)
-            lower = self.limit * decrease
-            self.limit = lower if lower >= _LEAST_LIMIT else 0.0
-        elif was_limited:
-            self.limit += 1.0
+    def seconds(self, now: float, in_time_at: float) -> float:
+        """For those in a queue whose first has waited for longer than usual since then."""
+        if not self.usual_seconds:
+            return _FOR_EVER
+        if self.is_late or now - in_time_at >= _BURST * self.usual_seconds:
+            return self.usual_seconds
+        return _BURST * self.usual_seconds
+
+
+@dataclass(slots=True)
+class _Lane(Generic[Item]):
+    """Those of one priority, with the moment since when they may have waited; the first was last in time then."""
+
+    most: int
+    waiting: deque[tuple[float, Item]] = field(default_factory=deque)
+    in_time_at: float = 0.0
+
+
+class AdmissionQueue(Generic[Item]):
+    """Who has come and not begun, at most `most` of normal priority. All times are monotonic."""
+
+    __slots__ = ("_hopeless", "_lanes", "_length", "_patience", "_seconds_each")
+
+    def __init__(self, patience: Patience, most: int) -> None:
+        self._patience = patience
+        self._lanes = {priority: _Lane[Item](max(1, int(most * share))) for priority, share in _SHARES.items()}
+        self._hopeless: deque[tuple[float, Item]] = deque()
+        self._length = 0
+        self._seconds_each = 0.0
+
+    def __len__(self) -> int:
+        return self._length + len(self._hopeless)
+
+    def add(self, item: Item, priority: Priority, since: float) -> bool:
+        """Whether there was a place. If not, it waits all the same until it is told so: who is refused comes again."""
+        lane = self._lanes[priority]
+        if self._length >= lane.most:
+            self._hopeless.append((since, item))
+            if lane.waiting and lane.waiting[0][0] + self._usual_seconds <= since:  # no burst is as large and as long
+                self._patience.ran_out(since)
+            return False
+        if not lane.waiting:
+            lane.in_time_at = since
+        self._length += 1
+        lane.waiting.append((since, item))
+        return True
+
+    def take(self, priority: Priority, now: float) -> Item | None:
+        """The next of these."""
+        lane = self._lanes[priority]
+        waiting = lane.waiting
+        if not waiting:
+            return None
+        if waiting[0][0] + self._patience.usual_seconds > now:
+            lane.in_time_at = now
+        seconds = self._patience.seconds(now, lane.in_time_at)
+        would_be_in_time = self._length * self._seconds_each <= seconds
+        self._length -= 1
+        return (waiting.popleft() if would_be_in_time else waiting.pop())[1]
+
+    def served(self, count: int, seconds: float) -> None:
+        """So many were taken in a stretch of so many seconds at whose end others still waited."""
+        self._seconds_each += _WEIGHT * (seconds / count - self._seconds_each)
+
+    def expired(self, priority: Priority, now: float, *, has_room: bool = True) -> Iterator[Item]:
+        """Takes those out who have waited for too long. Who waits for room, not for a turn, never may for long."""
+        lane, patience = self._lanes[priority], self._patience
+        waiting = lane.waiting
+        can_begin = has_room and not patience.is_loop_late
+        seconds = patience.seconds(now, lane.in_time_at) if can_begin else self._usual_seconds
+        while waiting and waiting[0][0] + seconds <= now:
+            self._length -= 1
+            if has_room:
+                patience.ran_out(now)
+            yield waiting.popleft()[1]
+
+    def expired_without_place(self, now: float) -> Iterator[Item]:
+        """The same for those who never had a place."""
+        while self._hopeless and self._hopeless[0][0] + self._usual_seconds <= now:
+            yield self._hopeless.popleft()[1]
+
+    @property
+    def _usual_seconds(self) -> float:
+        return self._patience.usual_seconds or _WITHOUT_SECONDS

@@ -5,8 +5,8 @@ log, and takes some requests that a proxy before or behind it might understand d
 before a request reaches the application. The hot path pays for one look at each head; time limits are looked after by
 one sweep over all connections, so that no request needs a timer.
 
-This file, `direct.py` and `shedding.py` alone use what aiohttp keeps private; tests/http/test_aiohttp_internals.py
-fails if that moves.
+This file, `direct.py`, `stalls.py` and `shedding.py` alone use what aiohttp keeps private; tests/http/
+test_aiohttp_internals.py fails if that moves.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _LINGER_SECONDS: Final = 2.0
 @dataclass(frozen=True)
 class Timeouts:
     """How long a client may take: for a head (from the connection's beginning, or from the head's first byte), between
-    two requests, for a body without progress, and to take the last of an answer when the connection is closing."""
+    two requests, for a body without progress, and while there is something of an answer that it does not take."""
 
     head_seconds: float = 30.0
     keepalive_seconds: float = 75.0
     body_seconds: float = 30.0
     body_min_bytes_per_second: float = 1000.0
-    closing_seconds: float = 60.0
+    write_stall_seconds: float = 60.0
 
     @property
     def sweep_seconds(self) -> float:
@@ -208,7 +208,7 @@ class ClientConnection(DirectHandler):
     def look(self, now: float, timeouts: Timeouts, transport: asyncio.Transport) -> None:
         """Ends what has taken too long. `transport` is the connection's, also when it is closing already."""
         if self.transport is None or transport.is_closing():
-            if self._has_been_closing(now, timeouts.closing_seconds):
+            if self._has_been_closing(now, timeouts.write_stall_seconds):
                 transport.abort()
         elif self._is_over:
             if not self._request_in_progress and self._has_been_closing(now, _LINGER_SECONDS):
@@ -278,18 +278,18 @@ class ClientServer(web.Server):
         )
         self.bad_requests = BadRequests()
         self.direct = direct
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._next_sweep = self._loop.call_later(timeouts.sweep_seconds, self._sweep)
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, loop=self._loop, **self._kwargs)
 
     def _sweep(self) -> None:
-        self._next_sweep = self._loop.call_later(self._timeouts.sweep_seconds, self._sweep)
+        self._next_sweep = self._loop.call_later(self.timeouts.sweep_seconds, self._sweep)
         now = self._loop.time()
         for connection, transport in list(self._connections.items()):
             if isinstance(connection, ClientConnection):
-                connection.look(now, self._timeouts, transport)
+                connection.look(now, self.timeouts, transport)
         self.bad_requests.tell()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature

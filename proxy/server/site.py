@@ -11,9 +11,10 @@ from aiohttp import web
 
 from proxy.bootstrap.gateway import RunningGateway
 from proxy.server.framing import MAX_HEADERS, MAX_LINE_BYTES
+from proxy.server.gate import Gate
 from proxy.server.listening import BACKLOG
 from proxy.server.protocol import Timeouts
-from proxy.server.shedding import Gate, SheddingRunner
+from proxy.server.shedding import SheddingRunner
 from proxy.settings import Settings
 
 _LISTENERS = 16  # libuv takes one connection a turn off each; when turns are long, those that wait would not be served
@@ -29,7 +30,7 @@ async def serve_on(
     """Serves the application until the stack ends. The sockets stay open: they are the caller's."""
     runner = SheddingRunner(
         app,
-        Gate(gateway.load, gateway.priority_of, settings.write_stall_timeout_seconds, gateway.has_priorities),
+        Gate(gateway.load, gateway.priority_of, gateway.has_priorities),
         timeouts_of(settings),
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,
@@ -54,7 +55,7 @@ def timeouts_of(settings: Settings) -> Timeouts:
         keepalive_seconds=settings.keepalive_timeout_seconds,
         body_seconds=settings.body_timeout_seconds,
         body_min_bytes_per_second=settings.body_min_bytes_per_second,
-        closing_seconds=settings.write_stall_timeout_seconds,
+        write_stall_seconds=settings.write_stall_timeout_seconds,
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from proxy.application.load import Load
 from proxy.bootstrap.gateway import RunningGateway
-from proxy.domain.overload import Pace
+from proxy.domain.overload import Patience
 from proxy.domain.rate_limits import Priority
 from proxy.server.banner import banner
 from proxy.settings import Settings
@@ -45,7 +45,7 @@ def said(**more: Any) -> str:
         database="db",
         stop_serving=lambda: None,
         reload=reload,
-        load=Load(1, 1, 1, 1, Pace(0.0)),
+        load=Load(1, 1, 1, 1, Patience(0.0)),
         priority_of=lambda _authorization: Priority.NORMAL,
         has_priorities=lambda: False,
         uses_demo=False,

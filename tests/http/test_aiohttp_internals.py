@@ -13,7 +13,10 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_writer import _serialize_headers
 from multidict import CIMultiDict
 
-from proxy.server import direct, protocol, shedding
+from proxy.server import direct, protocol, shedding, stalls
+
+_MODULES = (direct, protocol, stalls, shedding)
+_OURS = (direct.DirectHandler, protocol.ClientConnection, stalls.WatchedConnection, shedding.SheddingHandler)
 
 
 def _private_names_used(module: object) -> set[str]:
@@ -36,8 +39,8 @@ def _own(*kinds: type) -> set[str]:
 
 
 def test_every_private_name_that_is_used_is_there() -> None:
-    used = _private_names_used(direct) | _private_names_used(protocol) | _private_names_used(shedding)
-    ours = _own(direct.DirectHandler, protocol.ClientConnection, shedding.SheddingHandler)
+    used = set().union(*map(_private_names_used, _MODULES))
+    ours = _own(*_OURS)
     theirs = {name for kind in web_protocol.RequestHandler.__mro__ for name in (*vars(kind), *_own(kind))}
     assert len(used - ours) >= 10
     assert used - ours <= theirs
@@ -49,7 +52,7 @@ def test_no_name_of_ours_hides_one_of_theirs() -> None:
     overridden |= {"resume_reading", "handle_error", "log_exception", "_make_error_handler", "_handle_request"}
     overridden |= {"start"}
     dunder = {name for name in theirs if name.startswith("__")}
-    for kind in (direct.DirectHandler, protocol.ClientConnection, shedding.SheddingHandler):
+    for kind in _OURS:
         assert _own(kind) & theirs - dunder <= overridden
 
 

@@ -14,7 +14,8 @@ from yarl import URL
 from proxy.api.direct import DIRECT
 from proxy.domain.rate_limits import Priority
 from proxy.server.direct import Serve
-from proxy.server.shedding import Gate, SheddingRunner
+from proxy.server.gate import Gate
+from proxy.server.shedding import SheddingRunner
 from tests.gateway.raw_http import RawConnection, chunked, connected, request_bytes
 from tests.overload.conftest import load_of
 
@@ -38,7 +39,7 @@ async def serving(direct: Mapping[str, Serve]) -> AsyncIterator[URL]:
     app = web.Application()
     app[DIRECT] = direct
     app.router.add_route("*", "/{path:.*}", _application)
-    gate = Gate(load_of(), lambda _: Priority.NORMAL, 60.0)
+    gate = Gate(load_of(), lambda _: Priority.NORMAL)
     runner = SheddingRunner(app, gate, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
     try:

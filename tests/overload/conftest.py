@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,9 +16,10 @@ from yarl import URL
 
 from proxy.application.load import Load
 from proxy.bootstrap.gateway import running_gateway
-from proxy.domain.overload import Pace
+from proxy.domain.overload import Patience
 from proxy.domain.rate_limits import Priority
-from proxy.server.shedding import Gate, SheddingRunner
+from proxy.server.gate import Gate
+from proxy.server.shedding import SheddingRunner
 from proxy.server.site import serve_on
 from proxy.settings import Settings
 from tests.harness import TestGateway, free_port
@@ -25,20 +27,23 @@ from tests.harness import TestGateway, free_port
 KEYS = {"Bearer low": Priority.LOW, "Bearer high": Priority.HIGH}
 
 
-def load_of(most: int = 10, most_queued: int = 10, most_connections: int = 10, target_seconds: float = 0.02) -> Load:
-    return Load(most, most_queued, most, most_connections, Pace(target_seconds))
+def load_of(most: int = 10, most_queued: int = 10, most_connections: int = 10, patience_seconds: float = 0.05) -> Load:
+    return Load(most, most_queued, most, most_connections, Patience(patience_seconds))
 
 
 @asynccontextmanager
-async def shedding(load: Load, write_stall_seconds: float = 60.0) -> AsyncIterator[URL]:
-    """An application that answers every request after reading it, and counts nothing."""
+async def shedding(load: Load, work_seconds: float = 0.0) -> AsyncIterator[URL]:
+    """An application that answers every request after reading it and working for so long, and counts nothing."""
 
     async def answer(request: web.Request) -> web.Response:
+        done = time.perf_counter() + work_seconds
+        while time.perf_counter() < done:
+            pass
         return web.json_response({"read": len(await request.read()), "path": request.path})
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
-    gate = Gate(load, lambda authorization: KEYS.get(authorization or "", Priority.NORMAL), write_stall_seconds)
+    gate = Gate(load, lambda authorization: KEYS.get(authorization or "", Priority.NORMAL))
     runner = SheddingRunner(app, gate, handler_cancellation=True)
     await runner.setup()
     try:

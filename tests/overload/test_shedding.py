@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import pytest
 from yarl import URL
 
 from proxy.application.load import Load, Refusal
-from proxy.domain.rate_limits import Priority
 from tests.gateway.raw_http import RawAnswer, connected, openai_error, request_bytes
 from tests.overload.conftest import load_of, shedding, until
 
@@ -121,16 +121,110 @@ async def test_keys_of_low_priority_are_refused_before_the_others() -> None:
             assert (await connection.answer()).status == status, key
 
 
-async def test_while_everything_is_late_a_turn_begins_so_many_and_no_more() -> None:
-    load = load_of(most=1000, most_queued=1000, most_connections=1000, target_seconds=30.0)
-    load.pace.is_on, load.pace.limit = True, 3.0
-    async with shedding(load) as url, asyncio.TaskGroup() as group:
-        answers = [group.create_task(_one(url)) for _ in range(40)]
-    refused = load.refused[Refusal.LATE]
-    statuses = [answer.result().status for answer in answers]
-    assert statuses.count(503) == refused
-    assert statuses.count(200) == 40 - refused
-    assert load.pace.allows(3, Priority.NORMAL)  # turns were short, so it has begun to let in more
+async def test_who_can_be_served_soon_waits_and_is_served() -> None:
+    """64 clients who ask again at once, and half a millisecond of work for each of their requests."""
+    load = load_of(most=1000, most_queued=500, most_connections=1000)
+    async with shedding(load, work_seconds=0.0005) as url, asyncio.TaskGroup() as group:
+        answers = [group.create_task(_ask_again(url, 5)) for _ in range(64)]
+    assert [answer.result() for answer in answers] == [[200] * 5] * 64
+    assert not load.refused
+
+
+async def _ask_again(url: URL, times: int) -> list[int]:
+    async with connected(url) as connection:
+        statuses = []
+        for _ in range(times):
+            await connection.send(request_bytes(b"{}"))
+            statuses.append((await connection.answer()).status)
+        return statuses
+
+
+def waiting_long() -> Load:
+    load = load_of(most=FULL, patience_seconds=30.0)
+    load.in_flight = FULL
+    return load
+
+
+async def test_who_waits_is_served_when_there_is_a_place() -> None:
+    load = waiting_long()
+    async with shedding(load) as url, connected(url) as one, connected(url) as other:
+        await one.send(request_bytes(b"{}"))
+        await other.send(request_bytes(method="GET", path="/v1/models"))
+        await asyncio.sleep(0.05)
+        load.in_flight = 0
+        assert (await one.answer()).body == b'{"read": 2, "path": "/v1/chat/completions"}'
+        assert (await other.answer()).body == b'{"read": 0, "path": "/v1/models"}'
+        await one.send(request_bytes(b"[1]"))
+        assert (await one.answer()).body == b'{"read": 3, "path": "/v1/chat/completions"}'
+    assert not load.refused
+
+
+@pytest.mark.parametrize("cut", [20, 1000, 4990])
+async def test_the_rest_of_a_request_may_come_while_it_waits(cut: int) -> None:
+    load = waiting_long()
+    async with shedding(load) as url, connected(url) as connection:
+        whole = request_bytes(b"x" * 5000)
+        await connection.send(whole[:cut])
+        await asyncio.sleep(0.02)
+        await connection.send(whole[cut:])
+        await asyncio.sleep(0.02)
+        load.in_flight = 0
+        assert (await connection.answer()).body == b'{"read": 5000, "path": "/v1/chat/completions"}'
+
+
+async def test_what_comes_behind_a_request_that_waits_is_served_after_it() -> None:
+    load = waiting_long()
+    async with shedding(load) as url, connected(url) as connection:
+        await connection.send(request_bytes(b"{}"))
+        await asyncio.sleep(0.02)
+        await connection.send(request_bytes(b"[1]")[:30])
+        await asyncio.sleep(0.02)
+        await connection.send(request_bytes(b"[1]")[30:] + request_bytes(method="GET", path="/health"))
+        await asyncio.sleep(0.02)
+        load.in_flight = 0
+        bodies = [(await connection.answer()).body for _ in range(3)]
+    assert [json.loads(body)["read"] for body in bodies] == [2, 3, 0]
+
+
+async def test_what_comes_behind_a_request_that_is_refused_is_looked_at() -> None:
+    load = full()
+    async with shedding(load) as url, connected(url) as connection:
+        await connection.send(request_bytes(b"{}"))
+        await asyncio.sleep(0.01)
+        await connection.send(request_bytes(b"{}") + request_bytes(method="GET", path="/health"))
+        check(await connection.answer())
+        check(await connection.answer())
+        assert (await connection.answer()).status == 200
+    assert load.refused == {Refusal.IN_FLIGHT: 2}
+
+
+async def test_who_hangs_up_while_he_waits_is_neither_served_nor_refused() -> None:
+    load = waiting_long()
+    async with shedding(load) as url:
+        async with connected(url) as connection:
+            await connection.send(request_bytes(b"{}"))
+            await until(lambda: load.connections == 1)
+            await asyncio.sleep(0.02)
+        await until(lambda: load.connections == 0)
+        load.in_flight = 0
+        assert (await _one(url)).body == b'{"read": 2, "path": "/v1/chat/completions"}'
+    assert not load.refused
+
+
+async def test_of_a_request_without_a_place_to_wait_nothing_is_kept() -> None:
+    load = load_of(most=FULL, most_queued=1)
+    load.in_flight = FULL
+    async with shedding(load) as url, connected(url) as first, connected(url) as second, connected(url) as third:
+        for connection in (first, second, third):
+            await connection.send(request_bytes(b"{}"))
+            await asyncio.sleep(0.005)
+        await third.send(request_bytes(b"{}"))  # what is behind it cannot be told apart any more
+        for connection in (first, second, third):
+            answer = await connection.answer()
+            check(answer)
+            assert answer.closes is (connection is third)
+        assert await third.is_closed()
+    assert load.refused == {Refusal.IN_FLIGHT: 1, Refusal.QUEUED: 2}
 
 
 async def _one(url: URL) -> RawAnswer:

@@ -7,7 +7,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from proxy.application.load import Load
 from proxy.application.ports import HealthReport
-from proxy.domain.overload import Pace
+from proxy.domain.overload import Patience
 from proxy.infrastructure.telemetry.metrics.metrics import PrometheusMetrics
 
 _LEDGER = ("waiting_rows", "oldest_waiting_seconds", "spool_bytes", "set_aside_rows", "booked_rows", "can_book")
@@ -20,7 +20,7 @@ def exposed_metrics() -> dict[str, frozenset[str]]:
         ledger=dict.fromkeys(_LEDGER, 0),
         limits={"waiting": 0, "valkey": "up"},
     )
-    metrics = PrometheusMetrics(lambda model: model, lambda: report, Load(10, 10, 10, 10, Pace(0.0)))
+    metrics = PrometheusMetrics(lambda model: model, lambda: report, Load(10, 10, 10, 10, Patience(0.0)))
     metrics.refresh()
     registry: CollectorRegistry = metrics._registry
     found: dict[str, frozenset[str]] = {}

@@ -99,7 +99,7 @@ class Gauges:
         self._requests.set(load.in_flight)
         self._most_requests.set(load.most)
         self._connections.set(load.connections)
-        self._is_late.set(load.pace.is_on)
+        self._is_late.set(load.patience.is_late)
         for reason, before in self._turned_away_before.items():
             self._turned_away.labels(reason.value).inc(load.refused[reason] - before)
             self._turned_away_before[reason] = load.refused[reason]

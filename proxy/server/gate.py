@@ -1,0 +1,116 @@
+"""What all connections of one port ask before they serve a request, and who is served next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from proxy.application.load import Load, Refusal
+from proxy.domain.overload import AdmissionQueue
+from proxy.domain.rate_limits import Priority
+from proxy.server.refusals import Refusals
+
+PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization header, without asking anybody
+
+_BEGUN_IN_A_TURN: Final = 8
+_LOOK_SECONDS: Final = 0.005  # while those who wait cannot begin, whatever the turns
+_FIRST_FIRST: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+
+
+class Visitor(Protocol):
+    """A connection with a request that waits."""
+
+    def begin(self) -> bool:
+        """Serve it. Whether there was anything to serve: the client may have hung up."""
+
+    def refuse(self, reason: Refusal) -> bool:
+        """Turn it away. Whether there was anything to turn away."""
+
+
+class Gate:
+    """Begins few requests in each turn of the event loop, and lets the others wait or go.
+
+    In a turn everything runs that is ready. With few that begin in each, a request is served in so many short turns
+    rather than in so many long ones, for the same work: the loop never rests while somebody waits.
+    """
+
+    def __init__(self, load: Load, priority_of: PriorityOf, has_priorities: Callable[[], bool] = lambda: True) -> None:
+        self.load = load
+        self.refusals = Refusals()
+        self._most_begun = _BEGUN_IN_A_TURN if load.patience.usual_seconds else load.most_queued
+        self._begun = 0
+        self._queue: AdmissionQueue[Visitor] = AdmissionQueue(load.patience, load.most_queued)
+        self._priority_of = priority_of
+        self._has_priorities = has_priorities
+        self._is_looking = False
+        self._is_queueing = False
+        self._turn_began = 0.0
+        self._served_last = 0
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request that comes now may begin at once: to be asked for each."""
+        return self._begun < self._most_begun and not self._is_queueing and self.load.has_room_for_all
+
+    def let_in(self) -> None:
+        """Count a request that begins without having waited."""
+        self._begun += 1
+        self._look_after_this_turn()
+
+    def wait(self, visitor: Visitor, authorization: Callable[[], str | None]) -> bool:
+        """Its request begins in one of the next turns, or is refused: that is certain already if this is false."""
+        if not self._is_queueing:
+            self._is_queueing = True
+            self._turn_began = time.monotonic()
+        priority = self._priority_of(authorization()) if self._has_priorities() else Priority.NORMAL
+        self._look_after_this_turn()
+        return self._queue.add(visitor, priority, self._turn_began)  # it may have come when the turn began
+
+    def _look_after_this_turn(self) -> None:
+        if not self._is_looking:
+            self._is_looking = True
+            self._loop.call_soon(self._look)  # runs before whatever has come in this turn is served
+
+    def _look(self) -> None:
+        self._is_looking = False
+        self._begun = 0
+        if self._is_queueing:
+            self._next_turn(time.monotonic())
+
+    def _next_turn(self, now: float) -> None:
+        if self._served_last:
+            self._queue.served(self._served_last, now - self._turn_began)
+        self._turn_began = now
+        self._begin_some(now)
+        self._refuse_some(now)
+        self._is_queueing = bool(self._queue)
+        self._served_last = self._begun if self._is_queueing else 0
+        if self._begun:
+            self._look_after_this_turn()
+        elif self._is_queueing and not self._is_looking:
+            self._is_looking = True
+            self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    def _begin_some(self, now: float) -> None:
+        if self.load.patience.is_loop_late:
+            return
+        for priority in _FIRST_FIRST:
+            while self._begun < self._most_begun and self.load.has_room(priority):
+                visitor = self._queue.take(priority, now)
+                if visitor is None:
+                    break
+                self._begun += visitor.begin()
+
+    def _refuse_some(self, now: float) -> None:
+        for priority in _FIRST_FIRST:
+            has_room = self.load.has_room(priority)
+            for visitor in self._queue.expired(priority, now, has_room=has_room):
+                self._refuse(visitor, Refusal.LATE if has_room else Refusal.IN_FLIGHT)
+        for visitor in self._queue.expired_without_place(now):
+            self._refuse(visitor, Refusal.QUEUED)
+
+    def _refuse(self, visitor: Visitor, reason: Refusal) -> None:
+        self.load.refused[reason] += visitor.refuse(reason)
