@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,8 +28,8 @@ from proxy.infrastructure.persistence.access_rows import (
     organisation_row,
     team_row,
 )
-from proxy.infrastructure.persistence.database import open_database
-from proxy.infrastructure.persistence.sessions import session
+from proxy.infrastructure.persistence.database import Database, open_database
+from proxy.infrastructure.persistence.sessions import Session, session
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -61,9 +62,10 @@ def limit(subject: Subject, **members: int) -> RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Tenancy:
-    """The tables of one database."""
+    """The tables of one database, which is opened for each thing that is done unless it is open."""
 
     url: str
+    database: Database | None = None
 
     async def key(self, **members: Any) -> tuple[str, VirtualKey]:
         """A new key, in clear and as it is kept."""
@@ -97,12 +99,21 @@ class Tenancy:
         await self.execute(f"DELETE FROM {table} WHERE id = $1", str(id_))
 
     async def execute(self, statement: str, *arguments: object) -> None:
-        async with open_database(self.url) as database, session(database) as writer:
+        async with self._session() as writer:
             await writer.execute(statement, *arguments)
 
     async def fetch(self, statement: str) -> Sequence[Sequence[Any]]:
-        async with open_database(self.url) as database, session(database) as reader:
+        async with self._session() as reader:
             return await reader.fetch(statement)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        if self.database is not None:
+            async with session(self.database) as one:
+                yield one
+        else:
+            async with open_database(self.url) as database, session(database) as one:
+                yield one
 
     async def _insert(self, table: str, columns: Sequence[str], row: Sequence[object]) -> None:
         places = ", ".join(f"${place}" for place in range(1, len(columns) + 1))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
+from proxy.infrastructure.persistence.database import open_database
 from tests.access.tenancy import Tenancy
 from tests.admin.company import MASTER, Company, company
 from tests.conftest import StartGateway
@@ -11,8 +14,9 @@ from tests.harness import TestGateway
 
 
 @pytest.fixture
-def tenancy(database_url: str) -> Tenancy:
-    return Tenancy(database_url)
+async def tenancy(database_url: str) -> AsyncIterator[Tenancy]:
+    async with open_database(database_url) as database:
+        yield Tenancy(database_url, database)
 
 
 @pytest.fixture

@@ -76,14 +76,17 @@ async def test_the_table_has_every_route(sqlite_url: str, tmp_path: Path) -> Non
 
 async def test_every_route_lets_in_those_who_may_and_no_others(gateway: TestGateway, firm: Company) -> None:
     wrong = []
+    target = await firm.target()
     for (method, route), (path, body, allowed) in _TABLE.items():
         for who, secret in firm.secrets.items():
-            names = {**await firm.target(), "deployment": "OpenRouter", "who": who}
+            names = {**target, "deployment": "OpenRouter", "who": who}
             sent = {name: filled(value, names) for name, value in body.items()} if body is not None else None
             answer = await ask(gateway, secret, method, path.format_map(names), sent)
             is_in = answer.status not in (401, *_REFUSED)
             if is_in != (who in allowed) or answer.status >= 500:
                 wrong.append((method, route, who, answer.status, answer.body))
+            if is_in and method != "GET":  # it may be changed or gone
+                target = await firm.target()
             if not is_in:
                 assert answer.content_type == "application/problem+json"
                 assert set(answer.body) >= {"type", "title", "status", "detail"}

@@ -20,6 +20,7 @@ import pytest
 from proxy.bootstrap.gateway import running_gateway
 from proxy.domain.access.permissions import Role
 from proxy.domain.access.scopes import Scope, Subject
+from proxy.infrastructure.persistence.database import open_database
 from tests.access.tenancy import Tenancy, budget, limit
 from tests.access.test_routes import routes_of, settings_of
 from tests.harness import COMPLETION, HELLO, TestGateway, Upstream, gateway_over, says
@@ -203,17 +204,18 @@ async def add_rules(tenancy: Tenancy, one: Tenant) -> None:
 @asynccontextmanager
 async def two_tenants(upstream: Upstream, url: str) -> AsyncIterator[tuple[TestGateway, Tenant, Tenant]]:
     """Both have used the gateway, and then were given budgets and limits."""
-    tenancy = Tenancy(url)
-    both = {letter: await tenant(tenancy, letter) for letter in "ab"}
-    async with gateway_over(upstream.url, url, llmgateway_traces="all") as gateway:
-        for letter, one in both.items():
-            await call_models(gateway, upstream, one, letter)
-        for row in await gateway.rows(4):
-            one = both["a" if str(row.key_id) == both["a"].names["key_id"] else "b"]
-            one.names["row_id"] = str(row.id)
-            one.marks.add(str(row.id))
-    for one in both.values():
-        await add_rules(tenancy, one)
+    async with open_database(url) as database:
+        tenancy = Tenancy(url, database)
+        both = {letter: await tenant(tenancy, letter) for letter in "ab"}
+        async with gateway_over(upstream.url, url, llmgateway_traces="all") as gateway:
+            for letter, one in both.items():
+                await call_models(gateway, upstream, one, letter)
+            for row in await gateway.rows(4):
+                one = both["a" if str(row.key_id) == both["a"].names["key_id"] else "b"]
+                one.names["row_id"] = str(row.id)
+                one.marks.add(str(row.id))
+        for one in both.values():
+            await add_rules(tenancy, one)
     async with gateway_over(upstream.url, url) as gateway:
         yield gateway, both["a"], both["b"]
 
@@ -340,7 +342,9 @@ async def test_nobody_changes_what_is_anothers_or_learns_that_it_is_there(
 async def kept(url: str) -> list[list[str]]:
     """All rows that are administered."""
     tables = ("organisations", "teams", "virtual_keys", "budgets", "rate_limits", "audit_log")
-    return [sorted(str(tuple(row)) for row in await Tenancy(url).fetch(f"SELECT * FROM {table}")) for table in tables]
+    async with open_database(url) as database:
+        tenancy = Tenancy(url, database)
+        return [sorted(str(tuple(row)) for row in await tenancy.fetch(f"SELECT * FROM {table}")) for table in tables]
 
 
 @pytest.mark.parametrize("kind", ["budgets", "limits", "keys", "requests", "teams"])
