@@ -38,8 +38,15 @@ from proxy.domain.values import CostAmount
 from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 
-_CLIENTS = 64
 _ADOPTION_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Clients:
+    """How many ask at once, and how long each waits before it asks again."""
+
+    count: int = 64
+    pause_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Fleet:
         self.gateways = [one for one in self.gateways if one not in victims]
         await asyncio.gather(*(victim.kill() for victim in victims))
 
-    async def load(self, requests: int, until: asyncio.Task[None], seen: Seen) -> None:
+    async def load(self, requests: int, clients: Clients, until: asyncio.Task[None], seen: Seen) -> None:
         """At least so many requests, and more until the task has ended."""
         last = self.sent + requests
 
@@ -135,10 +142,11 @@ class Fleet:
                 name = f"request-{self.sent}"
                 if not await one_request(session, one.url, name, seen) and one.is_alive:
                     seen.failed.add(name)
+                await asyncio.sleep(clients.pause_seconds)
 
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
-            await asyncio.gather(*(client() for _ in range(_CLIENTS)))
+            await asyncio.gather(*(client() for _ in range(clients.count)))
 
     async def has_sent(self, requests: int) -> None:
         """Waits for so many more requests, and for any moment in the life of one."""
@@ -185,7 +193,7 @@ class Killer:
 
 
 async def crash_rounds(
-    directory: Path, database_url: str, rounds: int, requests: int, processes: int = 1
+    directory: Path, database_url: str, rounds: int, requests: int, processes: int = 1, clients: Clients = Clients()
 ) -> AsyncIterator[Round]:
     """Rounds of load and kills over one database; judges all rows so far after each. Raises TimeoutError."""
     seen = Seen()
@@ -199,7 +207,7 @@ async def crash_rounds(
             killer = Killer(fleet, requests)
             async with asyncio.TaskGroup() as group:
                 killing = group.create_task(killer.run())
-                group.create_task(fleet.load(requests, killing, seen))
+                group.create_task(fleet.load(requests, clients, killing, seen))
             await until_all_is_booked(directory, [one.url for one in fleet.gateways])
             async with open_database(database_url) as database:
                 verdict = judge(list(await PiccoloRequestLogs(database).get_recent(1_000_000)), seen)

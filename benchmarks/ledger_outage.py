@@ -146,18 +146,18 @@ async def outage(
     return Outcome(len(sent), failed, len(verdict.missing + verdict.duplicates + verdict.wrong), drained, grown)
 
 
-async def run(kind: str, seconds: float) -> Outcome:
+async def run(kind: str, seconds: float, parallel: int = 16) -> Outcome:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if kind == "locked":
             path = directory / "outage.db"
             away, back = lock(path)
-            return await outage(directory, f"sqlite:///{path}", away, back, seconds)
+            return await outage(directory, f"sqlite:///{path}", away, back, seconds, parallel)
         data: Any = stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-"))
         server = postgres_server.get_server(data, cleanup_mode="stop")
         stack.callback(server.cleanup)
         away, back = freeze(server) if kind == "frozen" else stop(server)
-        return await outage(directory, server.get_uri(), away, back, seconds)
+        return await outage(directory, server.get_uri(), away, back, seconds, parallel)
 
 
 def main() -> None:
