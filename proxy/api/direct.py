@@ -48,7 +48,9 @@ class _DirectRoute:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """As the middlewares would, in their order: request id, access log, errors, authentication."""
-        request._match_info = self._match or await self._resolved(request)  # noqa: SLF001  # as Application._handle does
+        if self._match is None:  # one that has been found is a mapping, and empty
+            self._match = await self._resolved(request)
+        request._match_info = self._match  # noqa: SLF001  # as Application._handle does
         gateway = self._app[GATEWAY]
         started = time.perf_counter()
         request[REQUEST_ID] = id_of(request.headers)
@@ -71,7 +73,7 @@ class _DirectRoute:
 
     async def _resolved(self, request: web.Request) -> web.UrlMappingMatchInfo:
         """The application's own match for the path, which is the same for all requests."""
-        self._match = match = await self._app.router.resolve(request)
+        match = await self._app.router.resolve(request)
         match.add_app(self._app)
         match.freeze()
         return match

@@ -25,6 +25,11 @@ def random_uuid() -> UUID:
     return made
 
 
+def random_hex() -> str:
+    """The 32 digits of such an UUID."""
+    return f"{_number():032x}"
+
+
 def _number() -> int:
     while True:
         try:

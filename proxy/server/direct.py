@@ -91,7 +91,8 @@ class DirectHandler(RequestHandler):
         self._keepalive = bool(response.keep_alive)
         if not payload.is_eof():
             await self._throw_away(payload)
-        payload.set_exception(web.PayloadAccessError())
+        if direct is None:
+            payload.set_exception(web.PayloadAccessError())  # whoever goes on reading it learns that it is too late
         return self._keepalive
 
     def _direct_route(self, message: RawRequestMessage | _ErrInfo) -> Serve | None:

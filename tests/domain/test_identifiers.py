@@ -7,7 +7,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from uuid import RFC_4122, UUID
 
-from proxy.domain.identifiers import random_uuid
+from proxy.domain.identifiers import random_hex, random_uuid
 
 
 def test_they_are_uuids_of_version_4() -> None:
@@ -44,3 +44,9 @@ def test_a_forked_process_draws_its_own() -> None:
     assert os.read(receiving, 16) not in ours
     os.close(receiving)
     os.close(sending)
+
+
+def test_hexadecimal_digits_are_those_of_an_uuid_and_never_the_same() -> None:
+    made = [random_hex() for _ in range(1000)]
+    assert len(set(made)) == 1000
+    assert all(UUID(hex=each).version == 4 and UUID(hex=each).hex == each for each in made)

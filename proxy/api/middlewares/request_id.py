@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import REQUEST_ID
-from proxy.domain.identifiers import random_uuid
+from proxy.domain.identifiers import random_hex
 
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -25,7 +25,7 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
 def id_of(headers: Mapping[str, str]) -> str:
     """The request's id, by its headers."""
     offered = headers.get(HEADER)
-    return offered if offered is not None and _WELL_FORMED.fullmatch(offered) else f"req-{random_uuid().hex}"
+    return offered if offered is not None and _WELL_FORMED.fullmatch(offered) else f"req-{random_hex()}"
 
 
 def complete_head(request: web.Request, response: web.StreamResponse, *, is_stopping: bool) -> None:
@@ -34,8 +34,9 @@ def complete_head(request: web.Request, response: web.StreamResponse, *, is_stop
     Once the gateway is stopping, answers ask the client (or balancer) to make its next connection elsewhere.
     """
     headers = response.headers
-    if REQUEST_ID in request:
-        headers[HEADER] = request[REQUEST_ID]
+    request_id = request.get(REQUEST_ID)
+    if request_id is not None:
+        headers[HEADER] = request_id
     headers["Server"] = "llmgateway"
     if is_stopping:
         headers["Connection"] = "close"
