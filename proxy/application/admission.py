@@ -163,11 +163,17 @@ class Admission:
                 output_tokens += row.output_tokens.value
             self._pass.leave(input_tokens, output_tokens)
         if self._book is not None and self._set_aside:
-            charged = [0] * len(self._set_aside)
-            for row in rows:
-                for place, charge in enumerate(row.charges):  # in the order of what was set aside, or none at all
-                    charged[place] += charge.picodollars
-            self._book.settle(self._budgets, self._set_aside, charged)
+            self._book.settle(self._budgets, self._set_aside, self._charged(rows))
+
+    def _charged(self, rows: Sequence[RequestLog]) -> Sequence[int]:
+        """Picodollars for each budget: a row's charges are in the order of what was set aside, or none at all."""
+        if len(rows) == 1 and rows[0].charges:
+            return [charge.picodollars for charge in rows[0].charges]
+        charged = [0] * len(self._set_aside)
+        for row in rows:
+            for place, charge in enumerate(row.charges):
+                charged[place] += charge.picodollars
+        return charged
 
     def headers(self) -> Mapping[str, str]:
         """For the answer, also when it is an error."""

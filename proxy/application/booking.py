@@ -72,6 +72,7 @@ class _Rates(NamedTuple):
     input: int
     output: int
     request: int
+    window: int | None  # input tokens that the model takes at most
 
     @classmethod
     def of(cls, price: ModelPricing) -> _Rates:
@@ -81,12 +82,14 @@ class _Rates(NamedTuple):
             picodollars(max(price.input_cost_per_1m_tokens, price.cache_write_cost_per_1m_tokens or 0) * per_token),
             picodollars(max(price.output_cost_per_1m_tokens, price.reasoning_cost_per_1m_tokens or 0) * per_token),
             picodollars(price.request_fee_usd or Decimal(0)),
+            price.max_context_tokens,
         )
 
     def most(self, estimate: TokenEstimate) -> int:
-        window = self.price.max_context_tokens
-        input_tokens = estimate.input_tokens if window is None else min(estimate.input_tokens, window)
-        return input_tokens * self.input + estimate.output_tokens * self.output + self.request
+        input_tokens, output_tokens = estimate
+        if self.window is not None and self.window < input_tokens:
+            input_tokens = self.window
+        return input_tokens * self.input + output_tokens * self.output + self.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +126,16 @@ class Accounting:
         Those models count where a provider walks them itself; else they are among the deployments. Input beyond a
         model's context window is not counted. For what has no price `unpriced_hold_usd` stands.
         """
-        table = self.prices.current()
-        prices = [each.price or table.get(each.model) for each in deployments]
+        table, most = self.prices.current(), 0
+        for each in deployments:
+            most = max(most, self._most_at(each.price or table.get(each.model), estimate))
         if models and any(each.walks_models for each in deployments):
-            prices += [table.get(model) for model in models]
-        most = 0
-        for price in prices:
-            cost = picodollars(self.unpriced_hold_usd) if price is None else self._rates_of(price).most(estimate)
-            most = max(most, cost)
+            for model in models:
+                most = max(most, self._most_at(table.get(model), estimate))
         return most
+
+    def _most_at(self, price: ModelPricing | None, estimate: TokenEstimate) -> int:
+        return picodollars(self.unpriced_hold_usd) if price is None else self._rates_of(price).most(estimate)
 
     def _rates_of(self, price: ModelPricing) -> _Rates:
         """Kept for as long as the price is the same object: decimals take longer than what they are used for here."""

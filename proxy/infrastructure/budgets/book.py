@@ -62,7 +62,7 @@ class LeasedBudgets:
     ) -> Sequence[Charge]:
         now = self.clock()
         accounts = self._accounts(budgets, now)
-        while lacking := [each for each in accounts if self._lacks(each, amount_picodollars, now)]:
+        while lacking := [each for each in accounts if each.is_hard and self._lacks(each, amount_picodollars, now)]:
             for account in lacking:
                 await self._lease(account, amount_picodollars)
             now = self.clock()

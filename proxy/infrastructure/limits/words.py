@@ -8,13 +8,19 @@ from typing import Final
 
 from proxy.domain.access.scopes import Subject
 from proxy.domain.errors import RateLimited
-from proxy.infrastructure.limits.wanted import REQUESTS, TOKENS, Place, Take
+from proxy.infrastructure.limits.wanted import INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, Place, Take
 from proxy.infrastructure.limits.windows import Reading
 
 Seen = Sequence[tuple[Take, Reading]]
 LOCAL_HEADER: Final = "x-gateway-limits"
-_HEADERS: Final = {
-    name: tuple(f"x-ratelimit-{what}-{name}" for what in ("limit", "remaining", "reset")) for name in (REQUESTS, TOKENS)
+_HEADERS: Final = {  # by dimension; clients know tokens of one kind only
+    dimension: tuple(f"x-ratelimit-{what}-{name}" for what in ("limit", "remaining", "reset"))
+    for dimension, name in (
+        (REQUESTS, REQUESTS),
+        (TOKENS, TOKENS),
+        (INPUT_TOKENS, TOKENS),
+        (OUTPUT_TOKENS, TOKENS),
+    )
 }
 _PLACE_RETRY_SECONDS = 1.0
 _NAMES: Final = {
@@ -42,11 +48,11 @@ def headers_of(takes: Sequence[Take], readings: Sequence[Reading], *, is_local: 
     headers: dict[str, str] = {}
     tightest: dict[str, int] = {}
     for take, reading in zip(takes, readings, strict=True):
-        name, remaining = REQUESTS if take.dimension == REQUESTS else TOKENS, reading.remaining
-        if name in tightest and tightest[name] <= remaining:
+        limit_name, remaining_name, reset_name = _HEADERS[take.dimension]
+        remaining = reading.remaining
+        if remaining >= tightest.get(limit_name, math.inf):
             continue
-        tightest[name] = remaining
-        limit_name, remaining_name, reset_name = _HEADERS[name]
+        tightest[limit_name] = remaining
         headers[limit_name] = str(reading.limit)
         headers[remaining_name] = str(remaining)
         headers[reset_name] = duration(reading.reset_seconds)
