@@ -45,29 +45,29 @@ class Load:
         self.connections = 0
         self.refused: Counter[Refusal] = Counter()
         self._most_of_low = max(1, int(most * _SHARE_OF_LOW))
-        self._of_keys: dict[UUID, int] = {}
+        self._of_keys: dict[int, int] = {}  # by the number of a key's id, whose own hash is slow
 
     def begin(self, key_id: UUID | None, priority: Priority) -> None:
         """A request is let in; `end` is to follow in any case. Raises Overloaded, or RateLimited for the key alone."""
         if self.in_flight >= self._most(priority):
             raise Overloaded(f"The gateway serves as many requests as it may ({self.most}).", RETRY_AFTER_SECONDS)
         if key_id is not None:
-            of_key = self._of_keys.get(key_id, 0)
+            of_key = self._of_keys.get(key_id.int, 0)
             if of_key >= self.most_of_a_key:
                 message = f"This key has {of_key} requests in flight, which is as many as one key may have here."
                 raise RateLimited(message, RETRY_AFTER_SECONDS)
-            self._of_keys[key_id] = of_key + 1
+            self._of_keys[key_id.int] = of_key + 1
         self.in_flight += 1
 
     def end(self, key_id: UUID | None) -> None:
         """A request that was let in has ended."""
         self.in_flight -= 1
         if key_id is not None:
-            of_key = self._of_keys[key_id] - 1
+            of_key = self._of_keys[key_id.int] - 1
             if of_key:
-                self._of_keys[key_id] = of_key
+                self._of_keys[key_id.int] = of_key
             else:
-                del self._of_keys[key_id]
+                del self._of_keys[key_id.int]
 
     @property
     def has_room_for_all(self) -> bool:

@@ -17,6 +17,7 @@ from proxy.infrastructure.ledger.records import (
     read,
 )
 from proxy.infrastructure.persistence.bulk_insert import row_writer
+from proxy.infrastructure.persistence.charges import sums_of
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 from proxy.infrastructure.persistence.sessions import session
@@ -112,3 +113,17 @@ def test_a_subject_that_is_long_or_odd_is_known_by_its_hash(subject: str) -> Non
     (charge,) = ledger_row(charged_row([Charge(uuid4(), subject, BUCKET, 1)])).charges
     assert len(charge.subject_id) == 64
     assert charge.subject_id.isalnum()
+
+
+def test_rows_are_summed_by_budget_subject_and_part_of_time() -> None:
+    one, other = uuid4(), uuid4()
+    later = BUCKET + timedelta(days=30)
+    rows = [
+        ledger_row(charged_row([Charge(one, "", BUCKET, 1), Charge(other, "a", BUCKET, 10)])),
+        ledger_row(charged_row([Charge(one, "", later, 100), Charge(other, "b", BUCKET, 20)])),
+        ledger_row(charged_row([Charge(one, "", BUCKET, 2), Charge(other, "a", BUCKET, 30)])),  # booked late
+        ledger_row(charged_row([Charge(one, "", later, 200)])),
+    ]
+    sums = set(zip(*sums_of(rows), strict=True))
+    assert sums == {(one, "", BUCKET, 3), (one, "", later, 300), (other, "a", BUCKET, 40), (other, "b", BUCKET, 20)}
+    assert sums_of([]) == []

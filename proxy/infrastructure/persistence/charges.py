@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import aiosqlite
 
+from proxy.domain.budgets import Charge
 from proxy.infrastructure.persistence.rows import LedgerRow
 
 RELEASE: Final = "DELETE FROM budget_leases WHERE holder = {}"
@@ -61,16 +63,42 @@ def postgres_charging(insert: str, columns: int) -> str:
         {_BOOK_LEASES} ${columns + len(arrays) + 1}"""  # noqa: S608  # all names are ours
 
 
+@dataclass(slots=True)
+class _Sum:
+    """What rows are charged together to one account in one part of time."""
+
+    budget_id: UUID
+    subject_id: str
+    bucket: datetime
+    picodollars: int = 0
+
+    def is_of(self, charge: Charge) -> bool:
+        return (self.budget_id, self.subject_id, self.bucket) == charge[:3]
+
+
 def sums_of(rows: Sequence[LedgerRow]) -> list[list[Any]]:
     """What POSTGRES_CHARGE takes before the holder, four arrays: one sum for each budget, subject and bucket."""
-    sums: defaultdict[tuple[int, str, datetime], int] = defaultdict(int)
+    sums: list[_Sum] = []
+    latest: dict[tuple[int, str], _Sum] = {}  # the hashes of UUIDs and of times are slow: neither is a key
     for row in rows:
         for charge in row.charges:
-            sums[charge.budget_id.int, charge.subject_id, charge.bucket] += charge.picodollars  # a UUID's hash is slow
+            account = (charge.budget_id.int, charge.subject_id)
+            found = latest.get(account)
+            if found is not None and found.bucket != charge.bucket:  # a period has ended meanwhile
+                found = next((each for each in sums if each.is_of(charge)), None)
+            if found is None:
+                found = _Sum(charge.budget_id, charge.subject_id, charge.bucket)
+                sums.append(found)
+            latest[account] = found
+            found.picodollars += charge.picodollars
     if not sums:
         return []
-    budgets, subjects, buckets = zip(*sums, strict=True)
-    return [[UUID(int=each) for each in budgets], list(subjects), list(buckets), list(sums.values())]
+    return [
+        [each.budget_id for each in sums],
+        [each.subject_id for each in sums],
+        [each.bucket for each in sums],
+        [each.picodollars for each in sums],
+    ]
 
 
 def charge_columns(rows: Sequence[LedgerRow]) -> list[list[object]]:

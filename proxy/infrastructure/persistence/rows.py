@@ -108,11 +108,9 @@ def _model_columns(name: str) -> tuple[str, str]:
 
 def row_charges(charges: Sequence[Charge]) -> tuple[Charge, ...]:
     """Charges as they are spooled and booked; a long subject is known by its hash."""
-    return tuple([each if _fits(each) else _fitted(each) for each in charges])
-
-
-def _fits(charge: Charge) -> bool:
-    return not charge.subject_id and charge.picodollars <= _MAX_BIG_INT
+    return tuple(
+        [each if not each.subject_id and each.picodollars <= _MAX_BIG_INT else _fitted(each) for each in charges]
+    )
 
 
 def _fitted(charge: Charge) -> Charge:
