@@ -48,6 +48,8 @@ def events_from_the_start(text: bytes) -> Iterator[bytes]:
 
 def event_data(event: bytes) -> bytes | None:
     """The event's data, lines joined with LF; None for an event without any, such as a comment."""
+    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+        return event[6:]
     lines = []
     for line in _LINE_END.split(event):
         if line.startswith(b"data:"):

@@ -75,15 +75,22 @@ class _PlainUsage(msgspec.Struct):
     cost: Decimal | None = None
 
 
-class _PlainAnswer(msgspec.Struct):
-    """An answer in which everything is of the type that it should have, and which is no error."""
+class _Plain(msgspec.Struct):
+    """An answer or chunk in which everything is of the type that it should have, and which is no error."""
 
     id: str | None = None
     model: str | None = None
     provider: str | None = None
     usage: _PlainUsage | None = None
     error: None = None
+
+
+class _PlainAnswer(_Plain):
     choices: msgspec.Raw = msgspec.Raw()
+
+
+class _PlainChunk(_Plain):
+    choices: list[Choice] | None = None
 
 
 class Chunk(_Envelope):
@@ -92,6 +99,7 @@ class Chunk(_Envelope):
 
 _answers = msgspec.json.Decoder(_Answer)
 _plain_answers = msgspec.json.Decoder(_PlainAnswer)
+_plain_chunks = msgspec.json.Decoder(_PlainChunk)
 _chunks = msgspec.json.Decoder(Chunk)
 _usages = msgspec.json.Decoder(_Usage)
 _details = msgspec.json.Decoder(_Details)
@@ -189,15 +197,15 @@ class StreamTail:
         tail = b"".join(self._reads)
         may_tell_error = b'"error"' in tail  # then in any of its events: some servers go on to usage and [DONE]
         for event in events_from_the_end(tail):
-            chunk = parse_chunk(event)
-            if chunk is None:
+            facts = _facts_of(event)
+            if facts is None:
                 continue
-            error = error or _error_message(error_member(chunk))
-            usage = usage or _read_usage(chunk.usage)
-            model = model or text_of(chunk.model)
-            generation_id = generation_id or text_of(chunk.id)
-            provider = provider or text_of(chunk.provider)
-            finish_reason = finish_reason or _finish_reason(chunk)
+            error = error or facts.error_message
+            usage = usage or facts.usage
+            model = model or facts.model
+            generation_id = generation_id or facts.generation_id
+            provider = provider or facts.upstream_provider
+            finish_reason = finish_reason or facts.finish_reason
             if usage and model and generation_id and finish_reason and not may_tell_error:
                 break
         return AnswerFacts(usage, model, generation_id, provider, finish_reason, error)
@@ -210,6 +218,32 @@ class StreamTail:
             characters += sum(_text_length(choice.delta) for choice in (chunk and chunk.choices) or ())
         total_bytes = self._dropped_bytes + self._kept_bytes
         return estimate_tokens(characters * total_bytes // self._kept_bytes) if self._kept_bytes else 0
+
+
+def _facts_of(event: bytes) -> AnswerFacts | None:
+    """What one event says; None if it holds no chunk."""
+    data = event_data(event)
+    if data is None or not data.lstrip().startswith(b"{"):
+        return None
+    try:
+        plain = _plain_chunks.decode(data)
+    except (ValueError, RecursionError):  # something is otherwise than usual
+        chunk = parse_chunk(event)
+        return None if chunk is None else _facts_of_odd(chunk)
+    usage = None if plain.usage is None else _usage_of(plain.usage)
+    finish_reason = _finish_reason(plain.choices)
+    return AnswerFacts(usage, plain.model or None, plain.id or None, plain.provider or None, finish_reason)
+
+
+def _facts_of_odd(chunk: Chunk) -> AnswerFacts:
+    return AnswerFacts(
+        usage=_read_usage(chunk.usage),
+        model=text_of(chunk.model),
+        generation_id=text_of(chunk.id),
+        upstream_provider=text_of(chunk.provider),
+        finish_reason=_finish_reason(chunk.choices),
+        error_message=_error_message(error_member(chunk)),
+    )
 
 
 def parse_chunk(event: bytes) -> Chunk | None:
@@ -256,9 +290,9 @@ def decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
 
 def look(raw: msgspec.Raw | bytes) -> Any:
     """The value, for looking only; None if it cannot be read."""
-    for text in (bytes(raw), without_surrogate_escapes(bytes(raw))):
+    for read in (bytes, without_surrogate_escapes):
         try:
-            return msgspec.json.decode(text)
+            return msgspec.json.decode(read(bytes(raw)))
         except (ValueError, RecursionError):  # UnicodeDecodeError and DecodeError are ValueErrors
             continue
     return None
@@ -355,8 +389,8 @@ def _billable(cost: Decimal | None) -> CostAmount | None:
     return CostAmount(cost) if _SMALLEST_EXPONENT <= cost.adjusted() <= _LARGEST_EXPONENT else None
 
 
-def _finish_reason(chunk: Chunk) -> str | None:
-    return next((choice.finish_reason for choice in chunk.choices or () if choice.finish_reason), None)
+def _finish_reason(choices: list[Choice] | None) -> str | None:
+    return next((choice.finish_reason for choice in choices or () if choice.finish_reason), None)
 
 
 def _error_message(error: dict[str, Any] | None) -> str | None:
