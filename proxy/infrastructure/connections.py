@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import ClientPayloadError, StreamReader, TCPConnector
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
 
 from proxy.infrastructure.chunked import bytes_missing, may_become_size, unwrapped
 
 _FIRST_FINAL_STATUS = 200
 _HEAD_END = b"\n\r\n"
+_KEEP_SECONDS = 15.0  # unused; servers keep them for longer, as a rule
 
 
 class UpstreamConnection(ResponseHandler):
@@ -22,6 +28,9 @@ class UpstreamConnection(ResponseHandler):
     giving that to its reader. `body` is the reader of a streamed answer from its head on, as long as it comes in plain
     chunks: those that are whole are unwrapped here, with one look at each. The parser gets the head, chunks that came
     torn, and the last one; for it the others have never been there.
+
+    Time is kept with one timer that lives as long as the connection, more or less: it looks when it must, and no
+    request or piece sets one of its own.
     """
 
     on_change: Callable[[], None] | None = None
@@ -32,15 +41,63 @@ class UpstreamConnection(ResponseHandler):
     _missing_bytes = 0  # of a torn chunk, whose beginning the parser has
     _held = b""  # a torn size line, which it has not
     _is_unwrapping = False
+    is_out_of_time = False  # it failed at its end, not because nothing came
+    _is_timed = False
+    _is_resting = False  # between two requests
+    _end = _heard = _idle_seconds = 0.0
+    _alarm: asyncio.TimerHandle | None = None
+    _alarm_at = 0.0
 
-    def begin(self, *, stream: bool) -> None:
-        """A request goes out."""
+    def begin(self, *, stream: bool, most_seconds: float, read_bufsize: int) -> None:
+        """A request goes out, and the answer's head must come within this time."""
         self.exchanges += 1
+        self._is_resting = False
+        if self._parser is None:  # one does for all of a connection's answers
+            self.set_response_params(read_until_eof=True, read_bufsize=read_bufsize)
+        self.keep_time(most_seconds, most_seconds)
         self.on_change = self.on_piece = self.body = None
         self._begins_stream = stream
         self._missing_bytes, self._held = 0, b""
 
+    def keep_time(self, most_seconds: float, idle_seconds: float) -> None:
+        """From now on: what is waited for fails with SocketTimeoutError, an answer's rest as well as its beginning."""
+        now = self._loop.time()
+        self._is_timed, self._heard, self._idle_seconds = True, now, idle_seconds
+        self._end = now + most_seconds
+        self._wake_at(now + min(most_seconds, idle_seconds))
+
+    def rest(self) -> None:
+        """Nothing is waited for until the next request begins: what comes now is no answer to anything."""
+        self._is_timed, self._is_resting = False, True
+
+    def _wake_at(self, due: float) -> None:
+        if self._alarm is not None:
+            if self._alarm_at <= due:
+                return
+            self._alarm.cancel()
+        if due == math.inf:
+            return
+        self._alarm_at = due
+        self._alarm = self._loop.call_at(due, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._alarm = None
+        if not self._is_timed:
+            return
+        now = self._loop.time()
+        if self._reading_paused:  # then it is not the upstream that lets us wait
+            self._heard = now
+        due = min(self._end, self._heard + self._idle_seconds)
+        if now < due:
+            self._wake_at(due)
+            return
+        self.is_out_of_time = now >= self._end
+        self._on_read_timeout()
+        if self.on_change is not None:
+            self.on_change()
+
     def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
         if self.body is None or not data:
             if self._begins_stream and data:
                 self._begins_stream = False
@@ -79,6 +136,8 @@ class UpstreamConnection(ResponseHandler):
 
     def _parse(self, data: bytes) -> None:
         super().data_received(data)
+        if self._is_resting and self._buffer and self.transport is not None:
+            self.transport.close()
         if self._exception is not None and self._payload is not None and self._payload.exception() is None:
             self._payload.set_exception(ClientPayloadError("the answer is not HTTP"), self._exception)
         if self.on_change is not None:
@@ -97,7 +156,6 @@ class UpstreamConnection(ResponseHandler):
     def _feed(self, contents: bytes) -> None:
         if self.body is None:
             return
-        self._reschedule_timeout()
         self._is_unwrapping = True
         self.body.feed_data(contents)
         self._is_unwrapping = False
@@ -120,7 +178,6 @@ class UpstreamConnection(ResponseHandler):
             return
         self._reading_paused = True
         self._pause_transport_reading()
-        self._drop_timeout()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # aiohttp's signature
         """Unless it was paused there is nothing to resume: aiohttp would run the parser over nothing at each read."""
@@ -128,6 +185,10 @@ class UpstreamConnection(ResponseHandler):
             super().resume_reading(resume_parser)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._is_timed = False
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if self._held:
             self._parse(self._held)
         super().connection_lost(exc)
@@ -135,9 +196,77 @@ class UpstreamConnection(ResponseHandler):
             self.on_change()
 
 
-class DirectConnector(TCPConnector):
-    """A connector whose connections `poster` may use directly."""
+class KeptConnections:
+    """Connections to one address that wait for their next request. The last one used is used first.
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    The connector has them for taken; it closes them when it is closed itself.
+    """
+
+    def __init__(self, connector: DirectConnector, loop: asyncio.AbstractEventLoop, keep_seconds: float) -> None:
+        self._connector = connector
+        self._loop = loop
+        self._keep_seconds = keep_seconds
+        self.waiting: deque[tuple[Connection, float]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def take(self) -> Connection | None:
+        """One that is connected, if there is any."""
+        while self.waiting:
+            connection, since = self.waiting.pop()
+            transport = connection.transport
+            if transport is not None and not transport.is_closing() and self._loop.time() - since < self._keep_seconds:
+                return connection
+            connection.close()
+        return None
+
+    def give(self, connection: Connection) -> None:
+        """For the next request, unless nothing more can come of it."""
+        if connection.protocol is None or connection.protocol.should_close or self._connector.closed:
+            connection.close()
+            return
+        self.waiting.append((connection, self._loop.time()))
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._keep_seconds, self._drop_old)
+
+    def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self.waiting:
+            self.waiting.pop()[0].close()
+
+    def _drop_old(self) -> None:
+        """Of those that were given first: also what has been closed meanwhile goes."""
+        self._sweep = None
+        now = self._loop.time()
+        while self.waiting and now - self.waiting[0][1] >= self._keep_seconds:
+            self.waiting.popleft()[0].close()
+        if self.waiting:
+            oldest = self.waiting[0][1]
+            self._sweep = self._loop.call_later(oldest + self._keep_seconds - now, self._drop_old)
+
+
+class DirectConnector(TCPConnector):
+    """A connector whose connections `poster` may use directly. It sets no limit to their number."""
+
+    def __init__(self, *, keep_seconds: float = _KEEP_SECONDS, **options: Any) -> None:
+        super().__init__(limit=0, **options)
+        self._keep_seconds = keep_seconds
         self._factory = functools.partial(UpstreamConnection, loop=self._loop)  # type: ignore[assignment]
+        self._kept: dict[ConnectionKey, KeptConnections] = {}
+
+    def kept(self, key: ConnectionKey) -> KeptConnections:
+        """Those of an address: all who post there share them."""
+        if key not in self._kept:
+            self._kept[key] = KeptConnections(self, self._loop, self._keep_seconds)
+        return self._kept[key]
+
+    @property
+    def in_use(self) -> int:
+        """How many connections somebody has, and has not given back."""
+        return len(self._acquired) - sum(len(kept.waiting) for kept in self._kept.values())
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        for kept in self._kept.values():
+            kept.close()
+        await super().close(abort_ssl=abort_ssl)

@@ -23,7 +23,7 @@ async def client_session(
     time-out (300 s would cut long streams), no cookies, no proxies from the environment.
     """
     session = aiohttp.ClientSession(
-        connector=DirectConnector(limit=0, ttl_dns_cache=_DNS_CACHE_SECONDS),
+        connector=DirectConnector(ttl_dns_cache=_DNS_CACHE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds, sock_read=idle_timeout_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

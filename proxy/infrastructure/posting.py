@@ -10,8 +10,10 @@ asked the usual way.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from aiohttp import (
     ClientConnectionError,
@@ -26,11 +28,12 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy.infrastructure.connections import DirectConnector, UpstreamConnection
+from proxy.infrastructure.connections import DirectConnector, KeptConnections, UpstreamConnection
 
 _LARGE_BODY_BYTES = 32 * 1024  # beyond that a copy costs more than a second buffer
 _INFORMATIONAL = range(100, 200)
 _SWITCHING = 101
+_FOREVER = math.inf
 
 
 class Reply(Protocol):
@@ -56,9 +59,14 @@ class Reply(Protocol):
 
 
 class Post(Protocol):
-    """Sends a body with these headers besides the standing ones. Raises aiohttp.ClientError, OSError, TimeoutError."""
+    """Sends a body with these headers besides the standing ones; the answer's head must come within `most_seconds`.
 
-    async def __call__(self, body: bytes, headers: Mapping[str, str], *, stream: bool = False) -> Reply: ...
+    Raises aiohttp.ClientError, OSError, TimeoutError.
+    """
+
+    async def __call__(
+        self, body: bytes, headers: Mapping[str, str], *, most_seconds: float = _FOREVER, stream: bool = False
+    ) -> Reply: ...
 
 
 def poster(session: ClientSession, url: URL, standing: Mapping[str, str], read_bufsize: int = 32 * 1024) -> Post:
@@ -69,8 +77,15 @@ def poster(session: ClientSession, url: URL, standing: Mapping[str, str], read_b
 
 
 def _session_post(session: ClientSession, url: URL, standing: Mapping[str, str]) -> Post:
-    async def post(body: bytes, headers: Mapping[str, str], *, stream: bool = False) -> Reply:  # noqa: ARG001
-        return await session.post(url, data=body, headers={**standing, **headers}, allow_redirects=False)
+    async def post(
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        most_seconds: float = _FOREVER,
+        stream: bool = False,  # noqa: ARG001
+    ) -> Reply:
+        async with asyncio.timeout(most_seconds):
+            return await session.post(url, data=body, headers={**standing, **headers}, allow_redirects=False)
 
     return post
 
@@ -78,11 +93,12 @@ def _session_post(session: ClientSession, url: URL, standing: Mapping[str, str])
 class DirectReply:
     """The answer on one connection, which it gives back when the body has come to its end."""
 
-    __slots__ = ("_body", "_connection", "_exchange", "_protocol", "content", "headers", "status")
+    __slots__ = ("_body", "_connection", "_exchange", "_kept", "_protocol", "content", "headers", "status")
     method: ClassVar[str] = "POST"  # aiohttp-retry asks for it
 
     def __init__(
         self,
+        kept: KeptConnections,
         connection: Connection,
         protocol: UpstreamConnection,
         message: RawResponseMessage,
@@ -91,6 +107,7 @@ class DirectReply:
         self.status = message.code
         self.headers = message.headers
         self.content = content
+        self._kept = kept
         self._connection: Connection | None = connection
         self._protocol = protocol
         self._exchange = protocol.exchanges
@@ -104,7 +121,7 @@ class DirectReply:
     async def read(self) -> bytes:
         if self._body is None:
             try:
-                self._body = await self.content.read()
+                self._body = self.content.read_nowait() if self.content.is_eof() else await self.content.read()
             except BaseException:
                 self.close()
                 raise
@@ -125,16 +142,29 @@ class DirectReply:
             self._protocol.on_change = on_change
             self._protocol.on_piece = on_piece
 
-    def keep_time(self, idle_seconds: float | None) -> None:
-        """Raise SocketTimeoutError from reads when nothing comes for so long; None leaves it to who watches."""
+    def keep_time(self, most_seconds: float, idle_seconds: float) -> None:
+        """Have reading fail with SocketTimeoutError when this time is over, or nothing comes for so long."""
         if self._connection is not None:
-            self._protocol.read_timeout = idle_seconds
-            self._protocol.start_timeout()
+            self._protocol.keep_time(most_seconds, idle_seconds)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether reading failed because all its time was over."""
+        return self._protocol.is_out_of_time and self._protocol.exchanges == self._exchange
 
     def _ended(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.release()
+            self._protocol.rest()
+            self._kept.give(connection)
+
+
+class _Address(NamedTuple):
+    """What never changes: where to connect to, the head's first lines, and the connections that are there."""
+
+    destination: ClientRequest
+    first_lines: bytes
+    kept: KeptConnections
 
 
 class _DirectPost:
@@ -146,18 +176,20 @@ class _DirectPost:
         self._url = url
         self._standing = standing
         self._bufsize = bufsize
-        self._destination: ClientRequest | None = None
-        self._head = b""
+        self._address: _Address | None = None
 
-    async def __call__(self, body: bytes, headers: Mapping[str, str], *, stream: bool = False) -> Reply:
-        destination = self._destination or self._prepared()
-        head = b"%b%bContent-Length: %d\r\n\r\n" % (self._head, header_lines(headers), len(body))
+    async def __call__(
+        self, body: bytes, headers: Mapping[str, str], *, most_seconds: float = _FOREVER, stream: bool = False
+    ) -> Reply:
+        destination, first_lines, kept = self._address or self._prepared()
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (first_lines, header_lines(headers), len(body))
+        connection = kept.take()
+        if connection is None:
+            began = time.monotonic()
+            connection = await self._connect(destination, most_seconds)
+            most_seconds -= time.monotonic() - began
         try:
-            connection = await self._connector.connect(destination, [], self._session.timeout)
-        except TimeoutError as problem:
-            raise ConnectionTimeoutError(f"Connection timeout to host {self._url.host}") from problem
-        try:
-            return await self._exchange(connection, head, body, stream=stream)
+            return await self._exchange(kept, connection, head, body, most_seconds, stream=stream)
         except HttpProcessingError as problem:
             connection.close()
             raise ClientPayloadError(f"the answer is not HTTP: {problem.message}") from problem
@@ -165,14 +197,27 @@ class _DirectPost:
             connection.close()
             raise
 
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes, *, stream: bool) -> Reply:
+    async def _connect(self, destination: ClientRequest, most_seconds: float) -> Connection:
+        async with asyncio.timeout(most_seconds):
+            try:
+                return await self._connector.connect(destination, [], self._session.timeout)
+            except TimeoutError as problem:
+                raise ConnectionTimeoutError(f"Connection timeout to host {self._url.host}") from problem
+
+    async def _exchange(
+        self,
+        kept: KeptConnections,
+        connection: Connection,
+        head: bytes,
+        body: bytes,
+        most_seconds: float,
+        *,
+        stream: bool,
+    ) -> Reply:
         protocol, transport = connection.protocol, connection.transport
         if not isinstance(protocol, UpstreamConnection) or transport is None:
             raise ClientConnectionError("the connection was lost before it could be used")
-        protocol.set_response_params(
-            read_until_eof=True, read_timeout=self._session.timeout.sock_read, read_bufsize=self._bufsize
-        )
-        protocol.begin(stream=stream)
+        protocol.begin(stream=stream, most_seconds=most_seconds, read_bufsize=self._bufsize)
         if len(body) < _LARGE_BODY_BYTES:
             transport.write(head + body)
         else:
@@ -180,16 +225,17 @@ class _DirectPost:
         while True:
             message, content = await protocol.read()
             if message.code not in _INFORMATIONAL or message.code == _SWITCHING:
-                return DirectReply(connection, protocol, message, content)
+                if not content.is_eof():
+                    protocol.keep_time(_FOREVER, self._session.timeout.sock_read or _FOREVER)
+                return DirectReply(kept, connection, protocol, message, content)
 
-    def _prepared(self) -> ClientRequest:
-        """What never changes: where to connect to, and the head's first lines."""
-        loop = asyncio.get_running_loop()
-        self._destination = ClientRequest("POST", self._url, loop=loop, session=self._session)
-        standing = CIMultiDict({"Host": self._destination.headers["Host"], "Accept": "*/*"})
+    def _prepared(self) -> _Address:
+        destination = ClientRequest("POST", self._url, loop=asyncio.get_running_loop(), session=self._session)
+        standing = CIMultiDict({"Host": destination.headers["Host"], "Accept": "*/*"})
         standing.update(self._standing)
-        self._head = f"POST {self._url.raw_path_qs} HTTP/1.1\r\n".encode() + header_lines(standing)
-        return self._destination
+        first_lines = f"POST {self._url.raw_path_qs} HTTP/1.1\r\n".encode() + header_lines(standing)
+        self._address = _Address(destination, first_lines, self._connector.kept(destination.connection_key))
+        return self._address
 
 
 def header_lines(headers: Mapping[str, str]) -> bytes:

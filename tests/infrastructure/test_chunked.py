@@ -95,14 +95,14 @@ async def pumped(parts: list[bytes]) -> tuple[bytes, list[bytes]]:
             handed.append(data)
             return True
 
-        pump = Pump(reply, hand_on, idle_seconds=5.0)
+        pump = Pump(reply, hand_on)
         take = pump._take
 
         def noting(piece: bytes) -> None:
             past.append(piece)
             take(piece)
 
-        running = asyncio.ensure_future(pump.run(30.0))
+        running = asyncio.ensure_future(pump.run())
         await asyncio.sleep(0)
         if not running.done():
             watch(pump._changed, noting)

@@ -20,6 +20,7 @@ from proxy.domain.errors import (
     UpstreamError,
 )
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
+from proxy.infrastructure.connections import DirectConnector
 from tests.harness import COMPLETION, Upstream, cut, fails, says, stall
 from tests.infrastructure.conftest import API_KEY, Connect, Connector, ask, hello, settings
 
@@ -201,8 +202,8 @@ async def test_failed_attempts_give_their_connections_back(connector: Connector,
             await ask(connector.service)
     await ask(connector.service)
     assert upstream.calls == 6
-    assert connector.session.connector is not None
-    assert not connector.session.connector._acquired
+    assert isinstance(connector.session.connector, DirectConnector)
+    assert connector.session.connector.in_use == 0
 
 
 # Logs

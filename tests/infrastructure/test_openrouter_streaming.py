@@ -15,6 +15,7 @@ from semantic_kernel.contents import AuthorRole, FinishReason, FunctionCallConte
 
 from proxy.domain.errors import PermanentUpstreamError, StreamBroken, TransientUpstreamError, UpstreamError
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
+from proxy.infrastructure.connections import DirectConnector
 from tests.harness import USAGE, Upstream, chunk, cut, ending, fails, stall, streams
 from tests.infrastructure.conftest import Connector, hello, settings
 
@@ -266,8 +267,8 @@ async def test_a_program_that_stops_reading_ends_the_upstream_call(connector: Co
     async with asyncio.timeout(10):
         while upstream.cancelled == 0:
             await asyncio.sleep(0.005)
-    assert connector.session.connector is not None
-    assert not connector.session.connector._acquired
+    assert isinstance(connector.session.connector, DirectConnector)
+    assert connector.session.connector.in_use == 0
 
 
 async def test_streams_give_their_connections_back(connector: Connector, upstream: Upstream) -> None:
@@ -276,8 +277,8 @@ async def test_streams_give_their_connections_back(connector: Connector, upstrea
     for _ in range(2):
         with pytest.raises(UpstreamError):
             await stream(connector.service)
-    assert connector.session.connector is not None
-    assert not connector.session.connector._acquired
+    assert isinstance(connector.session.connector, DirectConnector)
+    assert connector.session.connector.in_use == 0
 
 
 async def test_a_breaker_counts_beginnings_not_endings(connector: Connector, upstream: Upstream) -> None:

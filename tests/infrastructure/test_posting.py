@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from proxy.infrastructure.connections import DirectConnector
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.posting import DirectReply, Post, header_lines, poster
 
@@ -59,10 +60,13 @@ class Raw:
 
 
 @asynccontextmanager
-async def posting(raw: Raw, idle_seconds: float = 5.0) -> AsyncIterator[Post]:
+async def posting(
+    raw: Raw, idle_seconds: float = 5.0, connector: aiohttp.BaseConnector | None = None
+) -> AsyncIterator[Post]:
     server = await asyncio.start_server(raw.connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, client_session(5.0, idle_seconds) as session:
+    sessions = client_session(5.0, idle_seconds) if connector is None else aiohttp.ClientSession(connector=connector)
+    async with server, sessions as session:
         yield poster(session, URL(f"http://127.0.0.1:{port}/v1/x?a=b"), {"Authorization": "Bearer k"})
     await raw.gone()
 
@@ -90,6 +94,86 @@ async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
             assert isinstance(reply, DirectReply)
             await reply.read()
     assert [len(mine) for mine in raw.heard] == [2]
+
+
+async def test_the_connection_used_last_is_used_next() -> None:
+    raw = Raw(*[ANSWER] * 5)
+    async with posting(raw) as post:
+        first, second = await asyncio.gather(post(b"1", {}), post(b"2", {}))
+        await first.read()
+        await second.read()
+        for _ in range(3):
+            await (await post(b"again", {})).read()
+    assert sorted(len(mine) for mine in raw.heard) == [1, 4]
+
+
+async def test_a_connection_that_nobody_has_used_for_long_is_not_used_again() -> None:
+    raw = Raw(ANSWER, ANSWER)
+    async with posting(raw, connector=DirectConnector(keep_seconds=0.05)) as post:
+        await (await post(b"{}", {})).read()
+        await asyncio.wait_for(raw.hung_up.wait(), 5)
+        await (await post(b"{}", {})).read()
+    assert [len(mine) for mine in raw.heard] == [1, 1]
+
+
+async def test_a_connection_that_the_server_has_closed_meanwhile_is_not_used_again() -> None:
+    raw = Raw(ANSWER, ANSWER, closes=True)
+    async with posting(raw) as post:
+        for _ in range(2):
+            await (await post(b"{}", {})).read()
+            await asyncio.sleep(0.05)
+    assert [len(mine) for mine in raw.heard] == [1, 1]
+
+
+async def test_an_answer_that_nobody_has_asked_for_is_nobodys() -> None:
+    raw = Raw(ANSWER, ANSWER.replace(b"{}", b"[]"))
+    async with posting(raw) as post:
+        await (await post(b"{}", {})).read()
+        raw.writers[0].write(ANSWER.replace(b"{}", b"!!"))
+        await asyncio.wait_for(raw.hung_up.wait(), 5)
+        assert await (await post(b"{}", {})).read() == b"[]"
+
+
+async def test_two_answers_to_one_request_end_the_connection() -> None:
+    raw = Raw(ANSWER + ANSWER.replace(b"{}", b"!!"), ANSWER.replace(b"{}", b"[]"))
+    async with posting(raw) as post:
+        assert await (await post(b"{}", {})).read() == b"{}"
+        assert await (await post(b"{}", {})).read() == b"[]"
+    assert [len(mine) for mine in raw.heard] == [1, 1]
+
+
+async def test_each_request_has_a_time_limit_of_its_own_for_the_head() -> None:
+    """Whatever the ones before it on the same connection had."""
+    raw = Raw(ANSWER, b"")
+    async with posting(raw) as post:
+        await (await post(b"{}", {}, most_seconds=60)).read()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(post(b"{}", {}, most_seconds=0.05), 5)
+    assert [len(mine) for mine in raw.heard] == [2]
+
+
+async def test_a_time_limit_ends_with_its_request() -> None:
+    raw = Raw(ANSWER, ANSWER)
+    async with posting(raw) as post:
+        await (await post(b"{}", {}, most_seconds=0.05)).read()
+        await asyncio.sleep(0.1)
+        await (await post(b"{}", {}, most_seconds=60)).read()
+    assert [len(mine) for mine in raw.heard] == [2]
+
+
+async def test_a_reply_that_gave_its_connection_back_does_not_silence_the_next() -> None:
+    changes: list[None] = []
+    raw = Raw(ANSWER, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+    async with posting(raw) as post:
+        first = await post(b"{}", {})
+        await first.read()
+        second = await post(b"{}", {})
+        assert isinstance(second, DirectReply)
+        second.watch(lambda: changes.append(None))
+        first.close()
+        raw.writers[0].write(b"0123456789")
+        assert await second.content.read() == b"0123456789"
+    assert changes
 
 
 async def test_a_connection_whose_answer_was_not_read_is_closed() -> None:

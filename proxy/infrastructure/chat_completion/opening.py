@@ -34,7 +34,10 @@ async def read_opening(content: StreamReader, hold_seconds: float = HOLD_SECONDS
 
     Raises what reading raises: aiohttp.ClientError, TimeoutError for an idle connection.
     """
-    held = b""
+    held = content.read_nowait()  # often what matters came with the head
+    opening = _judged(held) or (Opening(held, ended=True) if content.is_eof() else None)
+    if opening is not None:
+        return opening
     hold = asyncio.timeout(hold_seconds)
     try:
         async with hold:
@@ -43,15 +46,21 @@ async def read_opening(content: StreamReader, hold_seconds: float = HOLD_SECONDS
                 if not data:
                     return Opening(held, ended=True)
                 held += data
-                seen = _first_event_that_matters(held)
-                if seen is not None:
-                    return Opening(held, error=error_member(seen), chunk=seen)
-                if _has_unreadable_event(held):
-                    break
+                opening = _judged(held)
+                if opening is not None:
+                    return opening
     except TimeoutError:
         if not hold.expired():
             raise
     return Opening(held)
+
+
+def _judged(held: bytes) -> Opening | None:
+    """The opening, if enough of it has come."""
+    seen = _first_event_that_matters(held)
+    if seen is not None:
+        return Opening(held, error=error_member(seen), chunk=seen)
+    return Opening(held) if _has_unreadable_event(held) else None
 
 
 def _first_event_that_matters(held: bytes) -> Chunk | None:

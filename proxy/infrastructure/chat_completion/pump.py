@@ -12,44 +12,28 @@ from collections.abc import Callable
 
 from proxy.infrastructure.posting import DirectReply
 
-_SHORTEST_LOOK_SECONDS = 0.01
-
 
 class Pump:
     """Hands an answer's pieces on. `hand_on` says whether it takes more; what it raises ends the pumping."""
 
-    def __init__(self, reply: DirectReply, hand_on: Callable[[bytes], bool], idle_seconds: float) -> None:
+    def __init__(self, reply: DirectReply, hand_on: Callable[[bytes], bool]) -> None:
         self._reply = reply
         self._hand_on = hand_on
-        self._idle_seconds = idle_seconds
-        self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._heard = self._loop.time()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_moving = False
-        self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self, most_seconds: float) -> None:
-        """Until `hand_on` has enough, reading would end or fail, or `most_seconds` are over: then reading goes on.
-
-        Raises TimeoutError when nothing has come for the idle time, and what `hand_on` raises.
-        """
-        end = self._heard + most_seconds
+    async def run(self) -> None:
+        """Until `hand_on` has enough, or reading would end or fail: then reading goes on. Raises what it raises."""
         try:
             self._changed()
             if not self._ended.done():
-                self._reply.keep_time(None)
                 self._reply.watch(self._changed, self._take)
-                self._look_at_clock(end)
             await self._ended
         finally:
             self._reply.watch(None)
-            self._reply.keep_time(self._idle_seconds)
-            if self._timer is not None:
-                self._timer.cancel()
 
     def _take(self, piece: bytes) -> None:
         """The one way for nearly all pieces: as short as it can be."""
-        self._heard = self._loop.time()
         try:
             goes_on = self._hand_on(piece)
         except Exception as error:  # noqa: BLE001  # it belongs to the task that waits, not to the connection
@@ -62,7 +46,6 @@ class Pump:
         if self._is_moving or self._ended.done():  # reading may hand over more at once
             return
         self._is_moving = True
-        self._heard = self._loop.time()
         try:
             if not self._move():
                 self._end()
@@ -87,16 +70,3 @@ class Pump:
             else:
                 self._ended.set_exception(error)
         self._reply.watch(None)  # what comes from here on is for reading
-
-    def _look_at_clock(self, end: float) -> None:
-        """One timer for a stream's whole life, not one for each piece."""
-        if self._ended.done():
-            return
-        now = self._loop.time()
-        if now >= end:
-            self._end()
-        elif now >= self._heard + self._idle_seconds:
-            self._end(TimeoutError())
-        else:
-            wait = max(_SHORTEST_LOOK_SECONDS, min(end, self._heard + self._idle_seconds) - now)
-            self._timer = self._loop.call_later(wait, self._look_at_clock, end)

@@ -21,7 +21,7 @@ from proxy.infrastructure.chat_completion.stream_usage import asking_for_usage
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
 from proxy.infrastructure.chat_completion.usage import Malformed, WholeAnswer, text_of
 from proxy.infrastructure.chat_completion.wire_stream import StreamRules, WireStream
-from proxy.infrastructure.posting import Reply, poster
+from proxy.infrastructure.posting import DirectReply, Reply, poster
 from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
@@ -143,25 +143,23 @@ class Wire:
         response: Reply | None = None
         good = False
         left_seconds = call.deadline - self.now()
-        limit = asyncio.timeout(min(left_seconds, self.settings.first_byte_timeout_seconds))
+        most_seconds = min(left_seconds, self.settings.first_byte_timeout_seconds)
         try:
-            async with limit:
-                began = self.now()
-                response = await self._post(body, self._headers.sent_on(call.headers), stream=stream)
+            response = await self._post(
+                body, self._headers.sent_on(call.headers), most_seconds=most_seconds, stream=stream
+            )
+            if isinstance(response, DirectReply):
                 if not response.content.is_eof():
-                    limit.reschedule(asyncio.get_running_loop().time() + left_seconds - (self.now() - began))
-                if not _OK <= response.status < _FIRST_NOT_OK:
-                    error = await self._error(response)
-                    call.refusals += response.status in _REFUSALS
-                    raise error
-                if self._generation_id_header:
-                    call.generates(response.headers.get(self._generation_id_header))
-                await read(response)
+                    response.keep_time(call.deadline - self.now(), self.settings.idle_timeout_seconds)
+                await self._judge(call, response, read)
+            else:
+                async with asyncio.timeout(call.deadline - self.now()):
+                    await self._judge(call, response, read)
             good = True
         except ConnectionTimeoutError as problem:
             raise self.errors.unreachable(problem) from problem
         except TimeoutError as problem:
-            raise self._late(response, limit.expired(), left_seconds) from problem
+            raise self._late(call, response, is_last=most_seconds == left_seconds) from problem
         except (ClientError, OSError) as problem:
             raise self.errors.unreachable(problem) from problem
         finally:
@@ -171,13 +169,23 @@ class Wire:
             _logger.info("upstream answered", extra={"provider": self.settings.provider, "status": response.status})
         return response
 
-    def _late(self, response: Reply | None, is_over: bool, left_seconds: float) -> UpstreamError:
-        """What to say of a try that took too long, by what it waited for."""
-        first_byte_seconds = self.settings.first_byte_timeout_seconds
-        if is_over and (response is not None or left_seconds <= first_byte_seconds):
-            return self.errors.out_of_time()
+    async def _judge(self, call: UpstreamCall, response: Reply, read: _Read) -> None:
+        if not _OK <= response.status < _FIRST_NOT_OK:
+            error = await self._error(response)
+            call.refusals += response.status in _REFUSALS
+            raise error
+        if self._generation_id_header:
+            call.generates(response.headers.get(self._generation_id_header))
+        await read(response)
+
+    def _late(self, call: UpstreamCall, response: Reply | None, *, is_last: bool) -> UpstreamError:
+        """What to say of a try that took too long, by what it waited for. `is_last`: till the deadline."""
         if response is None:
-            return self.errors.timeout("did not begin to answer", first_byte_seconds)
+            if is_last:
+                return self.errors.out_of_time()
+            return self.errors.timeout("did not begin to answer", self.settings.first_byte_timeout_seconds)
+        if response.is_out_of_time if isinstance(response, DirectReply) else self.now() >= call.deadline:
+            return self.errors.out_of_time()
         return self.errors.timeout("did not go on", self.settings.idle_timeout_seconds)
 
     async def _error(self, response: Reply) -> UpstreamError:

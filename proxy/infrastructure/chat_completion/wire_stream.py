@@ -62,6 +62,8 @@ class WireStream:
         self._pending = b""  # what completes the answer, when it came while pumping
         self._hides_usage = hides_usage
         self._deadline = time.monotonic() + rules.total_timeout_seconds
+        if isinstance(response, DirectReply):
+            response.keep_time(rules.total_timeout_seconds, rules.idle_timeout_seconds)
         self.opening = self._passing(opening.held)
         call.answer = self._tail
 
@@ -83,7 +85,7 @@ class WireStream:
         """Hands on what comes, as it comes, up to where iterating goes on: with the bytes that complete the answer, or
         however else the stream ends. Does nothing on connections that cannot be watched.
 
-        Raises StreamBroken, and what the sink raises.
+        Raises what the sink raises.
         """
         if not isinstance(self._response, DirectReply):
             return
@@ -100,11 +102,7 @@ class WireStream:
         while not self.done:
             if sink.is_full:
                 await sink.drained()
-            pump = Pump(self._response, hand_on, self._rules.idle_timeout_seconds)
-            try:
-                await pump.run(self._deadline - time.monotonic())
-            except TimeoutError as problem:
-                raise self._broken_by_silence() from problem
+            await Pump(self._response, hand_on).run()
             if not sink.is_full:
                 return
 
@@ -135,11 +133,13 @@ class WireStream:
 
     async def _read(self) -> bytes:
         if time.monotonic() > self._deadline:
-            raise self._broken(f"did not finish within {self._rules.total_timeout_seconds:g} s", "timeout")
+            raise self._broken_by_length()
         try:
             return await self._response.content.readany()
         except TimeoutError as problem:
-            raise self._broken_by_silence() from problem
+            if isinstance(self._response, DirectReply) and self._response.is_out_of_time:
+                raise self._broken_by_length() from problem
+            raise self._broken(f"sent nothing for {self._rules.idle_timeout_seconds:g} s", "timeout") from problem
         except (ClientError, OSError) as problem:
             raise self._broken("broke off", "connection") from problem
 
@@ -175,8 +175,8 @@ class WireStream:
         finished = facts.finish_reason is not None and facts.error_message is None
         return self.done or (finished and not self._rules.done_marker)
 
-    def _broken_by_silence(self) -> StreamBroken:
-        return self._broken(f"sent nothing for {self._rules.idle_timeout_seconds:g} s", "timeout")
+    def _broken_by_length(self) -> StreamBroken:
+        return self._broken(f"did not finish within {self._rules.total_timeout_seconds:g} s", "timeout")
 
     def _broken(self, what: str, kind: str) -> StreamBroken:
         self._response.close()
