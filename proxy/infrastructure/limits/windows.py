@@ -57,7 +57,7 @@ class Reading(NamedTuple):
 
     @property
     def remaining(self) -> int:
-        return max(0, math.floor(self.limit - self.used + _ROUNDING))
+        return max(0, math.floor(self.limit - (self.used if self.previous else self.current) + _ROUNDING))
 
     def has(self, cost: float) -> bool:
         return self.used + cost <= self.limit + _ROUNDING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from proxy.domain.access.scopes import Subject
@@ -23,6 +24,7 @@ _HEADERS: Final = {  # by dimension; clients know tokens of one kind only
     )
 }
 _PLACE_RETRY_SECONDS = 1.0
+_REMEMBERED_SECONDS = 128  # a window is told of in every answer, and is over within two minutes
 _NAMES: Final = {
     "requests": "requests per min (RPM)",
     "tokens": "tokens per min (TPM)",
@@ -38,27 +40,40 @@ def duration(seconds: float) -> str:
         return f"{max(0, milliseconds)}ms"
     if milliseconds < 60_000:  # noqa: PLR2004
         return f"{milliseconds / 1000:g}s"
-    minutes, rest = divmod(-(-milliseconds // 1000), 60)
+    return _long_duration(-(-milliseconds // 1000))
+
+
+@lru_cache(_REMEMBERED_SECONDS)
+def _long_duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
 
 
 def headers_of(takes: Sequence[Take], readings: Sequence[Reading], *, is_local: bool) -> dict[str, str]:
     """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
-    headers: dict[str, str] = {}
-    tightest: dict[str, int] = {}
-    for take, reading in zip(takes, readings, strict=True):
-        limit_name, remaining_name, reset_name = _HEADERS[take.dimension]
-        remaining = reading.remaining
-        if remaining >= tightest.get(limit_name, math.inf):
-            continue
-        tightest[limit_name] = remaining
-        headers[limit_name] = str(reading.limit)
-        headers[remaining_name] = str(remaining)
-        headers[reset_name] = duration(reading.reset_seconds)
+    if len(takes) == 1:
+        headers = _told(takes[0], readings[0], readings[0].remaining)
+    else:
+        headers = {}
+        tightest: dict[tuple[str, ...], int] = {}
+        for take, reading in zip(takes, readings, strict=True):
+            names, remaining = _HEADERS[take.dimension], reading.remaining
+            if remaining < tightest.get(names, math.inf):
+                tightest[names] = remaining
+                headers.update(_told(take, reading, remaining))
     if is_local:
         headers[LOCAL_HEADER] = "local"
     return headers
+
+
+def _told(take: Take, reading: Reading, remaining: int) -> dict[str, str]:
+    limit_name, remaining_name, reset_name = _HEADERS[take.dimension]
+    return {
+        limit_name: str(reading.limit),
+        remaining_name: str(remaining),
+        reset_name: duration(reading.reset_seconds),
+    }
 
 
 def refusal(seen: Seen, *, is_local: bool) -> RateLimited:
