@@ -31,7 +31,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/installed-dev
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 format: $(VENV)/installed-dev ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
