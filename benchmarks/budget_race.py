@@ -1,6 +1,9 @@
 """A crowd at a budget: 200 calls at once for money that is enough for 100, over 1 or 4 processes, one of them killed.
 
 python -m benchmarks.budget_race --processes 4 --kill --rounds 5 --database sqlite|postgres
+python -m benchmarks.budget_race --workers 4 --kill
+
+The processes are gateways of their own, or the workers of one.
 
 Every call costs what is set aside for it, so exactly 100 calls can be paid. After the crowd (and after somebody has
 adopted what a killed process left) more calls are made until all are refused. What must hold in the end:
@@ -10,12 +13,15 @@ adopted what a killed process left) more calls are made until all are refused. W
 
 Claim: README: budgets hold under any crowd.
 Short: --processes 2 --rounds 1
+Short: --workers 2 --rounds 1
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import signal
 import tempfile
 from collections import Counter
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -30,6 +36,7 @@ import aiohttp
 from benchmarks.access_cost import database_of, insert
 from benchmarks.gateways import Gateway, gateway, until_all_is_booked
 from benchmarks.load import until, write_config
+from benchmarks.processes import children
 from benchmarks.upstreams import BadUpstream, serving
 from proxy.domain.access.scopes import GATEWAY
 from proxy.domain.budgets import Budget, Period, Window
@@ -51,6 +58,7 @@ class Race:
     budget: Budget
     upstream: BadUpstream
     statuses: Counter[int]
+    workers: int
 
     async def call(self, http: aiohttp.ClientSession, at: Gateway) -> int:
         body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 10}
@@ -66,15 +74,23 @@ class Race:
         calls = [asyncio.create_task(self.call(http, gateways[n % len(gateways)])) for n in range(_CROWD)]
         if kill:
             await until(lambda: self.upstream.calls >= _KILLED_AFTER_CALLS)
-            await gateways[0].kill()
+            await self.kill(gateways[0])
         await asyncio.gather(*calls)
 
+    async def kill(self, one: Gateway) -> None:
+        """A whole gateway, or one of its workers."""
+        if self.workers == 1:
+            await one.kill()
+        else:
+            os.kill(children(one.process.pid)[0], signal.SIGKILL)
+
     async def rest(self, http: aiohttp.ClientSession, gateways: list[Gateway]) -> None:
-        """Until every gateway refuses."""
+        """Until every gateway refuses; of workers, whoever is asked."""
+        asked = [each for each in gateways for _ in range(1 if self.workers == 1 else 3 * self.workers)]
         refusing = 0
-        while refusing < len(gateways):
+        while refusing < len(asked):
             refusing = 0
-            for each in gateways:
+            for each in asked:
                 refusing += await self.call(http, each) == 429
 
     async def spent_and_leased(self) -> tuple[Decimal, Decimal]:
@@ -85,7 +101,7 @@ class Race:
         return sum(int(row[0]) for row in spent) * unit, sum(int(row[0]) for row in leased) * unit
 
 
-async def one_round(kind: str, processes: int, *, kill: bool) -> bool:
+async def one_round(kind: str, processes: int, workers: int, *, kill: bool) -> bool:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = database_of(kind, directory, stack.enter_context(ExitStack()))
@@ -103,26 +119,28 @@ async def one_round(kind: str, processes: int, *, kill: bool) -> bool:
         chat = {"deployments": [{"provider": "up", "model": "m", "prices": prices}]}
         write_config(config, {"up": upstream.url}, models={"chat": chat})
         more = {"LLMGATEWAY_CONFIG": str(config), "LLMGATEWAY_REQUIRE_KEYS": "never"}
+        more["LLMGATEWAY_WORKERS"] = str(workers)
         gateways = [
             await stack.enter_async_context(gateway(directory, upstream.url, url, **more)) for _ in range(processes)
         ]
-        race = Race(url, budget, upstream, Counter())
+        race = Race(url, budget, upstream, Counter(), workers)
         timeout = aiohttp.ClientTimeout(total=60)
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)  # each call may come to any worker
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))
         await race.crowd(http, gateways, kill=kill)
         in_the_crowd = upstream.calls
         alive = [each for each in gateways if each.is_alive]
         if not alive:
             alive = [await stack.enter_async_context(gateway(directory, upstream.url, url, **more))]
-        await until_all_is_booked(directory, [each.url for each in alive])
+        await until_all_is_booked(directory, [each.url for each in alive], workers=workers)
         await race.rest(http, alive)
-        await until_all_is_booked(directory, [each.url for each in alive])
+        await until_all_is_booked(directory, [each.url for each in alive], workers=workers)
         spent, leased = await race.spent_and_leased()
         over = max(0, upstream.calls - _AFFORDABLE, int((spent - amount) / _PRICE_USD))
         phantom = max(Decimal(0), amount - spent)
         print(
-            f"{kind}, {processes} processes{', one killed' if kill else ''}: {in_the_crowd} calls of the crowd went "
+            f"{kind}, {f'{workers} workers' if workers > 1 else f'{processes} processes'}"
+            f"{', one killed' if kill else ''}: {in_the_crowd} calls of the crowd went "
             f"upstream, {upstream.calls - in_the_crowd} after it; spent {spent:f} of {amount} USD, leased {leased:f}; "
             f"over-admissions {over}, phantom blocks {phantom / _PRICE_USD:f} calls; {dict(race.statuses)}",
             flush=True,
@@ -130,19 +148,23 @@ async def one_round(kind: str, processes: int, *, kill: bool) -> bool:
         return over == 0 and spent == amount and leased == 0
 
 
-async def run(kind: str, rounds: int, processes: int, *, kill: bool) -> None:
-    good = [await one_round(kind, processes, kill=kill) for _ in range(rounds)]
+async def run(kind: str, rounds: int, processes: int, workers: int, *, kill: bool) -> bool:
+    good = [await one_round(kind, processes, workers, kill=kill) for _ in range(rounds)]
     print(f"{sum(good)} of {rounds} rounds without over-admissions and phantom blocks")
+    return all(good)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1, help="one gateway with so many, instead of processes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kill", action="store_true", help="one process, in the middle of the crowd")
     given = parser.parse_args()
-    asyncio.run(run(given.database, given.rounds, given.processes, kill=given.kill))
+    processes = 1 if given.workers > 1 else given.processes
+    good = asyncio.run(run(given.database, given.rounds, processes, given.workers, kill=given.kill))
+    raise SystemExit(0 if good else 1)
 
 
 if __name__ == "__main__":

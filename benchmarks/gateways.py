@@ -156,14 +156,21 @@ def spool_root(directory: Path) -> Path:
     return directory / "data" / "spool"
 
 
-async def until_all_is_booked(directory: Path, urls: list[str], *, seconds: float = 30.0) -> None:
-    """Waits until these gateways, who are all that live, have booked everything and adopted what dead ones left."""
+async def until_all_is_booked(directory: Path, urls: list[str], *, seconds: float = 30.0, workers: int = 1) -> None:
+    """Waits until these gateways, who are all that live, have booked everything and adopted what dead ones left.
+
+    What one worker says of others is up to a second old, so several are asked for longer.
+    """
+    looks, good = (1 if workers == 1 else 20), 0
     async with asyncio.timeout(seconds), aiohttp.ClientSession() as session:
         while True:
             waiting = 0
             for url in urls:
                 async with session.get(f"{url}/health") as response:
-                    waiting += (await response.json())["ledger"]["waiting_rows"]
-            if waiting == 0 and len(list(spool_root(directory).glob("*/lock"))) == len(urls):
+                    report = await response.json()
+                    waiting += sum(each["ledger"]["waiting_rows"] for each in report.get("workers", [report]))
+            spools = len(list(spool_root(directory).glob("*/lock")))
+            good = good + 1 if waiting == 0 and spools == workers * len(urls) else 0
+            if good == looks:
                 return
             await asyncio.sleep(0.1)

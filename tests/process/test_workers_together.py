@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,8 +21,10 @@ import pytest
 
 from tests.harness import COMPLETION
 from tests.process.conftest import Serving, serving
+from tests.telemetry.scraping import Scrape
 
 MASTER = "sk-administrator"
+ASKED: list[str] = []
 AS_ADMIN = {"Authorization": f"Bearer {MASTER}"}
 FILE = "providers:\n  up: {kind: openai, base_url: 'http://127.0.0.1:%d/v1'}\nmodels:\n"
 MODEL = "  %s:\n    deployments: [{provider: up, model: m}]\n"
@@ -37,7 +40,8 @@ class Upstream(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.calls.append(len(self.calls))
-        body = json.dumps({**COMPLETION, "id": f"gen-{len(self.calls)}"}).encode()
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        body = json.dumps({**COMPLETION, "id": f"gen-{len(self.calls)}", "usage": usage}).encode()
         self.gate.wait(30)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -81,8 +85,8 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def admin(gateway: Serving, method: str, path: str) -> tuple[int, Any]:
-    answer = httpx.request(method, f"{gateway.url}/admin/{path}", headers=AS_ADMIN, timeout=30)
+def admin(gateway: Serving, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    answer = httpx.request(method, f"{gateway.url}/admin/{path}", headers=AS_ADMIN, json=body, timeout=30)
     return answer.status_code, answer.json()
 
 
@@ -116,9 +120,10 @@ def test_a_changed_file_is_one_entry_in_the_audit_log(pair: Serving) -> None:
     assert entry["before"]["version"] != entry["after"]["version"]
 
 
-def ask(gateway: Serving, key: str) -> str:
+def ask(gateway: Serving, key: str, model: str = "first") -> str:
     """The answer's id, and whether it is that of an earlier request; over a connection of its own."""
-    body = {"model": "first", "messages": [{"role": "user", "content": "Hello"}]}
+    ASKED.append(key)
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
     answer = httpx.post(
         f"{gateway.url}/v1/chat/completions", json=body, headers={**AS_ADMIN, "Idempotency-Key": key}, timeout=30
     )
@@ -148,6 +153,37 @@ def test_one_key_is_one_call_whichever_worker_is_asked(pair: Serving) -> None:
     assert got == ["200 gen-1 first"] + ["200 gen-1 true"] * 15
     assert [ask(pair, "k1") for _ in range(8)] == ["200 gen-1 true"] * 8
     assert len(Upstream.calls) == 1
+
+
+def counted(gateway: Serving) -> float:
+    page = httpx.get(f"{gateway.url}/metrics", headers=AS_ADMIN, timeout=30).raise_for_status()
+    return Scrape(page.text).value("llmgateway_requests_total")
+
+
+def test_metrics_of_both_add_up_to_what_was_sent(pair: Serving) -> None:
+    with ThreadPoolExecutor(8) as clients:
+        got = list(clients.map(lambda number: ask(pair, f"metrics-{number}"), range(60)))
+    assert all(each.startswith("200 ") for each in got)
+    until(lambda: counted(pair) >= len(ASKED))  # each counts once a second
+    time.sleep(1.2)
+    assert {counted(pair) for _ in range(6)} == {len(ASKED)}  # whichever worker tells
+
+
+def test_a_budget_is_never_overspent_whichever_worker_is_asked(pair: Serving) -> None:
+    path = Path(pair.environment["LLMGATEWAY_DATA_DIR"]).parent / "gateway.yaml"
+    fee = "prices: {input_usd_per_1m_tokens: 0, output_usd_per_1m_tokens: 0, request_fee_usd: 0.01}"
+    path.write_text(path.read_text() + f"  dear:\n    deployments: [{{provider: up, model: m, {fee}}}]\n")
+    assert admin(pair, "POST", "config/reload")[1]["changed"]
+    budget = {"name": "thirty", "scope": "model", "subject": "dear", "amount_usd": "0.30", "period": "total"}
+    assert admin(pair, "POST", "budgets", budget)[0] == 201
+    until(lambda: "thirty" in str(admin(pair, "GET", "budgets")))
+    time.sleep(2.5)  # rules are read every two seconds
+    Upstream.calls.clear()
+    with ThreadPoolExecutor(30) as clients:
+        got = Counter(clients.map(lambda number: ask(pair, f"budget-{number}", "dear")[:3], range(60)))
+    while (status := ask(pair, f"rest-{sum(got.values())}", "dear")[:3]) == "200":
+        got[status] += 1
+    assert (got["200"], len(Upstream.calls), status) == (30, 30, "429")
 
 
 def test_answers_outlive_workers_that_are_killed_and_calls_that_died_with_them_do_not(pair: Serving) -> None:
