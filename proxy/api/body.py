@@ -29,19 +29,27 @@ async def read_json_body(request: web.Request, limit_bytes: int) -> bytes:
     _check_headers(request)
     if (request.content_length or 0) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
-    if request.content.is_eof() and request.content.exception() is None:  # it came with its head: no copies, no waits
-        body = request.content.read_nowait()
-        if len(body) > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
-        return body
     try:
-        return await request.read()
+        if "Content-Length" not in request.headers:
+            return await request.read()
+        if not request.content.is_eof():
+            await _arrival(request, limit_bytes)
+        return request.content.read_nowait()
     except web.HTTPRequestEntityTooLarge:
         raise BodyTooLarge(limit_bytes) from None
     except TimeoutError as limit:
         raise RequestTooSlow(f"The request body did not arrive in time ({limit}).") from None
     except web.RequestPayloadError:
         raise MalformedHttp("The request body is not framed as HTTP/1.1 has it.") from None
+
+
+async def _arrival(request: web.Request, limit_bytes: int) -> None:
+    """Waits for all of a body whose length is known and within the limit: nobody is woken for each piece of it."""
+    content = request.content
+    content.set_read_chunk_size(limit_bytes)  # as much may wait here
+    request.protocol.resume_reading()  # of what came in one go some may have been held back
+    if content.exception() is None:
+        await content.wait_eof()
 
 
 async def expect_continue(request: web.Request) -> None:

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from hashlib import sha256
 
 import pytest
 from aiohttp import web
 from yarl import URL
 
+from proxy.api.body import read_json_body
 from proxy.api.direct import DIRECT
 from proxy.domain.rate_limits import Priority
 from proxy.server.direct import Serve
@@ -34,11 +36,11 @@ async def _direct(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def serving(direct: Mapping[str, Serve]) -> AsyncIterator[URL]:
+async def serving(direct: Mapping[str, Serve], application: Serve = _application) -> AsyncIterator[URL]:
     """An application that answers whatever comes, with those routes before it."""
-    app = web.Application()
+    app = web.Application(client_max_size=2**24)
     app[DIRECT] = direct
-    app.router.add_route("*", "/{path:.*}", _application)
+    app.router.add_route("*", "/{path:.*}", application)
     gate = Gate(load_of(), lambda _: Priority.NORMAL)
     runner = SheddingRunner(app, gate, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
@@ -101,6 +103,36 @@ async def test_a_body_may_come_piece_by_piece() -> None:
                 await connection.send(whole[begin : begin + 300])
                 await asyncio.sleep(0.01)
             assert (await connection.answer()).body == b"direct, 1000 bytes"
+
+
+@pytest.mark.parametrize("piece_bytes", [2**24, 300_000, 1448])
+@pytest.mark.parametrize("path", ["/direct", "/other"])
+async def test_a_body_as_large_as_may_be_arrives_whole_however_it_comes(path: str, piece_bytes: int) -> None:
+    limit_bytes = 2_000_000
+    body = bytes(range(256)) * (limit_bytes // 256)
+
+    async def taking(request: web.Request) -> web.Response:
+        return web.Response(body=sha256(await read_json_body(request, limit_bytes)).digest())
+
+    whole = request_bytes(body, path=path)
+    async with asyncio.timeout(HANG_SECONDS), serving({"/direct": taking}, taking) as url, connected(url) as connection:
+        for request in (whole, request_bytes(None, b"Transfer-Encoding: chunked", path=path) + chunked(body), whole):
+            for begin in range(0, len(request), piece_bytes):
+                await connection.send(request[begin : begin + piece_bytes])
+            assert (await connection.answer()).body == sha256(body).digest()
+
+
+async def test_a_body_that_was_held_back_before_anybody_read_it_arrives_whole() -> None:
+    body = bytes(range(256)) * 8000
+
+    async def late(request: web.Request) -> web.Response:
+        while not request.protocol._reading_paused:
+            await asyncio.sleep(0.01)
+        return web.Response(body=sha256(await read_json_body(request, len(body))).digest())
+
+    async with asyncio.timeout(HANG_SECONDS), serving({"/direct": late}) as url, connected(url) as connection:
+        await connection.send(request_bytes(body, path="/direct"))
+        assert (await connection.answer()).body == sha256(body).digest()
 
 
 async def test_direct_requests_share_the_connections_task_and_what_others_set_ends_with_them() -> None:
