@@ -266,7 +266,7 @@ async def test_what_was_told_long_ago_is_forgotten_but_for_totals(tell: StartWeb
 
 
 async def test_a_gateway_tells(
-    start_gateway: StartGateway, database: Database, database_url: str, receiver: Receiver
+    receiver: Receiver, start_gateway: StartGateway, database: Database, database_url: str
 ) -> None:
     budget = await put(database, a_budget("0.001", is_hard=False))
     book = Rulebook(budgets=[budget])

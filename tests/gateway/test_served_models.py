@@ -116,7 +116,7 @@ async def silent() -> AsyncIterator[Silent]:
         yield upstream
 
 
-async def test_providers_are_asked_at_the_same_time(start: Start, silent: Silent) -> None:
+async def test_providers_are_asked_at_the_same_time(silent: Silent, start: Start) -> None:
     """So that several that hang take no longer than one."""
     gateway = await start(config(silent, silent, wildcard("one/*", "one") + wildcard("two/*", "two")))
     await silent.was_asked(2)  # whether the providers are there
@@ -126,7 +126,7 @@ async def test_providers_are_asked_at_the_same_time(start: Start, silent: Silent
 
 
 async def test_a_model_that_has_a_name_is_told_without_asking_anybody(
-    start: Start, upstream: Upstream, silent: Silent
+    silent: Silent, start: Start, upstream: Upstream
 ) -> None:
     exact = "  fast:\n    deployments: [{provider: one, model: a}]\n"
     gateway = await start(config(upstream, silent, exact + wildcard("two/*", "two")) + "aliases: {quick: fast}\n")
