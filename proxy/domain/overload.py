@@ -133,10 +133,10 @@ class AdmissionQueue(Generic[Item]):
         waiting = lane.waiting
         can_begin = has_room and not patience.is_loop_late
         seconds = patience.seconds(now, lane.in_time_at) if can_begin else self._usual_seconds
+        if has_room and waiting and waiting[0][0] + seconds <= now:
+            patience.ran_out(now)
         while waiting and waiting[0][0] + seconds <= now:
             self._length -= 1
-            if has_room:
-                patience.ran_out(now)
             yield waiting.popleft()[1]
 
     def expired_without_place(self, now: float) -> Iterator[Item]:

@@ -18,6 +18,8 @@ class Priority(IntEnum):
     NORMAL = 1
     HIGH = 2
 
+    __hash__ = int.__hash__  # an enum's own is a Python function, and those who wait are put by their priority
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
