@@ -78,11 +78,12 @@ class Race:
         await asyncio.gather(*calls)
 
     async def kill(self, one: Gateway) -> None:
-        """A whole gateway, or one of its workers."""
+        """A whole gateway, or the worker that has most connections."""
         if self.workers == 1:
             await one.kill()
         else:
-            os.kill(children(one.process.pid)[0], signal.SIGKILL)
+            busiest = max(children(one.process.pid), key=lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
+            os.kill(busiest, signal.SIGKILL)
 
     async def rest(self, http: aiohttp.ClientSession, gateways: list[Gateway]) -> None:
         """Until every gateway refuses; of workers, whoever is asked."""

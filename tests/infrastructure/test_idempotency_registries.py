@@ -18,7 +18,7 @@ import pytest
 
 from proxy.application.idempotency import AnswerHead, IdempotencyKey
 from proxy.domain.errors import IdempotencyKeyReused, IdempotentAnswerNotKept, IdempotentRequestRunning
-from proxy.infrastructure.idempotency.files import FileRegistry
+from proxy.infrastructure.idempotency.files import FileRegistry, forgetting
 from proxy.infrastructure.idempotency.memory import Limits, MemoryRecording
 from proxy.infrastructure.idempotency.registry import KeyRegistry
 from proxy.infrastructure.idempotency.shared import SharedIdempotencyStore, shared_store
@@ -247,6 +247,19 @@ async def test_files_are_bounded_and_the_keys_of_answers_that_went_stay_known(tm
         recording, is_first = await other.claim(IdempotencyKey("p", "a"), b"f" * 32)
         assert is_first
         recording.end(keep=False)
+
+
+async def test_what_workers_have_left_goes_also_when_there_are_none_any_more(tmp_path: Path) -> None:
+    async with shared_store(FileRegistry(tmp_path), 1.0, time.monotonic) as store:
+        await answered(store)
+    (path,) = tmp_path.iterdir()
+    async with forgetting(tmp_path):
+        await asyncio.sleep(0.1)
+        assert path.exists()
+    os.utime(path, (0, time.time() - 601))
+    async with forgetting(tmp_path), asyncio.timeout(5):
+        while path.exists():
+            await asyncio.sleep(0.02)
 
 
 _HOLDING = """

@@ -11,8 +11,8 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,6 +29,7 @@ from proxy.infrastructure.idempotency.records import (
     unpacked,
 )
 from proxy.infrastructure.idempotency.registry import RegistryLost
+from proxy.infrastructure.periodic import repeating
 
 _PURGE_SECONDS: Final = 60.0
 _PURGE_SHARE: Final = 16  # of the bytes that may be held: after so many more
@@ -124,9 +125,8 @@ class FileRegistry:
             if state is State.RUNNING:
                 path.unlink(missing_ok=True)
                 return
-            data = packed_answer(answer)
-            if len(data) > self._limits.answer_bytes:
-                data = b""
+            is_kept = answer is not None and len(answer.body) <= self._limits.answer_bytes
+            data = packed_answer(answer if is_kept else None)
             try:
                 os.pwrite(descriptor, data, HEAD_BYTES)
             except OSError:  # nothing is carried out twice for want of room
@@ -172,6 +172,19 @@ class FileRegistry:
         os.close(self._opened(path))
         path.write_bytes(b"x" * HEAD_BYTES)
         path.unlink()
+
+
+@asynccontextmanager
+async def forgetting(directory: Path) -> AsyncIterator[None]:
+    """Where keys are kept elsewhere: what an earlier start has left in files goes when its time is over."""
+    registry = FileRegistry(directory)
+
+    async def forget() -> None:
+        with suppress(OSError):
+            await asyncio.to_thread(registry.purge)
+
+    async with repeating(forget, lambda: _PURGE_SECONDS, "idempotency files"):
+        yield
 
 
 @contextmanager

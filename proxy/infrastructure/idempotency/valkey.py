@@ -154,9 +154,8 @@ class ValkeyRegistry:
             if state is State.RUNNING:
                 await self._give_back([_PREFIX + name], [owner])
                 return
-            data = packed_answer(answer)
-            if len(data) > self._room.answer_bytes:
-                data = b""
+            is_kept = answer is not None and len(answer.body) <= self._room.answer_bytes
+            data = packed_answer(answer if is_kept else None)
             seconds = KEPT_SECONDS if state is State.DONE else _FAILED_SECONDS
             head = packed_head(Record(state, claim, expires=time.time() + seconds))
             minutes = round(KEPT_SECONDS / 60)
