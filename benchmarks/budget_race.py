@@ -36,7 +36,7 @@ import aiohttp
 from benchmarks.access_cost import database_of, insert
 from benchmarks.gateways import Gateway, gateway, until_all_is_booked
 from benchmarks.load import until, write_config
-from benchmarks.processes import children
+from benchmarks.processes import children, descriptors
 from benchmarks.upstreams import BadUpstream, serving
 from proxy.domain.access.scopes import GATEWAY
 from proxy.domain.budgets import Budget, Period, Window
@@ -82,7 +82,7 @@ class Race:
         if self.workers == 1:
             await one.kill()
         else:
-            busiest = max(children(one.process.pid), key=lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
+            busiest = max(children(one.process.pid), key=descriptors)
             os.kill(busiest, signal.SIGKILL)
 
     async def rest(self, http: aiohttp.ClientSession, gateways: list[Gateway]) -> None:

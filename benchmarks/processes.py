@@ -29,6 +29,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def descriptors(pid: int) -> int:
+    """How many it has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def on_core(core: int, pid: int = 0) -> None:
     """Binds a process to a core, if there is such a one; 0 is this process."""
     if core < (os.cpu_count() or 1):
