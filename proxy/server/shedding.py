@@ -97,6 +97,7 @@ class SheddingHandler(WatchedConnection):
                 return False
             self._plain_mark = mark
         self._is_waiting = True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout  # nobody knows of it as yet
         has_place = self._gate.wait(self, lambda: authorization_in(data))
         self._unparsed = data if has_place else _NOT_KEPT
         return True
@@ -176,6 +177,12 @@ class SheddingHandler(WatchedConnection):
             return False
         return True
 
+    def leave(self) -> None:
+        """The server closes what is idle, and who waits is to be told so."""
+        if self._is_waiting:
+            self._gate.load.refused[Refusal.LATE] += 1
+            self._refuse_for_good(Refusal.LATE, is_whole=True)
+
     def _refuse_parsed(self, transport: asyncio.Transport, reason: Refusal) -> None:
         message, payload = self._messages.popleft()
         if self._parser is not None:
@@ -213,6 +220,12 @@ class SheddingServer(ClientServer):
 
     def __call__(self) -> SheddingHandler:
         return SheddingHandler(self, self._gate, loop=self._loop, **self._kwargs)
+
+    def pre_shutdown(self) -> None:
+        for connection in list(self._connections):
+            if isinstance(connection, SheddingHandler):
+                connection.leave()
+        super().pre_shutdown()
 
 
 class SheddingRunner(web.AppRunner):

@@ -67,6 +67,7 @@ def test_no_name_of_ours_hides_one_of_theirs() -> None:
         (web_protocol._ErrInfo, ["status", "exc", "message"]),
         (web.AppRunner._make_server, ["self"]),
         (web.Server.shutdown, ["self", "timeout"]),
+        (web.Server.pre_shutdown, ["self"]),
     ],
 )
 def test_what_is_overridden_or_called_takes_what_it_took(function: object, parameters: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import AsyncExitStack
 
 import pytest
 from yarl import URL
@@ -209,6 +210,23 @@ async def test_who_hangs_up_while_he_waits_is_neither_served_nor_refused() -> No
         load.in_flight = 0
         assert (await _one(url)).body == b'{"read": 2, "path": "/v1/chat/completions"}'
     assert not load.refused
+
+
+async def test_who_waits_while_the_server_ends_is_told() -> None:
+    load = waiting_long()
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(shedding(load))
+        async with connected(url) as whole, connected(url) as begun:
+            await whole.send(request_bytes(b"{}"))
+            await begun.send(request_bytes(b"x" * 5000)[:4000])
+            await until(lambda: load.connections == 2)
+            await asyncio.sleep(0.02)
+            await stack.aclose()
+            for connection in (whole, begun):
+                answer = await connection.answer()
+                check(answer)
+                assert answer.closes
+    assert load.refused == {Refusal.LATE: 2}
 
 
 async def test_of_a_request_without_a_place_to_wait_nothing_is_kept() -> None:
