@@ -34,7 +34,7 @@ from uuid import uuid4
 import aiohttp
 
 from benchmarks.access_cost import database_of, insert
-from benchmarks.gateways import Gateway, gateway, until_all_is_booked
+from benchmarks.gateways import Gateway, gateway, until_all_is_booked, until_all_serve
 from benchmarks.load import until, write_config
 from benchmarks.processes import children, descriptors
 from benchmarks.upstreams import BadUpstream, serving
@@ -124,6 +124,7 @@ async def one_round(kind: str, processes: int, workers: int, *, kill: bool) -> b
         gateways = [
             await stack.enter_async_context(gateway(directory, upstream.url, url, **more)) for _ in range(processes)
         ]
+        await until_all_serve(directory, processes * workers)
         race = Race(url, budget, upstream, Counter(), workers)
         timeout = aiohttp.ClientTimeout(total=60)
         connector = aiohttp.TCPConnector(limit=0, force_close=True)  # each call may come to any worker

