@@ -85,7 +85,8 @@ class RequestShape:
     @property
     def models(self) -> tuple[str, ...]:
         """The models that the request itself names as fallbacks; no more than anyone would try."""
-        names = self._value("models")
+        raw = self._request.member("models")
+        names = None if raw is None else look_into(raw)
         if not isinstance(names, list):
             return ()
         return tuple(name for name in names[:MOST_LISTED_MODELS] if isinstance(name, str))

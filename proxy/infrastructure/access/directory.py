@@ -54,6 +54,7 @@ class _Entry:
 
     known: KnownKey
     read_at: float
+    is_lasting: bool
     again_at: float | None = None
     tried_at: float = 0.0
     certain_until: float = _NEVER
@@ -95,12 +96,11 @@ class CachedKeyDirectory:
         entry = self._entries.get(key_hash)
         if entry is None or (self._clock() > entry.certain_until and not self._becomes_certain(entry)):
             return None
-        known = entry.known
-        if not known.is_lasting and not known.admits(key_hash, self._now()):
+        if not entry.is_lasting and not entry.known.admits(key_hash, self._now()):
             return None
         if len(self._entries) > self._crowded:  # else nobody is forgotten soon
             self._entries.move_to_end(key_hash)
-        return known.principal
+        return entry.known.principal
 
     def _becomes_certain(self, entry: _Entry) -> bool:
         if entry.again_at is not None:
@@ -188,7 +188,7 @@ class CachedKeyDirectory:
     def _keep(self, key_hash: str, known: KnownKey | None, read_at: float) -> None:
         if known is not None and known.admits(key_hash, self._now()):
             self._unknown.pop(key_hash, None)
-            self._entries[key_hash] = _Entry(known, read_at)
+            self._entries[key_hash] = _Entry(known, read_at, known.is_lasting)
             self.has_priorities = self.has_priorities or known.principal.priority is not Priority.NORMAL
             self._entries.move_to_end(key_hash)
             if len(self._entries) > self._most_keys:

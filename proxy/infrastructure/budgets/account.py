@@ -78,6 +78,13 @@ class Account:
         """Whether nobody else can have taken the lease for that of a dead process."""
         return now_seconds - self.renewed_seconds < TRUSTED_SECONDS
 
+    def may_set_aside(self, amount: int, now_seconds: float) -> bool:
+        """Whether so much may be set aside at once: always of a soft budget, or of one that is no more."""
+        if not self.is_hard or self.is_removed:
+            return True
+        is_trusted = now_seconds - self.renewed_seconds < TRUSTED_SECONDS
+        return is_trusted and self.granted - self.consumed - self.held >= amount
+
     @property
     def is_settled(self) -> bool:
         """Whether nothing runs, and all that was charged is booked."""

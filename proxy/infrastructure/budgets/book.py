@@ -62,17 +62,27 @@ class LeasedBudgets:
     ) -> Sequence[Charge]:
         now = self.clock()
         accounts = self._accounts(budgets, now)
-        while lacking := [each for each in accounts if each.is_hard and self._lacks(each, amount_picodollars, now)]:
-            for account in lacking:
-                await self._lease(account, amount_picodollars)
-            now = self.clock()
-            accounts = self._accounts(budgets, now)
+        for account in accounts:
+            if not account.may_set_aside(amount_picodollars, now):
+                accounts, now = await self._leased(budgets, amount_picodollars)
+                break
         charges, enough = [], _LOW_WATER * amount_picodollars
         for account in accounts:
             charges.append(account.hold(amount_picodollars, moment, now))
-            if account.is_hard and account.free < enough:
+            if account.is_hard and account.granted - account.consumed - account.held < enough:
                 self._lease_ahead(account, enough)
         return charges
+
+    async def _leased(self, budgets: Sequence[AppliedBudget], amount: int) -> tuple[Sequence[Account], float]:
+        """All the accounts when each of them has enough, and the moment. Raises as `set_aside` does."""
+        while True:
+            now = self.clock()
+            accounts = self._accounts(budgets, now)
+            lacking = [account for account in accounts if not account.may_set_aside(amount, now)]
+            if not lacking:
+                return accounts, now
+            for account in lacking:
+                await self._lease(account, amount)
 
     def settle(
         self, budgets: Sequence[AppliedBudget], set_aside: Sequence[Charge], charged_picodollars: Sequence[int]
@@ -137,11 +147,6 @@ class LeasedBudgets:
             self._refusals.pop(key, None)
         return account
 
-    def _lacks(self, account: Account, amount: int, now: float) -> bool:
-        if not account.is_hard or account.is_removed:
-            return False
-        return account.free < amount or not account.is_trusted(now)
-
     async def _lease(self, account: Account, amount: int) -> None:
         """Returns when it is worth a look whether the account has enough. Raises BudgetExceeded, NotServing.
 
@@ -161,7 +166,7 @@ class LeasedBudgets:
             asking.set()
 
     async def _lease_alone(self, account: Account, amount: int) -> None:
-        if not self._lacks(account, amount, self.clock()):
+        if account.may_set_aside(amount, self.clock()):
             return
         refusal = self._refused(account)
         if refusal is not None and refusal.needed <= amount:
@@ -181,14 +186,14 @@ class LeasedBudgets:
         account.granted -= put_in
         try:
             lease = await self._more(account, amount)
-            if self._lacks(account, amount, self.clock()) and lease.standing.leased_elsewhere > 0:
+            if not account.may_set_aside(amount, self.clock()) and lease.standing.leased_elsewhere > 0:
                 lease = await self._recalled(account, amount, lease)
         except DATABASE_ERRORS as problem:
             account.granted += put_in  # nobody was told of it, and smaller requests may do with it
             raise NotServing(
                 f"Budget '{account.budget.name}' cannot be checked: the database does not answer.", _AWAY_SECONDS
             ) from problem
-        if self._lacks(account, amount, self.clock()):
+        if not account.may_set_aside(amount, self.clock()):
             raise _exceeded(account, amount, lease)
 
     async def _more(self, account: Account, amount: int) -> Lease:
@@ -207,7 +212,7 @@ class LeasedBudgets:
             await self.bank.recall(account.key)
             await asyncio.sleep(_RECALL_STEP_SECONDS)
             lease = await self._more(account, amount)
-            if lease.standing.leased_elsewhere == 0 or not self._lacks(account, amount, self.clock()):
+            if lease.standing.leased_elsewhere == 0 or account.may_set_aside(amount, self.clock()):
                 break
         return lease
 

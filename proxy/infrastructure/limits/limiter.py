@@ -104,11 +104,7 @@ class CountingLimiter:
         self._name = uuid4().hex[:12]
         self._numbers = itertools.count()
         self._to_tell = asyncio.Event()
-
-    @property
-    def falls_back(self) -> bool:
-        """Whether local limits are not what was asked for."""
-        return self._shared is not None
+        self.falls_back = shared is not None  # whether local limits are not what was asked for
 
     async def enter(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate, priority: Priority) -> RatePass:
         wanted = self._wanted_of(limits, estimate)
@@ -120,8 +116,8 @@ class CountingLimiter:
                 if may_wait_for(place) and self._room.is_waited_for(place.key, priority)
             ]
         if not full:
-            if self._shared is None and (granted := self._enter_locally(wanted)) is not None:
-                return granted
+            if self._shared is None and (readings := self._local.enter(wanted)) is not None:
+                return Pass(self, wanted, "", None, readings, None)
             outcome = await self._attempt(wanted)
             if isinstance(outcome, Pass):
                 return outcome
@@ -176,13 +172,6 @@ class CountingLimiter:
                 self._wanted.clear()
             self._wanted[id(limits)] = limits, wanted
         return wanted
-
-    def _enter_locally(self, wanted: Wanted) -> Pass | None:
-        """All that is wanted, where no Valkey counts; None if anything has no room."""
-        readings = self._local.enter(wanted)
-        if readings is None:
-            return None
-        return Pass(self, wanted, "", None, readings, None)
 
     def _new_member(self) -> str:
         return f"{self._name}:{next(self._numbers)}"

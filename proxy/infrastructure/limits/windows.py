@@ -140,10 +140,12 @@ class Windows:
         window = self._windows.get(key)
         if window is None or now - window.started >= self._length:
             return self.take(key, limit, cost, now) if self.has_room(key, limit, cost, now) else None
-        if _used(window, now, self._length) + cost > limit + _ROUNDING:
+        used = _used(window, now, self._length) if window.previous else window.current
+        if used + cost > limit + _ROUNDING:
             return None
-        current = window.current = window.current + cost
-        return Reading(limit, window.started, window.previous, current, max(now - window.started, 0.0), self._length)
+        window.current += cost
+        elapsed = max(now - window.started, 0.0)
+        return Reading(limit, window.started, window.previous, window.current, elapsed, self._length)
 
     def now(self) -> float:
         """By the clock that windows are measured with."""

@@ -108,9 +108,10 @@ def _model_columns(name: str) -> tuple[str, str]:
 
 def row_charges(charges: Sequence[Charge]) -> tuple[Charge, ...]:
     """Charges as they are spooled and booked; a long subject is known by its hash."""
-    return tuple(
-        [each if not each.subject_id and each.picodollars <= _MAX_BIG_INT else _fitted(each) for each in charges]
-    )
+    for each in charges:
+        if each.subject_id or each.picodollars > _MAX_BIG_INT:
+            return tuple(map(_fitted, charges))
+    return tuple(charges)
 
 
 def _fitted(charge: Charge) -> Charge:
