@@ -78,11 +78,14 @@ class _ClientSink:
     def is_full(self) -> bool:
         return self._protocol.writing_paused
 
-    def write(self, data: bytes) -> bool:
+    def write(self, data: bytes, chunk: bytes | None = None) -> bool:
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        if self._is_chunked:
+            transport.write(chunk or b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            transport.write(data)
         if self._capture is not None:
             self._capture.add(data)
         return not self._protocol.writing_paused

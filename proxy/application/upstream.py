@@ -20,8 +20,11 @@ class Sink(Protocol):
         """Whether it has more than it should hold, because its reader is slow."""
         ...
 
-    def write(self, data: bytes) -> bool:
-        """Takes the bytes, and says whether it would take more now."""
+    def write(self, data: bytes, chunk: bytes | None = None) -> bool:
+        """Takes the bytes, and says whether it would take more now.
+
+        `chunk` is the same as a chunk of HTTP/1.1, where it came as one.
+        """
         ...
 
     async def drained(self) -> None:

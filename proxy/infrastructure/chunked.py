@@ -11,7 +11,7 @@ import re
 
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 _PART_OF_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}\r?\Z")
-_LONGEST_SIZE_LINE = 10
+LONGEST_SIZE_LINE = 10
 _CR, _LF = b"\r\n"
 _LAST = b"0\r\n\r\n"
 _MANY_BYTES = 1024
@@ -32,7 +32,7 @@ def unwrapped(data: bytes) -> tuple[bytes, int]:
         if contents:
             return contents, end
     while True:
-        line_end = data.find(b"\r\n", at, at + _LONGEST_SIZE_LINE)
+        line_end = data.find(b"\r\n", at, at + LONGEST_SIZE_LINE)
         if line_end < 0:
             break
         size = _known.get(data[at:line_end]) or _read_size(data, at)
@@ -58,6 +58,15 @@ def _unwrapped_at_once(data: bytes) -> bytes:
     contents = lines[1::2]
     sizes = [_known.get(size) for size in lines[::2]]
     return b"".join(contents) if sizes == [len(piece) for piece in contents] else b""
+
+
+def is_size(text: bytes, size: int) -> bool:
+    """Whether this is how a chunk of that many bytes begins, written as usual. Of 0 bytes none does but the last."""
+    try:
+        # What int() takes besides digits (signs, spaces, underscores) leaves too few places for a number so large.
+        return len(text) == (size.bit_length() + 3) // 4 and int(text, 16) == size > 0
+    except ValueError:
+        return False
 
 
 def bytes_missing(data: bytes) -> int:

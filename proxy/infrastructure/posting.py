@@ -133,10 +133,13 @@ class DirectReply:
         if connection is not None:
             connection.close()
 
-    def watch(self, on_change: Callable[[], None] | None, on_piece: Callable[[bytes], None] | None = None) -> None:
+    def watch(
+        self, on_change: Callable[[], None] | None, on_piece: Callable[[bytes, bytes | None], None] | None = None
+    ) -> None:
         """Call this, synchronously, whenever something can be read or the connection has ended. None: no more.
 
-        What need not be parsed is not there to be read, but given to `on_piece`.
+        What need not be parsed is not there to be read, but given to `on_piece`, with the chunk that it was if it was
+        one.
         """
         if self._protocol.exchanges == self._exchange:  # else another request has the connection by now
             self._protocol.on_change = on_change

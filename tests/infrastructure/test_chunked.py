@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.infrastructure.chat_completion.pump import Pump
-from proxy.infrastructure.chunked import bytes_missing, may_become_size, unwrapped
+from proxy.infrastructure.chunked import bytes_missing, is_size, may_become_size, unwrapped
 from proxy.infrastructure.posting import DirectReply
 from tests.infrastructure.test_posting import Raw, posting
 
@@ -56,6 +56,31 @@ def test_all_else_is_left_to_the_parser(data: bytes) -> None:
     assert unwrapped(chunk(b"whole") + data) == (b"whole", len(chunk(b"whole")))
 
 
+@given(size=st.integers(1, 2**33))
+def test_a_size_as_it_is_usually_written_is_told_from_all_others(size: int) -> None:
+    text = b"%x" % size
+    assert is_size(text, size)
+    assert is_size(text.upper(), size)
+    for other in (
+        b"0" + text,
+        b"+" + text,
+        b" " + text,
+        text + b" ",
+        b"0x" + text,
+        text[:-1],
+        text + b"_",
+        b"%x" % (size + 1),
+    ):
+        assert not is_size(other, size)
+    assert not is_size(b"+" + text[1:], size)
+    assert not is_size(text[:-1] + b" ", size)
+
+
+def test_the_last_chunk_is_not_one_of_size_nothing() -> None:
+    assert not is_size(b"0", 0)
+    assert not is_size(b"", 0)
+
+
 @pytest.mark.parametrize(
     ("data", "missing"), [(b"3\r\n", 5), (b"3\r\nabc\r", 1), (b"3\r\nabc\r\n", 0), (LAST, 0), (b"x", 0)]
 )
@@ -91,16 +116,17 @@ async def pumped(parts: list[bytes]) -> tuple[bytes, list[bytes]]:
         assert isinstance(reply, DirectReply)
         watch = reply.watch
 
-        def hand_on(data: bytes) -> bool:
+        def hand_on(data: bytes, _chunk: bytes | None) -> bool:
             handed.append(data)
             return True
 
         pump = Pump(reply, hand_on)
         take = pump._take
 
-        def noting(piece: bytes) -> None:
+        def noting(piece: bytes, framed: bytes | None) -> None:
+            assert framed in (None, chunk(piece))
             past.append(piece)
-            take(piece)
+            take(piece, framed)
 
         running = asyncio.ensure_future(pump.run())
         await asyncio.sleep(0)

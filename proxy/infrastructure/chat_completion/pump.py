@@ -14,9 +14,12 @@ from proxy.infrastructure.posting import DirectReply
 
 
 class Pump:
-    """Hands an answer's pieces on. `hand_on` says whether it takes more; what it raises ends the pumping."""
+    """Hands an answer's pieces on, each with the chunk that it was, if it was one.
 
-    def __init__(self, reply: DirectReply, hand_on: Callable[[bytes], bool]) -> None:
+    `hand_on` says whether it takes more; what it raises ends the pumping.
+    """
+
+    def __init__(self, reply: DirectReply, hand_on: Callable[[bytes, bytes | None], bool]) -> None:
         self._reply = reply
         self._hand_on = hand_on
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -32,10 +35,10 @@ class Pump:
         finally:
             self._reply.watch(None)
 
-    def _take(self, piece: bytes) -> None:
+    def _take(self, piece: bytes, chunk: bytes | None) -> None:
         """The one way for nearly all pieces: as short as it can be."""
         try:
-            goes_on = self._hand_on(piece)
+            goes_on = self._hand_on(piece, chunk)
         except Exception as error:  # noqa: BLE001  # it belongs to the task that waits, not to the connection
             self._end(error)
             return
@@ -59,7 +62,7 @@ class Pump:
             data = content.read_nowait()
             if not data:
                 return not content.is_eof()
-            if not self._hand_on(data):
+            if not self._hand_on(data, None):
                 return False
         return False
 

@@ -15,7 +15,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _COMMENT_LINES = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
-_DONE_REACH_BYTES = 64
+DONE_REACH_BYTES = 64
 HOLD_BYTES = 1024 * 1024
 _ENDINGS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
 
@@ -59,25 +59,25 @@ def event_data(event: bytes) -> bytes | None:
 
 def says_done(chunk: bytes) -> bool:
     """Whether `[DONE]` stands at the end of these whole events."""
-    if chunk.find(b"[DONE]", -_DONE_REACH_BYTES) < 0:
+    if chunk.find(b"[DONE]", -DONE_REACH_BYTES) < 0:
         return False
-    return _DONE.search(chunk, max(0, len(chunk) - _DONE_REACH_BYTES)) is not None
+    return _DONE.search(chunk, max(0, len(chunk) - DONE_REACH_BYTES)) is not None
 
 
 class EventAligner:
     """Cuts a byte stream between events without changing a byte: what is incomplete waits for the next read.
 
-    An event longer than `hold_bytes` does not wait to be complete; None: every event does.
+    An event longer than `hold_bytes` does not wait to be complete; None: every event does. `held` is what waits.
     """
 
     def __init__(self, hold_bytes: int | None = HOLD_BYTES) -> None:
-        self._held = b""
+        self.held = b""
         self._hold_bytes = hold_bytes
 
     def push(self, data: bytes) -> bytes:
         """The bytes up to the last event boundary seen so far; may be empty."""
-        if self._held:
-            data, self._held = self._held + data, b""
+        if self.held:
+            data, self.held = self.held + data, b""
         if data.endswith(_ENDINGS):
             return data
         boundary = _last_boundary(data)
@@ -85,12 +85,12 @@ class EventAligner:
             boundary = comments.end()  # they keep connections alive and belong to no event: on with them
         if self._hold_bytes is not None and len(data) - boundary > self._hold_bytes:
             boundary = len(data)
-        self._held = data[boundary:]
+        self.held = data[boundary:]
         return data[:boundary]
 
     def rest(self) -> bytes:
         """What was held back when the stream ended: an event that its upstream did not finish."""
-        return self._held
+        return self.held
 
 
 def _last_boundary(data: bytes) -> int:

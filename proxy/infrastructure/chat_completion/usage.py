@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.domain.chat import AnswerFacts, Usage
+from proxy.domain.chat import NO_FACTS, AnswerFacts, Usage
 from proxy.domain.json_bytes import without_surrogate_escapes
 from proxy.domain.values import CostAmount, estimate_tokens
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, split_events
@@ -170,11 +170,11 @@ class StreamTail:
         self._reads: deque[bytes] = deque()
         self._kept_bytes = 0
         self._dropped_bytes = 0
-        self._cached: AnswerFacts | None = None
+        self._told = NO_FACTS
+        self._told_by_bytes = 0  # how many had come when that was read
 
     def feed(self, data: bytes) -> None:
         """Take note of bytes that are about to be relayed."""
-        self._cached = None
         self._reads.append(data)
         self._kept_bytes += len(data)
         if self._kept_bytes >= _TRIMMED_FROM_BYTES:
@@ -188,9 +188,10 @@ class StreamTail:
             self._dropped_bytes += dropped
 
     def facts(self) -> AnswerFacts:
-        if self._cached is None:
-            self._cached = self._read()
-        return self._cached
+        total_bytes = self._dropped_bytes + self._kept_bytes
+        if self._told_by_bytes != total_bytes:
+            self._told, self._told_by_bytes = self._read(), total_bytes
+        return self._told
 
     def _read(self) -> AnswerFacts:
         usage = model = generation_id = provider = finish_reason = error = None

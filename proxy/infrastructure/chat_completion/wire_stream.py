@@ -14,7 +14,7 @@ from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import StreamBroken
 from proxy.infrastructure.chat_completion.opening import Opening
 from proxy.infrastructure.chat_completion.pump import Pump
-from proxy.infrastructure.chat_completion.sse import HOLD_BYTES, EventAligner, says_done
+from proxy.infrastructure.chat_completion.sse import DONE_REACH_BYTES, HOLD_BYTES, EventAligner, says_done
 from proxy.infrastructure.chat_completion.stream_usage import without_usage_chunk
 from proxy.infrastructure.chat_completion.usage import StreamTail, text_of
 from proxy.infrastructure.posting import DirectReply, Reply
@@ -90,9 +90,19 @@ class WireStream:
         if not isinstance(self._response, DirectReply):
             return
 
-        passing, write = self._passing, sink.write
+        passing, write, feed, may_hold_usage = self._passing, sink.write, self._tail.feed, self._hides_usage
+        aligner = self._aligner
 
-        def hand_on(data: bytes) -> bool:
+        def hand_on(data: bytes, chunk: bytes | None) -> bool:
+            if (
+                chunk is not None
+                and data.endswith(_END)
+                and not aligner.held
+                and data.find(b"[DONE]", -DONE_REACH_BYTES) < 0
+                and not (may_hold_usage and b'"usage"' in data)
+            ):  # nearly always: nothing to hold back, to end with or to leave out
+                feed(data)
+                return write(data, chunk)
             whole = passing(data)
             if self.done:
                 self._pending = whole
