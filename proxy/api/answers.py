@@ -10,6 +10,7 @@ aiohttp's serializer of heads is private: tests/http/test_aiohttp_internals.py f
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, TypeGuard
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -63,6 +64,8 @@ class WholeAnswer(_Answer, web.Response):
 class StreamedAnswer(_Answer):
     """One that comes in pieces. Its head leaves with the first of them, so prepare it when that is there."""
 
+    _held = b""
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         if not self._is_plain(request):
             return await super().prepare(request)
@@ -73,3 +76,27 @@ class StreamedAnswer(_Answer):
         writer.enable_chunking()
         await writer.write_headers(_STATUS_LINE, self._headers)
         return writer
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        held, self._held = self._held, b""
+        await super().write(held + data if held else data)
+
+    async def write_last(self, data: bytes) -> None:
+        """Writes what completes the answer: together with the end of the stream, if that comes in this turn of the
+        event loop as it does nearly always, else without it."""
+        self._held += data
+        asyncio.get_running_loop().call_soon(self._let_go)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        held, self._held = self._held, b""
+        await super().write_eof(held + data)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, b""
+        if not held or self._req is None or self._payload_writer is None:
+            return
+        transport = self._req.transport
+        if transport is not None and not transport.is_closing():
+            self._payload_writer.send_headers()
+            is_chunked = self._req.version >= HttpVersion11
+            transport.write(b"%x\r\n%b\r\n" % (len(held), held) if is_chunked else held)

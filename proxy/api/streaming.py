@@ -31,12 +31,13 @@ async def relay(
         response = StreamedAnswer(headers=stream_headers(stream.answer, exchange))
         exchange.answering(response.status)
         write: _Write = response.write
+        write_last: _Write = response.write_last
         if capture is not None:
             capture.content_type = response.content_type
-            write = capture.noting(write)
+            write, write_last = capture.noting(write), capture.noting(write_last)
         try:
             await begin(request, response)
-            await _write_all(write, _ClientSink(request, capture), exchange, stream)
+            await _write_all(write, write_last, _ClientSink(request, capture), exchange, stream)
             await response.write_eof()
         except ConnectionError:
             exchange.abandoned()
@@ -95,12 +96,17 @@ class _ClientSink:
             await self._writer.drain()
 
 
-async def _write_all(write: _Write, sink: _ClientSink, exchange: Exchange, stream: AnswerStream) -> None:
+async def _write_all(
+    write: _Write, write_last: _Write, sink: _ClientSink, exchange: Exchange, stream: AnswerStream
+) -> None:
+    async def pass_on(chunk: bytes) -> None:
+        await (write if exchange.booked is None else write_last)(chunk)
+
     try:
-        await write(await anext(stream))
+        await pass_on(await anext(stream))
         await stream.pump(sink)
         async for chunk in stream:
-            await write(chunk)
+            await pass_on(chunk)
     except StreamBroken as error:
         exchange.failed(error)
         exchange.settle()

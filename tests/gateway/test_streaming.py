@@ -224,6 +224,28 @@ async def test_a_client_is_not_kept_waiting_after_done(gateway: TestGateway, ups
     assert (await gateway.row()).status is RequestStatus.SUCCESS
 
 
+@pytest.mark.parametrize("writes", [[chunk("a"), *ending()], [b"".join([chunk("a"), *ending()])]], ids=["many", "one"])
+async def test_what_completes_an_answer_does_not_wait_for_the_upstream_to_hang_up(
+    gateway: TestGateway, upstream: Upstream, writes: list[bytes]
+) -> None:
+    """Its last bytes leave with the end of the stream where that is known already, and at once where it is not."""
+    may_go_on = asyncio.Event()
+
+    async def lingers(_request: web.Request) -> None:
+        await may_go_on.wait()
+
+    upstream.answer(streams(*writes, then=lingers))
+    async with asyncio.timeout(10), gateway.http.post(gateway.url / "v1/chat/completions", json=STREAMED) as response:
+        assert response.status == 200
+        came = b""
+        while b"[DONE]" not in came:
+            came += await response.content.readany()
+        assert not response.content.at_eof()
+        may_go_on.set()
+        came += await response.read()
+    assert came == b"".join(writes)
+
+
 async def test_comments_are_sent_on_when_the_first_token_takes_long(
     start_gateway: StartGateway, upstream: Upstream
 ) -> None:
