@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from proxy.application.admission import UNLIMITED, Admission
 from proxy.application.attempts import Attempt
-from proxy.application.booking import NO_COSTS, Accounting, Turn
+from proxy.application.booking import Accounting, Turn
+from proxy.application.entries import Ending, Entry
 from proxy.application.observing import NOBODY, ExchangeObserver
 from proxy.application.ports import Ledger
 from proxy.application.upstream import UpstreamCall, nobody_to_tell
-from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest, Usage
+from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest
 from proxy.domain.errors import (
     AllProvidersFailed,
     GatewayError,
@@ -26,14 +26,9 @@ from proxy.domain.errors import (
     kind_of,
 )
 from proxy.domain.identifiers import random_uuid
-from proxy.domain.request_log import RequestIntent, RequestLog, RequestStatus, UsageSource
+from proxy.domain.request_log import RequestLog, RequestStatus
 from proxy.domain.routing import Candidate, Plan
-from proxy.domain.values import CostAmount, ModelName, TokenCount
-
-_UNREAD_MODEL = ModelName("unknown")
-_NO_PROVIDER = "none"
-_NO_USAGE = Usage(0, 0)
-_model_name = lru_cache(maxsize=1024)(ModelName)
+from proxy.domain.values import CostAmount
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +148,7 @@ class Exchange:
         """A deployment is about to be called."""
         turn = Turn(candidate, call)
         if not self._turns:
-            self._ledger.begin(self._intent(self.id, turn))
+            self._ledger.begin(self._entry().intent(self.id, turn))
         self._turns.append(turn)
         call.on_generation = self._noting_generations(self.id)
 
@@ -164,7 +159,7 @@ class Exchange:
         """
         self._ledger.admit()
         hedge = _Hedge(random_uuid(), self._turns[-1], Turn(candidate, call))
-        self._ledger.begin(self._intent(hedge.id, hedge.rival))
+        self._ledger.begin(self._entry().intent(hedge.id, hedge.rival))
         self._hedges.append(hedge)
         self._turns.append(hedge.rival)
         call.on_generation = self._noting_generations(hedge.id)
@@ -299,23 +294,8 @@ class Exchange:
         """Return when what is booked is as safe as the operator has asked for."""
         await self._ledger.durable()
 
-    def _intent(self, row_id: UUID, turn: Turn) -> RequestIntent:
-        request, admission, candidate = self._request, self.admission, turn.candidate
-        principal = admission.principal
-        return RequestIntent(
-            row_id,
-            self.started_at,
-            self.request_id,
-            request.model if request else None,
-            candidate.model,
-            candidate.deployment.provider,
-            request.stream if request else False,
-            principal.key_id,
-            principal.team_id,
-            principal.organisation_id,
-            admission.end_user,
-            admission.holds,
-        )
+    def _entry(self) -> Entry:
+        return Entry(self.request_id, self.started_at, self._request, self.admission)
 
     def _row(self, final: Turn | None) -> RequestLog:
         facts = NO_FACTS if final is None else final.facts()
@@ -328,82 +308,21 @@ class Exchange:
             if turn not in losers:
                 attempts += turn.call.attempts
                 may_be_billed = may_be_billed or turn.call.may_have_generated
-        return self._row_of(
-            final,
-            self.id,
+        was_generated = self._first_byte_ms is not None and status is not RequestStatus.UPSTREAM_ERROR
+        ending = Ending(
             status,
-            facts,
-            was_generated=self._first_byte_ms is not None and status is not RequestStatus.UPSTREAM_ERROR,
-            may_be_billed=may_be_billed,
-            attempts=attempts,
-            http_status=self._http_status,
-            error_type=self._error_type,
-            first_byte_ms=self._first_byte_ms,
+            attempts,
+            was_generated,
+            may_be_billed,
+            self.elapsed_ms(),
+            self._http_status,
+            self._error_type,
+            self._first_byte_ms,
         )
+        return self._entry().row(self.id, final, facts, ending, self._accounting)
 
     def _row_of_loser(self, hedge: _Hedge) -> RequestLog:
         loser = hedge.loser(self._final)
-        may_be_billed = loser.call.may_have_generated
-        return self._row_of(
-            loser,
-            hedge.id,
-            RequestStatus.HEDGED,
-            loser.facts(),
-            was_generated=may_be_billed,
-            may_be_billed=may_be_billed,
-            attempts=loser.call.attempts,
-        )
-
-    def _row_of(
-        self,
-        turn: Turn | None,
-        row_id: UUID,
-        status: RequestStatus,
-        facts: AnswerFacts,
-        *,
-        was_generated: bool,
-        may_be_billed: bool,
-        attempts: int,
-        http_status: int | None = None,
-        error_type: str | None = None,
-        first_byte_ms: int | None = None,
-    ) -> RequestLog:
-        request, admission = self._request, self.admission
-        principal, requested = admission.principal, request.model if request else None
-        candidate = turn.candidate if turn else None
-        name = candidate.model if candidate else requested
-        usage, usage_source, costs = _NO_USAGE, UsageSource.NONE, NO_COSTS
-        if turn is not None and request is not None:
-            known, usage_source = turn.usage(request, facts, was_generated=was_generated)
-            costs = self._accounting.costs(turn, facts, known, may_be_billed=may_be_billed)
-            usage = known or _NO_USAGE
-        return RequestLog(
-            id=row_id,
-            request_id=self.request_id,
-            timestamp=self.started_at,
-            requested_model=requested,
-            model=_model_name(name) if name else _UNREAD_MODEL,
-            provider_name=candidate.deployment.provider if candidate else _NO_PROVIDER,
-            status=status,
-            http_status=http_status,
-            error_type=error_type,
-            stream=request.stream if request else False,
-            attempts=attempts,
-            was_fallback=candidate.is_fallback if candidate else False,
-            input_tokens=TokenCount(usage.input_tokens),
-            output_tokens=TokenCount(usage.output_tokens),
-            cached_tokens=usage.cached_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            usage_source=usage_source,
-            estimated_cost=costs.estimated,
-            reported_cost=costs.reported,
-            cost_source=costs.source,
-            response_time_ms=self.elapsed_ms(),
-            time_to_first_byte_ms=first_byte_ms,
-            generation_id=facts.generation_id or (turn.call.generation_id if turn else None),
-            key_id=principal.key_id,
-            team_id=principal.team_id,
-            organisation_id=principal.organisation_id,
-            end_user=admission.end_user,
-            charges=admission.charges(costs),
-        )
+        generated = loser.call.may_have_generated
+        ending = Ending(RequestStatus.HEDGED, loser.call.attempts, generated, generated, self.elapsed_ms())
+        return self._entry().row(hedge.id, loser, loser.facts(), ending, self._accounting)

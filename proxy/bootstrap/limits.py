@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from proxy.bootstrap.valkey import redis_url
-from proxy.infrastructure.limits.limiter import CountingLimiter, Pass, limiting
+from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.limits.local import LocalCounts
+from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.room import WaitingRoom
+from proxy.infrastructure.limits.running import limiting
 from proxy.infrastructure.limits.shared import SharedCounts
 from proxy.infrastructure.limits.shares import share_of
 from proxy.infrastructure.periodic import repeating

@@ -13,9 +13,11 @@ import pytest
 from proxy.application.admission import AppliedLimit
 from proxy.domain.access.scopes import GATEWAY, Subject
 from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit, TokenEstimate
-from proxy.infrastructure.limits.limiter import CountingLimiter, Pass, limiting
+from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.limits.local import LocalCounts
+from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.room import WaitingRoom
+from proxy.infrastructure.limits.running import limiting
 from proxy.infrastructure.limits.shared import SharedCounts
 
 

@@ -10,7 +10,7 @@ import pytest
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import Priority, TokenEstimate
-from proxy.infrastructure.limits.limiter import Pass
+from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.shares import Share
 from tests.limits.conftest import Build, Limiter, applied
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import NO_TOKENS, Priority
-from proxy.infrastructure.limits.limiter import CountingLimiter, Pass, limiting
+from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.limits.local import LocalCounts
+from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.room import WaitingRoom
+from proxy.infrastructure.limits.running import limiting
 from tests.limits.conftest import Clock, applied
 
 QUEUE = 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -14,78 +14,19 @@ from proxy.application.admission import AppliedLimit, RatePass
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import Priority, TokenEstimate
 from proxy.infrastructure.limits.levels import levels_of
-from proxy.infrastructure.limits.local import Counted, LocalCounts
+from proxy.infrastructure.limits.local import LocalCounts
+from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.room import NoSeat, WaitingRoom
 from proxy.infrastructure.limits.shared import TOO_LATE, UNREACHABLE, SharedCounts
 from proxy.infrastructure.limits.shares import Share
-from proxy.infrastructure.limits.wanted import Place, Wanted, may_wait_for, really_used, wanted_of
+from proxy.infrastructure.limits.wanted import Place, Wanted, may_wait_for, wanted_of
 from proxy.infrastructure.limits.windows import Reading
-from proxy.infrastructure.limits.words import headers_of, no_place, refusal
-from proxy.infrastructure.periodic import repeating
+from proxy.infrastructure.limits.words import no_place, refusal
 
 _logger = logging.getLogger(__name__)
 _FIRST_LOOK_SECONDS = 2.0
 _TICK_SECONDS = 0.1
 _MOST_WANTED = 4096
-
-
-class Pass:
-    """RatePass: what one request has taken. `shared` are the windows in Valkey, if it was asked.
-
-    `untold` is what Valkey is to be told of instead, when it is back.
-    """
-
-    __slots__ = ("_counted", "_headers", "_is_open", "_limiter", "local", "member", "shared", "untold", "wanted")
-
-    def __init__(
-        self,
-        limiter: CountingLimiter,
-        wanted: Wanted,
-        member: str,
-        counted: Sequence[Counted] | None,
-        local: Sequence[Reading],
-        shared: Sequence[Reading] | None,
-    ) -> None:
-        self._limiter = limiter
-        self.wanted = wanted
-        self.member = member
-        self._counted = counted
-        self.local = local
-        self.shared = shared
-        self.untold: Sequence[Counted] = ()
-        self._headers: Mapping[str, str] | None = None
-        self._is_open = True
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        if self._headers is None:
-            readings = self.local if self.shared is None else self.shared
-            is_local = self._limiter.falls_back and self.shared is None
-            self._headers = headers_of(self.wanted.takes, readings, is_local=is_local)
-        return self._headers
-
-    @property
-    def counted(self) -> Sequence[Counted]:
-        """What was counted here of each window; the readings tell it where none but this process counts."""
-        if self._counted is not None:
-            return self._counted
-        of = zip(self.local, self.wanted.takes, strict=True)
-        return [(reading.started, min(take.estimate, reading.limit)) for reading, take in of]
-
-    def leave(self, input_tokens: int, output_tokens: int) -> None:
-        """Only the first time counts."""
-        if self._is_open:
-            self._is_open = False
-            wanted = self.wanted
-            if not (wanted.may_differ or wanted.places or self._limiter.falls_back):
-                return  # one request was counted, and one it was
-            self._limiter.left(self, [really_used(take, input_tokens, output_tokens) for take in self.wanted.takes])
-
-    def give_back(self) -> None:
-        """The request did not run: as if it had not come."""
-        if self._is_open:
-            self._is_open = False
-            self._limiter.left(self, [0 for _ in self.wanted.takes])
 
 
 class CountingLimiter:
@@ -316,29 +257,3 @@ class CountingLimiter:
             "waiting": len(self._room),
             "untold": 0 if self._shared is None else self._shared.waiting,
         }
-
-
-async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    while True:
-        await step()
-
-
-@asynccontextmanager
-async def limiting(
-    limiter: CountingLimiter, look_seconds: float = 1.0, renew_seconds: float = 10.0
-) -> AsyncIterator[None]:
-    """Runs all that the limiter does in the background."""
-    await limiter.begin()
-    steps = [limiter.serve_waiting()] + ([_forever(limiter.tell)] if limiter.falls_back else [])
-    tasks = [asyncio.create_task(step, name="rate limits") for step in steps]
-    try:
-        async with (
-            repeating(limiter.look, lambda: look_seconds, "valkey probe"),
-            repeating(limiter.renew, lambda: renew_seconds, "valkey leases"),
-        ):
-            yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await limiter.say_goodbye()
