@@ -47,6 +47,15 @@ async def test_each_kind_is_made_read_and_changed(gateway: TestGateway, kind: st
         assert [each["field"] for each in answer.body["errors"]] == ["nonsense"]
 
 
+async def test_a_new_key_has_not_ended_already_and_a_change_may_end_one(gateway: TestGateway) -> None:
+    past = "2020-01-01T00:00:00+00:00"
+    refused = await ask(gateway, MASTER, "POST", "/keys", BODIES["keys"] | {"expires_at": past})
+    assert (refused.status, "expires_at" in refused.body["detail"]) == (400, True)
+    assert (await done(gateway, "GET", "/keys"))["data"] == []
+    made = await done(gateway, "POST", "/keys", BODIES["keys"])
+    assert (await done(gateway, "PATCH", f"/keys/{made['id']}", {"expires_at": past}))["expires_at"] == past
+
+
 @pytest.mark.parametrize("kind", ["budgets", "limits"])
 async def test_what_was_deleted_is_gone(gateway: TestGateway, kind: str) -> None:
     made = await done(gateway, "POST", f"/{kind}", BODIES[kind])

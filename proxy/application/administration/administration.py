@@ -91,8 +91,14 @@ class Administration:
                 if not _is_rule_for(entity, entities[0]):
                     await check_reach(actor.principal, entity, world)
                 await check_grants(actor.principal, None, entity, world, self.groups())
+                self._check_lives(entity)
                 await world.add(entity)
                 await self._note(actor, world, "create", None, entity)
+
+    def _check_lives(self, entity: Entity) -> None:
+        """An end in the past is a mistake in a new key; in a change it is a way to end it."""
+        if isinstance(entity, VirtualKey) and entity.expires_at is not None and entity.expires_at <= self.clock():
+            raise InvalidRequest("The key would have ended already: 'expires_at' is in the past.", param="expires_at")
 
     async def update(
         self, actor: Actor, kind: type[E], id_or_name: str, change: Callable[[E], E], action: str = "update"
