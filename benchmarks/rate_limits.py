@@ -44,8 +44,8 @@ from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.room import WaitingRoom
 from proxy.infrastructure.limits.running import limiting
-from proxy.infrastructure.limits.shared import SharedCounts
 from proxy.infrastructure.limits.shares import Share
+from proxy.infrastructure.limits.valkey import ValkeyCounts
 from proxy.infrastructure.limits.windows import WINDOW_SECONDS
 
 _TIMES_THE_RATE = 10
@@ -69,7 +69,7 @@ class Load:
 
 async def _ask(load: Load, rank: int) -> tuple[list[float], float]:
     """When requests were let in, and the CPU time of each request asked, in seconds."""
-    shared = None if load.url is None else SharedCounts(load.url, 0.05, load.window_seconds)
+    shared = None if load.url is None else ValkeyCounts(load.url, 0.05, load.window_seconds)
     room: WaitingRoom[Pass] = WaitingRoom(0, 1.0)
     limiter = CountingLimiter(LocalCounts(time.time, load.window_seconds), shared, room)
     limiter.divide(Share(load.processes, rank))

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from proxy.application.access import Authenticator, RequireKeys, master_principal
+from proxy.application.access import Authenticator, RequireKeys, TokenVerifier, master_principal
 from proxy.domain.access.keys import key_hash
 from proxy.infrastructure.access.changes import ChangeFeed, following_changes
 from proxy.infrastructure.access.directory import key_directory
-from proxy.infrastructure.access.issuer_keys import IssuerKeys
 from proxy.infrastructure.access.key_rows import KeyRows
 from proxy.infrastructure.access.rules import StandingRules, keeping_rules
-from proxy.infrastructure.access.team_rows import TeamRows
-from proxy.infrastructure.access.token_claims import ClaimRules
-from proxy.infrastructure.access.tokens import IssuerTokens, TokenChecks
 from proxy.infrastructure.periodic import once
 from proxy.infrastructure.persistence.arrival import Arrival
 from proxy.settings import Settings
@@ -42,9 +38,12 @@ async def access_control(
         changes = ChangeFeed(arrival.database)
         directory = await stack.enter_async_context(key_directory(KeyRows(arrival.database), changes, stale_seconds))
         rules = StandingRules(arrival.database, changes, stale_seconds)
-        verifier = await _verifier(settings, arrival, http, stack)
-        if verifier is not None:
-            changes.subscribe(verifier.heed)
+        verifier: TokenVerifier | None = None
+        if settings.oidc_issuer is not None:
+            from proxy.bootstrap.tokens import issuer_tokens  # noqa: PLC0415  # 9 MB that are for issuers alone
+
+            verifier = tokens = issuer_tokens(settings, settings.oidc_issuer, arrival, http, stack)
+            changes.subscribe(tokens.heed)
         changes.subscribe(directory.heed)
         changes.subscribe(rules.heed)
         if arrival.here.is_set():
@@ -61,27 +60,3 @@ async def access_control(
             verifier,
         )
         yield AccessControl(authenticator, rules, changes)
-
-
-async def _verifier(
-    settings: Settings, arrival: Arrival, http: aiohttp.ClientSession, stack: AsyncExitStack
-) -> IssuerTokens | None:
-    """None without an issuer. The settings see to it that an issuer comes with an audience and roles."""
-    issuer = settings.oidc_issuer
-    if issuer is None:
-        return None
-    keys = IssuerKeys(http, issuer, settings.oidc_jwks_url)
-    stack.push_async_callback(keys.close)
-    return IssuerTokens(
-        keys,
-        TeamRows(arrival.database),
-        TokenChecks(issuer, settings.oidc_audience or "", settings.oidc_clock_skew_seconds),
-        ClaimRules(
-            issuer,
-            settings.oidc_role_mapping(),
-            settings.oidc_role_claim,
-            settings.oidc_team_claim,
-            settings.oidc_calls_models,
-        ),
-        settings.llmgateway_keys_stale_seconds,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -87,6 +88,14 @@ class RunningGateway:
     has_priorities: Callable[[], bool]
     uses_demo: bool
     example_model: str
+
+
+def import_for_workers(settings: Settings) -> None:
+    """What some settings alone ask for is imported when used; with workers before the fork, so that they share it."""
+    if settings.oidc_issuer is not None:
+        importlib.import_module("proxy.bootstrap.tokens")
+    if settings.llmgateway_valkey_url is not None:
+        importlib.import_module("proxy.bootstrap.valkey")
 
 
 @asynccontextmanager

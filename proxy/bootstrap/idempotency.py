@@ -7,12 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from proxy.application.idempotency import IdempotencyStore
-from proxy.bootstrap.valkey import redis_url
 from proxy.infrastructure.idempotency.files import FileRegistry, forgetting
 from proxy.infrastructure.idempotency.memory import memory_store
 from proxy.infrastructure.idempotency.registry import KeyRegistry
 from proxy.infrastructure.idempotency.shared import shared_store
-from proxy.infrastructure.idempotency.valkey import ValkeyRegistry
 from proxy.settings import Settings
 
 _DIRECTORY = "idempotency"
@@ -35,5 +33,7 @@ async def idempotency_store(settings: Settings, clock: Callable[[], float]) -> A
 def _registry(settings: Settings, directory: Path) -> KeyRegistry | None:
     """None where nobody else has to know."""
     if settings.llmgateway_valkey_url is not None:
-        return ValkeyRegistry(redis_url(settings.llmgateway_valkey_url), settings.valkey_deadline_seconds)
+        from proxy.bootstrap.valkey import shared_registry  # noqa: PLC0415  # 8 MB that are for Valkey alone
+
+        return shared_registry(settings, settings.llmgateway_valkey_url)
     return FileRegistry(directory) if settings.llmgateway_workers > 1 else None

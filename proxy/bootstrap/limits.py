@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from proxy.bootstrap.valkey import redis_url
 from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.passes import Pass
@@ -29,8 +28,11 @@ async def rate_limiter(
     settings: Settings, spool: Path, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[CountingLimiter]:
     """`spool` is this process's directory: those beside it tell of the processes that limits are divided among."""
-    url = settings.llmgateway_valkey_url
-    shared = None if url is None else SharedCounts(redis_url(url), settings.valkey_deadline_seconds)
+    shared: SharedCounts | None = None
+    if settings.llmgateway_valkey_url is not None:
+        from proxy.bootstrap.valkey import shared_counts  # noqa: PLC0415  # 8 MB that are for Valkey alone
+
+        shared = shared_counts(settings, settings.llmgateway_valkey_url)
     room: WaitingRoom[Pass] = WaitingRoom(settings.limit_queue_length, settings.limit_queue_seconds)
     limiter = CountingLimiter(LocalCounts(clock), shared, room)
 

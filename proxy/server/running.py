@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from proxy.bootstrap.gateway import RunningGateway, running_gateway
+from proxy.bootstrap.gateway import RunningGateway, import_for_workers, running_gateway
 from proxy.server.banner import banner
 from proxy.server.descriptors import raise_limit
 from proxy.server.listening import Handover, Listening, handover_path, listening
@@ -40,6 +40,7 @@ def listen(settings: Settings, *, take_over: bool = False) -> None:
     if workers > 1:
         from proxy.server.workers import supervise  # noqa: PLC0415  # and gunicorn, which one process does not need
 
+        import_for_workers(settings)
         supervise(settings, sockets, lambda on_ready: run(serve(settings, sockets, on_ready)), ready)
         return
 

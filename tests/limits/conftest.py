@@ -18,7 +18,7 @@ from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.room import WaitingRoom
 from proxy.infrastructure.limits.running import limiting
-from proxy.infrastructure.limits.shared import SharedCounts
+from proxy.infrastructure.limits.valkey import ValkeyCounts
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Limiter:
     clock: Clock
     local: LocalCounts
     counting: CountingLimiter
-    shared: SharedCounts | None
+    shared: ValkeyCounts | None
 
     async def enter(
         self, *limits: AppliedLimit, estimate: TokenEstimate = NO_TOKENS, priority: Priority = Priority.NORMAL
@@ -69,7 +69,7 @@ async def build() -> AsyncIterator[Build]:
             look_seconds: float = 0.05,
         ) -> Limiter:
             clock = Clock()
-            shared = None if url is None else SharedCounts(url, deadline_seconds, window_seconds, lease_seconds)
+            shared = None if url is None else ValkeyCounts(url, deadline_seconds, window_seconds, lease_seconds)
             local = LocalCounts(clock, window_seconds)
             room: WaitingRoom[Pass] = WaitingRoom(queue, wait_seconds)
             limiter = CountingLimiter(local, shared, room)

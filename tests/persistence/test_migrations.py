@@ -16,14 +16,21 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from piccolo.apps.migrations.commands.base import BaseMigrationManager
 from piccolo.apps.migrations.commands.forwards import run_forwards
 
+import piccolo_migrations
 from proxy.domain.request_log import RequestLog
 from proxy.domain.usage_report import Dimension, UsageQuery
 from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.engine import describe, engine_for, sqlite_path
-from proxy.infrastructure.persistence.migrations import _point_piccolo_at, migrate, pending_migrations
+from proxy.infrastructure.persistence.migrations import (
+    _point_piccolo_at,
+    known_migrations,
+    migrate,
+    pending_migrations,
+)
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.persistence.payload_table import RequestPayloadTable
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
@@ -300,6 +307,12 @@ async def _run(*command: str, url: str) -> tuple[int | None, str]:
     )
     output, _ = await process.communicate()
     return process.returncode, output.decode()
+
+
+def test_the_names_of_the_files_tell_the_ids_of_the_migrations() -> None:
+    """One of another name would never be seen to be pending."""
+    modules = BaseMigrationManager().get_migration_modules(str(Path(piccolo_migrations.__file__).parent))
+    assert known_migrations() == sorted(modules)
 
 
 async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:

@@ -17,7 +17,7 @@ from proxy.infrastructure.limits.levels import levels_of
 from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.limits.room import NoSeat, WaitingRoom
-from proxy.infrastructure.limits.shared import TOO_LATE, UNREACHABLE, SharedCounts
+from proxy.infrastructure.limits.shared import CountsLost, SharedCounts
 from proxy.infrastructure.limits.shares import Share
 from proxy.infrastructure.limits.wanted import Place, Wanted, may_wait_for, wanted_of
 from proxy.infrastructure.limits.windows import Reading
@@ -87,11 +87,11 @@ class CountingLimiter:
         member = self._new_member()
         try:
             answer = await self._shared.enter(wanted, member)
-        except UNREACHABLE as problem:
+        except CountsLost as problem:
             self._lost(problem)
             self._shared.leave(member, wanted.places)
             # Who is only slow counts it still, after we have stopped waiting.
-            return self._attempt_locally(wanted, is_told=isinstance(problem, TOO_LATE))
+            return self._attempt_locally(wanted, is_told=problem.is_late)
         except BaseException:  # cancelled: it may have got in
             self._shared.leave(member, wanted.places)
             raise
@@ -156,10 +156,10 @@ class CountingLimiter:
 
     # Valkey, in the background.
 
-    def _lost(self, problem: BaseException) -> None:
+    def _lost(self, problem: CountsLost) -> None:
         if self._trouble is None:
-            _logger.warning("Valkey does not answer: limits are local", extra={"reason": type(problem).__name__})
-        self._trouble = type(problem).__name__
+            _logger.warning("Valkey does not answer: limits are local", extra={"reason": str(problem)})
+        self._trouble = str(problem)
 
     async def begin(self) -> None:
         """Look at Valkey with more patience than a request has."""
@@ -176,7 +176,7 @@ class CountingLimiter:
         try:
             await shared.probe(most_seconds)
             await shared.renew()
-        except UNREACHABLE as problem:
+        except CountsLost as problem:
             self._lost(problem)
             return
         _logger.info("Valkey answers: limits are shared")
@@ -191,7 +191,7 @@ class CountingLimiter:
         if self._shared is not None and self._trouble is None:
             try:
                 await self._shared.renew()
-            except UNREACHABLE as problem:
+            except CountsLost as problem:
                 self._lost(problem)
 
     async def tell(self) -> None:
@@ -203,7 +203,7 @@ class CountingLimiter:
         if self._shared is not None and self._trouble is None:
             try:
                 await self._shared.tell()
-            except UNREACHABLE as problem:
+            except CountsLost as problem:
                 self._lost(problem)
             if len(self._room):
                 self._room.wake()
@@ -212,7 +212,7 @@ class CountingLimiter:
         """Tell what is left to tell, so that nobody waits for leases of a process that is no more."""
         if self._shared is not None:
             if self._trouble is None:
-                with suppress(*UNREACHABLE):
+                with suppress(CountsLost):
                     await self._shared.tell()
             await self._shared.close()
 

@@ -7,28 +7,36 @@ import contextlib
 import fcntl
 import importlib
 import io
-from collections.abc import AsyncIterator
+import pkgutil
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import asyncpg
-from piccolo.apps.migrations.commands.base import BaseMigrationManager
-from piccolo.apps.migrations.commands.forwards import run_forwards
 from piccolo.apps.migrations.tables import Migration
 
+import piccolo_migrations
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import sqlite_path
-from proxy.infrastructure.persistence.piccolo_app import APP_CONFIG, APP_NAME
 
+APP_NAME: Final = "proxy"
+_NAME: Final = re.compile(rf"{APP_NAME}_(\d+)_(\d+)_(\d+t\d+)_(\d+)_(\d+)_(\d+)", re.ASCII)
 _ADVISORY_LOCK = 5_417_036_642_201  # any number, the same in every version
 _CONF_MODULE = "piccolo_conf"
 
 
+def known_migrations() -> list[str]:
+    """The ids of all migrations, in their order. Piccolo names the files after them, so none has to be imported."""
+    names = (_NAME.fullmatch(module.name) for module in pkgutil.iter_modules(piccolo_migrations.__path__))
+    return sorted("{}-{}-{}:{}:{}:{}".format(*name.groups()).upper() for name in names if name)
+
+
 async def pending_migrations(database: Database) -> list[str]:
     """The ids of the migrations that the database has not seen; all of them if it is empty."""
-    modules = BaseMigrationManager().get_migration_modules(APP_CONFIG.resolved_migrations_folder_path)
-    known = sorted(modules)
+    known = known_migrations()
     table: Any = type("Migration", (Migration,), {}, tablename=Migration._meta.tablename, db=database.engine)  # noqa: SLF001
     if not await table.table_exists():
         return known
@@ -43,10 +51,18 @@ async def migrate(database: Database) -> list[str]:
     async with _locked(database):
         pending = await pending_migrations(database)
         if pending:
+            run_forwards = await asyncio.to_thread(_runner)  # requests may be served meanwhile
             _point_piccolo_at(database)
             with contextlib.redirect_stdout(io.StringIO()):  # Piccolo reports on stdout, which is the caller's
-                await run_forwards(APP_NAME)
+                await run_forwards()
         return pending
+
+
+def _runner() -> Callable[[], Coroutine[Any, Any, Any]]:
+    """Piccolo's. With it comes black: 7 MB that a gateway does not need whose schema is up to date."""
+    from piccolo.apps.migrations.commands.forwards import run_forwards  # noqa: PLC0415
+
+    return partial(run_forwards, APP_NAME)
 
 
 def _point_piccolo_at(database: Database) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 from piccolo.conf.apps import AppConfig
 
 import piccolo_migrations
+from proxy.infrastructure.persistence.migrations import APP_NAME
 from proxy.infrastructure.persistence.tables import ModelPricingTable, RequestLogTable
-
-APP_NAME = "proxy"
 
 APP_CONFIG = AppConfig(
     app_name=APP_NAME,
