@@ -20,29 +20,55 @@ from proxy.infrastructure.persistence.tables import ModelPriceHistoryTable, Mode
 _logger = logging.getLogger(__name__)
 _POOL_MIN_SIZE, _POOL_MAX_SIZE = 1, 5
 _MOST_IDLE = 2
+_File = tuple[int, int]  # its device and its number there
 
 
 class IdleConnections:
-    """SQLite connections that wait for their next use: each is a thread, and opening one takes 2 ms of CPU."""
+    """SQLite connections that wait for their next use: each is a thread, and opening one takes 2 ms of CPU.
+
+    One is used again only while the path still leads to the file that it has open.
+    """
 
     def __init__(self) -> None:
         self._idle: list[aiosqlite.Connection] = []
+        self._files: dict[aiosqlite.Connection, _File | None] = {}
         self._is_closed = False
 
-    def take(self) -> aiosqlite.Connection | None:
-        return self._idle.pop() if self._idle else None
+    async def take(self, path: Path) -> aiosqlite.Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if self._files[connection] == _file_at(path):
+                return connection
+            await self.drop(connection)
+        return None
+
+    def opened(self, connection: aiosqlite.Connection, path: Path) -> None:
+        """It was opened just now."""
+        self._files[connection] = _file_at(path)
 
     async def give_back(self, connection: aiosqlite.Connection) -> None:
         """Keeps it, or closes it if there are enough."""
         if self._is_closed or len(self._idle) >= _MOST_IDLE or connection.in_transaction:
-            await connection.close()
+            await self.drop(connection)
         else:
             self._idle.append(connection)
+
+    async def drop(self, connection: aiosqlite.Connection) -> None:
+        del self._files[connection]
+        await connection.close()
 
     async def close(self) -> None:
         self._is_closed = True
         while self._idle:
-            await self._idle.pop().close()
+            await self.drop(self._idle.pop())
+
+
+def _file_at(path: Path) -> _File | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @dataclass(frozen=True, slots=True)

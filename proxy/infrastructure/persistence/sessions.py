@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import aiosqlite
@@ -52,17 +53,20 @@ async def session(database: Database) -> AsyncIterator[Session]:
         async with database.engine.pool.acquire() as connection:
             yield PostgresSession(connection)
         return
-    sqlite = database.idle.take() or await _opened(database)
+    path = sqlite_path(database.url)
+    sqlite = await database.idle.take(path)
+    if sqlite is None:
+        sqlite = await _opened(path)
+        database.idle.opened(sqlite, path)
     try:
         yield SqliteSession(sqlite)
     except BaseException:  # who knows what it was doing
-        await sqlite.close()
+        await database.idle.drop(sqlite)
         raise
     await database.idle.give_back(sqlite)
 
 
-async def _opened(database: Database) -> aiosqlite.Connection:
-    path = sqlite_path(database.url)
+async def _opened(path: Path) -> aiosqlite.Connection:
     sqlite = await aiosqlite.connect(path, timeout=_SQLITE_BUSY_SECONDS, isolation_level=None)
     try:
         await sqlite.execute("PRAGMA synchronous=NORMAL")
