@@ -236,6 +236,7 @@ async def gateway_over(
             "openrouter_api_key": "sk-or-provider-secret",
             "database_url": database_url,
             "retry_base_seconds": 0.0,
+            "overload_lag_seconds": 0,  # the loop is also the client's and the upstream's, and the machine is busy
             **settings,
         }
     )

@@ -43,7 +43,11 @@ async def test_as_many_requests_as_the_budget_has_money_for(database: Database, 
 
 @pytest.mark.parametrize("count", [2, 4])
 async def test_also_over_several_processes(database: Database, start: Start, count: int) -> None:
-    """Those that have leased more than they need give it back when another one asks."""
+    """Those that have leased more than they need give it back when another one asks.
+
+    Who leases ahead while the last of a crowd is refused has that money until it is recalled: a moment later others
+    have it, as the refusal says.
+    """
     budget = await put(database, a_budget("1"))
     processes = [start(f"p{number}") for number in range(count)]
     ending = asyncio.Event()
@@ -51,6 +55,7 @@ async def test_also_over_several_processes(database: Database, start: Start, cou
     for process in processes:  # each has a slice before the crowd comes
         assert await admitted(process, budget)
     results = await asyncio.gather(*(admitted(processes[number % count], budget) for number in range(200)))
+    results += await asyncio.gather(*(admitted(process, budget) for process in processes))
     ending.set()
     await answering
     assert sum(result is not None for result in results) == 100 - count

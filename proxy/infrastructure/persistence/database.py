@@ -14,6 +14,7 @@ from piccolo.engine.postgres import PostgresEngine
 from piccolo.engine.sqlite import SQLiteEngine
 
 from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, describe, engine_for, sqlite_path
+from proxy.infrastructure.persistence.file_lock import file_locked
 from proxy.infrastructure.persistence.payload_table import RequestPayloadTable
 from proxy.infrastructure.persistence.tables import ModelPriceHistoryTable, ModelPricingTable, RequestLogTable
 
@@ -135,7 +136,9 @@ async def connect(database: Database) -> None:
     else:
         path = sqlite_path(database.url)
         path.parent.mkdir(parents=True, exist_ok=True)
-        await _prepare_sqlite(path)
+        if not _has_write_ahead_log(path):
+            async with file_locked(path):  # two that change the journal's mode at once find the file locked
+                await _prepare_sqlite(path)
 
 
 async def disconnect(database: Database) -> None:
@@ -143,6 +146,15 @@ async def disconnect(database: Database) -> None:
     await database.idle.close()
     if isinstance(database.engine, PostgresEngine) and database.engine.pool is not None:
         await database.engine.close_connection_pool()
+
+
+def _has_write_ahead_log(path: Path) -> bool:
+    """Whether the file's header says so (https://www.sqlite.org/fileformat.html: bytes 18 and 19)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(20)[18:] == b"\x02\x02"
+    except FileNotFoundError:
+        return False
 
 
 async def _prepare_sqlite(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import importlib
 import io
 import pkgutil
@@ -12,8 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import asyncpg
 from piccolo.apps.migrations.tables import Migration
@@ -21,6 +19,7 @@ from piccolo.apps.migrations.tables import Migration
 import piccolo_migrations
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import sqlite_path
+from proxy.infrastructure.persistence.file_lock import file_locked
 
 APP_NAME: Final = "proxy"
 _NAME: Final = re.compile(rf"{APP_NAME}_(\d+)_(\d+)_(\d+t\d+)_(\d+)_(\d+)_(\d+)", re.ASCII)
@@ -81,13 +80,5 @@ async def _locked(database: Database) -> AsyncIterator[None]:
         finally:
             await connection.close()  # gives the lock back
     else:
-        lock = await asyncio.to_thread(_lock_file, Path(f"{sqlite_path(database.url)}.lock"))
-        with lock:
+        async with file_locked(sqlite_path(database.url)):
             yield
-
-
-def _lock_file(path: Path) -> TextIO:
-    """The file, open and locked; closing it unlocks it."""
-    lock = path.open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
