@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from proxy.domain.chat import NO_FACTS, Usage
 from proxy.domain.values import CostAmount
-from proxy.infrastructure.chat_completion.usage import Malformed, StreamTail, WholeAnswer
+from proxy.infrastructure.chat_completion.reading import Malformed
+from proxy.infrastructure.chat_completion.usage import StreamTail, WholeAnswer
 
 _property = settings(max_examples=100, deadline=None, database=None, derandomize=True)
 

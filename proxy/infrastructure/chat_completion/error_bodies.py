@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.infrastructure.chat_completion.usage import look
+from proxy.infrastructure.chat_completion.reading import look
 
 _FIRST_ERROR_STATUS, _LAST_ERROR_STATUS = 400, 599
 _STATUS_DIGITS = 4

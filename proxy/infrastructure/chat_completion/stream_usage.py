@@ -12,8 +12,9 @@ import re
 import msgspec
 
 from proxy.domain.json_bytes import add_member, replace_member
+from proxy.infrastructure.chat_completion.reading import Malformed, decode
 from proxy.infrastructure.chat_completion.sse import EVENT_END
-from proxy.infrastructure.chat_completion.usage import Malformed, decode, error_member, has_usage, parse_chunk
+from proxy.infrastructure.chat_completion.usage import error_member, has_usage, parse_chunk
 
 _OPTIONS, _INCLUDE = "stream_options", "include_usage"
 _ASKING = b'{"include_usage":true}'

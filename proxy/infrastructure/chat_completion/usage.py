@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from proxy.domain.chat import NO_FACTS, AnswerFacts, Usage
-from proxy.domain.json_bytes import without_surrogate_escapes
-from proxy.domain.values import CostAmount, estimate_tokens
+from proxy.domain.chat import NO_FACTS, AnswerFacts
+from proxy.domain.values import estimate_tokens
+from proxy.infrastructure.chat_completion.reading import FALSY, Malformed, decode, look, text_of
+from proxy.infrastructure.chat_completion.reported_usage import PlainUsage, read_usage, usage_of
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, split_events
 
 _TAIL_BYTES = 16 * 1024
 _TRIMMED_FROM_BYTES = 2 * _TAIL_BYTES
-
-
-class _Details(msgspec.Struct, frozen=True):
-    """Members of `prompt_tokens_details` and of `completion_tokens_details`.
-
-    Audio and images have the same names in both; those that the model wrote are plain output tokens to us.
-    """
-
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    audio_tokens: int | None = None
-    image_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    """`usage` of a completion: OpenAI's CompletionUsage, with OpenRouter's `cost` (USD) and DeepSeek's cache hits."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0  # absent where nothing was generated
-    prompt_tokens_details: msgspec.Raw = msgspec.Raw()
-    completion_tokens_details: msgspec.Raw = msgspec.Raw()
-    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
-    cost: msgspec.Raw = msgspec.Raw()
 
 
 class Choice(msgspec.Struct):
@@ -64,24 +39,13 @@ class _Answer(_Envelope):
     choices: msgspec.Raw = msgspec.Raw()
 
 
-class _PlainUsage(msgspec.Struct):
-    """`_Usage` as nearly every answer has it, read in one go."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
-    cost: Decimal | None = None
-
-
 class _Plain(msgspec.Struct):
     """An answer or chunk in which everything is of the type that it should have, and which is no error."""
 
     id: str | None = None
     model: str | None = None
     provider: str | None = None
-    usage: _PlainUsage | None = None
+    usage: PlainUsage | None = None
     error: None = None
 
 
@@ -101,18 +65,6 @@ _answers = msgspec.json.Decoder(_Answer)
 _plain_answers = msgspec.json.Decoder(_PlainAnswer)
 _plain_chunks = msgspec.json.Decoder(_PlainChunk)
 _chunks = msgspec.json.Decoder(Chunk)
-_usages = msgspec.json.Decoder(_Usage)
-_details = msgspec.json.Decoder(_Details)
-_costs = msgspec.json.Decoder(Decimal)
-_NO_DETAILS = _Details()
-_NO_COST = (b"", b"null")
-_SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
-_COUNT = re.compile(rb"[0-9]{1,15}")
-_FALSY = (b"", b"null", b"false", b'""', b"{}", b"[]", b"0")
-
-
-class Malformed(Exception):
-    """The text is not a JSON object of the expected shape."""
 
 
 class WholeAnswer:
@@ -132,7 +84,7 @@ class WholeAnswer:
             return False
         if bytes(memoryview(answer.choices)[:1]) != b"[":
             return False
-        usage = None if answer.usage is None else _usage_of(answer.usage)
+        usage = None if answer.usage is None else usage_of(answer.usage)
         self._facts = AnswerFacts(usage, answer.model or None, answer.id or None, answer.provider or None)
         self._choices = answer.choices
         return True
@@ -143,7 +95,7 @@ class WholeAnswer:
         if self.error is None and not bytes(answer.choices).startswith(b"["):
             raise Malformed("no choices in the answer")
         self._facts = AnswerFacts(
-            usage=_read_usage(answer.usage),
+            usage=read_usage(answer.usage),
             model=text_of(answer.model),
             generation_id=text_of(answer.id),
             upstream_provider=text_of(answer.provider),
@@ -231,14 +183,14 @@ def _facts_of(event: bytes) -> AnswerFacts | None:
     except (ValueError, RecursionError):  # something is otherwise than usual
         chunk = parse_chunk(event)
         return None if chunk is None else _facts_of_odd(chunk)
-    usage = None if plain.usage is None else _usage_of(plain.usage)
+    usage = None if plain.usage is None else usage_of(plain.usage)
     finish_reason = _finish_reason(plain.choices)
     return AnswerFacts(usage, plain.model or None, plain.id or None, plain.provider or None, finish_reason)
 
 
 def _facts_of_odd(chunk: Chunk) -> AnswerFacts:
     return AnswerFacts(
-        usage=_read_usage(chunk.usage),
+        usage=read_usage(chunk.usage),
         model=text_of(chunk.model),
         generation_id=text_of(chunk.id),
         upstream_provider=text_of(chunk.provider),
@@ -266,7 +218,7 @@ def has_usage(chunk: Chunk) -> bool:
 
 def error_member(envelope: _Envelope) -> dict[str, Any] | None:
     """The `error` of an answer or chunk, as an object; None when it has none, or an empty one."""
-    if bytes(envelope.error) in _FALSY:
+    if bytes(envelope.error) in FALSY:
         return None
     error = look(envelope.error)
     if error is None:
@@ -274,120 +226,10 @@ def error_member(envelope: _Envelope) -> dict[str, Any] | None:
     return (error if isinstance(error, dict) else {"message": str(error)}) if error else None
 
 
-def decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
-    """The decoded text, lone surrogates blotted out if there are any. Raises Malformed."""
-    try:
-        return decoder.decode(text)
-    except msgspec.ValidationError as problem:
-        raise Malformed(str(problem)) from problem
-    except (ValueError, RecursionError) as problem:
-        if b"\\u" not in text:
-            raise Malformed(str(problem)) from problem
-    try:
-        return decoder.decode(without_surrogate_escapes(text))
-    except (ValueError, RecursionError) as problem:
-        raise Malformed(str(problem)) from problem
-
-
-def look(raw: msgspec.Raw | bytes) -> Any:
-    """The value, for looking only; None if it cannot be read."""
-    for read in (bytes, without_surrogate_escapes):
-        try:
-            return msgspec.json.decode(read(bytes(raw)))
-        except (ValueError, RecursionError):  # UnicodeDecodeError and DecodeError are ValueErrors
-            continue
-    return None
-
-
-def text_of(raw: msgspec.Raw) -> str | None:
-    """The text of a raw string; None for anything else, and for an empty one."""
-    value = look(raw) if bytes(raw).startswith(b'"') else None
-    return value if isinstance(value, str) and value else None
-
-
 def _text_length(message: Any) -> int:
     """Of a message or a delta: what the model wrote, its reasoning included."""
     texts = [message.get(key) for key in ("content", "reasoning")] if isinstance(message, dict) else []
     return sum(len(text) for text in texts if isinstance(text, str))
-
-
-def _read_usage(raw: msgspec.Raw) -> Usage | None:
-    """None where there is no usage, or one that makes no sense (no prompt_tokens, negative counts)."""
-    if bytes(raw) in _FALSY:
-        return None
-    try:
-        usage = _usages.decode(raw)
-    except (ValueError, RecursionError):
-        return None
-    return _usage_of(
-        _PlainUsage(
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            _read_details(usage.prompt_tokens_details),
-            _read_details(usage.completion_tokens_details),
-            usage.prompt_cache_hit_tokens,
-            _read_cost(usage.cost),
-        )
-    )
-
-
-def _usage_of(usage: _PlainUsage) -> Usage | None:
-    """None for negative counts; a detail or a cost that makes no sense is left out."""
-    if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
-        return None
-    prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
-    hits = bytes(usage.prompt_cache_hit_tokens)
-    cached = int(hits) if prompt.cached_tokens is None and hits and _COUNT.fullmatch(hits) else prompt.cached_tokens
-    return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        _count(cached),
-        _count(completion.reasoning_tokens),
-        _billable(usage.cost),
-        cache_write_tokens=_count(prompt.cache_write_tokens),
-        audio_tokens=_count(prompt.audio_tokens),
-        image_tokens=_count(prompt.image_tokens),
-    )
-
-
-def _read_details(raw: msgspec.Raw) -> _Details:
-    """As far as they make sense: a detail that does not must not cost the totals and the bill beside it."""
-    if bytes(raw) in _FALSY:
-        return _NO_DETAILS
-    try:
-        details: _Details = _details.decode(raw)
-    except (ValueError, RecursionError):
-        members = look(raw)
-        if not isinstance(members, dict):
-            return _NO_DETAILS
-        details = _Details(**{name: members[name] for name in _Details.__struct_fields__ if _is_whole(members, name)})
-    return details
-
-
-def _is_whole(members: dict[str, Any], name: str) -> bool:
-    return type(members.get(name)) is int
-
-
-def _count(tokens: int | None) -> int | None:
-    return None if tokens is None or tokens < 0 else tokens
-
-
-def _read_cost(raw: msgspec.Raw) -> Decimal | None:
-    """None for what is no number."""
-    if bytes(raw) in _NO_COST:
-        return None
-    try:
-        cost: Decimal = _costs.decode(raw)
-    except ValueError:
-        return None
-    return cost
-
-
-def _billable(cost: Decimal | None) -> CostAmount | None:
-    """None for what nobody would bill: negative, infinite, or with an absurd exponent."""
-    if cost is None or not cost.is_finite() or cost < 0:
-        return None
-    return CostAmount(cost) if _SMALLEST_EXPONENT <= cost.adjusted() <= _LARGEST_EXPONENT else None
 
 
 def _finish_reason(choices: list[Choice] | None) -> str | None:

@@ -17,9 +17,10 @@ from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.dialect import Dialect, UsageInStreams
 from proxy.infrastructure.chat_completion.headers import CallHeaders
 from proxy.infrastructure.chat_completion.opening import HOLD_SECONDS, Opening, read_opening
+from proxy.infrastructure.chat_completion.reading import Malformed, text_of
 from proxy.infrastructure.chat_completion.stream_usage import asking_for_usage
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
-from proxy.infrastructure.chat_completion.usage import Malformed, WholeAnswer, text_of
+from proxy.infrastructure.chat_completion.usage import WholeAnswer
 from proxy.infrastructure.chat_completion.wire_stream import StreamRules, WireStream
 from proxy.infrastructure.posting import DirectReply, Reply, poster
 from proxy.infrastructure.resilience import Resilience

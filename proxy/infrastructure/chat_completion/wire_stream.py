@@ -14,9 +14,10 @@ from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import StreamBroken
 from proxy.infrastructure.chat_completion.opening import Opening
 from proxy.infrastructure.chat_completion.pump import Pump
+from proxy.infrastructure.chat_completion.reading import text_of
 from proxy.infrastructure.chat_completion.sse import DONE_REACH_BYTES, HOLD_BYTES, EventAligner, says_done
 from proxy.infrastructure.chat_completion.stream_usage import without_usage_chunk
-from proxy.infrastructure.chat_completion.usage import StreamTail, text_of
+from proxy.infrastructure.chat_completion.usage import StreamTail
 from proxy.infrastructure.posting import DirectReply, Reply
 
 _AFTER_DONE_SECONDS = 1.0

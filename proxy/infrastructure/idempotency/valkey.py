@@ -14,9 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from proxy.application.idempotency import KEPT_SECONDS
@@ -32,6 +29,7 @@ from proxy.infrastructure.idempotency.records import (
     unpacked,
 )
 from proxy.infrastructure.idempotency.registry import RegistryLost
+from proxy.infrastructure.valkey import valkey_client
 
 _PREFIX: Final = "llmgateway:idempotency:1:"
 _HELD_BYTES: Final = "llmgateway:idempotency:held"
@@ -39,7 +37,6 @@ _LEASE_SECONDS: Final = 30.0
 _RENEWALS: Final = 3  # in a lease
 _FAILED_SECONDS: Final = 5.0  # longer than anybody pauses who waits for it
 _PATIENCE_SECONDS: Final = 5.0  # with what no request waits for, and with answers that are known to be there
-_MOST_CONNECTIONS: Final = 64
 
 # KEYS: the key. ARGV: a record's head, the lease (ms), the token that is waited for. Answers the head of who has it.
 _CLAIM: Final = f"""
@@ -110,15 +107,7 @@ class ValkeyRegistry:
     def __init__(
         self, url: str, deadline_seconds: float, room: Room = _ROOM, lease_seconds: float = _LEASE_SECONDS
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=1.0,
-            max_connections=_MOST_CONNECTIONS,
-            timeout=deadline_seconds,
-            protocol=2,
-        )
-        self._client = Redis.from_pool(pool)
+        self._client = valkey_client(url, deadline_seconds)
         self._deadline_seconds = deadline_seconds
         self._room = room
         self._lease_ms = round(lease_seconds * 1000)

@@ -14,21 +14,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.infrastructure.limits.shared import Answer, CountsLost
 from proxy.infrastructure.limits.wanted import Place, Wanted
 from proxy.infrastructure.limits.windows import WINDOW_SECONDS, Reading
+from proxy.infrastructure.valkey import valkey_client
 
 _PREFIX: Final = "llmgateway:limits:"
 _LEASE_SECONDS: Final = 30.0
 _MOST_WAITING: Final = 20_000
 _BATCH: Final = 200
-_MOST_CONNECTIONS: Final = 64
 _TELLING_SECONDS: Final = 1.0  # nobody waits for it
 _UNREACHABLE: Final = (RedisError, OSError, TimeoutError)
 _TOO_LATE: Final = (TimeoutError, RedisTimeout)
@@ -150,16 +147,7 @@ class ValkeyCounts:
         length_seconds: float = WINDOW_SECONDS,
         lease_seconds: float = _LEASE_SECONDS,
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=1.0,
-            max_connections=_MOST_CONNECTIONS,
-            timeout=deadline_seconds,
-            protocol=2,
-            decode_responses=True,
-        )
-        self._client = Redis.from_pool(pool)
+        self._client = valkey_client(url, deadline_seconds, decode_responses=True)
         self._deadline_seconds = deadline_seconds
         self._length = length_seconds
         self._lease_ms = round(lease_seconds * 1000)

@@ -1,0 +1,46 @@
+"""Decoding JSON of upstreams, which may hold lone surrogates, and members of types that they should not have."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from proxy.domain.json_bytes import without_surrogate_escapes
+
+FALSY: Final = (b"", b"null", b"false", b'""', b"{}", b"[]", b"0")
+
+
+class Malformed(Exception):
+    """The text is not a JSON object of the expected shape."""
+
+
+def decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
+    """The decoded text, lone surrogates blotted out if there are any. Raises Malformed."""
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as problem:
+        raise Malformed(str(problem)) from problem
+    except (ValueError, RecursionError) as problem:
+        if b"\\u" not in text:
+            raise Malformed(str(problem)) from problem
+    try:
+        return decoder.decode(without_surrogate_escapes(text))
+    except (ValueError, RecursionError) as problem:
+        raise Malformed(str(problem)) from problem
+
+
+def look(raw: msgspec.Raw | bytes) -> Any:
+    """The value, for looking only; None if it cannot be read."""
+    for read in (bytes, without_surrogate_escapes):
+        try:
+            return msgspec.json.decode(read(bytes(raw)))
+        except (ValueError, RecursionError):  # UnicodeDecodeError and DecodeError are ValueErrors
+            continue
+    return None
+
+
+def text_of(raw: msgspec.Raw) -> str | None:
+    """The text of a raw string; None for anything else, and for an empty one."""
+    value = look(raw) if bytes(raw).startswith(b'"') else None
+    return value if isinstance(value, str) and value else None

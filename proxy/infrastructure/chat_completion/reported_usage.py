@@ -1,0 +1,136 @@
+"""Reading `usage`: tokens, and what was billed; whatever makes no sense is left out, and costs nothing beside it."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from proxy.domain.chat import Usage
+from proxy.domain.values import CostAmount
+from proxy.infrastructure.chat_completion.reading import FALSY, look
+
+
+class _Details(msgspec.Struct, frozen=True):
+    """Members of `prompt_tokens_details` and of `completion_tokens_details`.
+
+    Audio and images have the same names in both; those that the model wrote are plain output tokens to us.
+    """
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    """`usage` of a completion: OpenAI's CompletionUsage, with OpenRouter's `cost` (USD) and DeepSeek's cache hits."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0  # absent where nothing was generated
+    prompt_tokens_details: msgspec.Raw = msgspec.Raw()
+    completion_tokens_details: msgspec.Raw = msgspec.Raw()
+    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
+    cost: msgspec.Raw = msgspec.Raw()
+
+
+class PlainUsage(msgspec.Struct):
+    """`_Usage` as nearly every answer has it, read in one go."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
+    cost: Decimal | None = None
+
+
+_usages = msgspec.json.Decoder(_Usage)
+_details = msgspec.json.Decoder(_Details)
+_costs = msgspec.json.Decoder(Decimal)
+_NO_DETAILS = _Details()
+_NO_COST = (b"", b"null")
+_SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
+_COUNT = re.compile(rb"[0-9]{1,15}")
+
+
+def read_usage(raw: msgspec.Raw) -> Usage | None:
+    """None where there is no usage, or one that makes no sense (no prompt_tokens, negative counts)."""
+    if bytes(raw) in FALSY:
+        return None
+    try:
+        usage = _usages.decode(raw)
+    except (ValueError, RecursionError):
+        return None
+    return usage_of(
+        PlainUsage(
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            _read_details(usage.prompt_tokens_details),
+            _read_details(usage.completion_tokens_details),
+            usage.prompt_cache_hit_tokens,
+            _read_cost(usage.cost),
+        )
+    )
+
+
+def usage_of(usage: PlainUsage) -> Usage | None:
+    """None for negative counts; a detail or a cost that makes no sense is left out."""
+    if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
+        return None
+    prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
+    hits = bytes(usage.prompt_cache_hit_tokens)
+    cached = int(hits) if prompt.cached_tokens is None and hits and _COUNT.fullmatch(hits) else prompt.cached_tokens
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        _count(cached),
+        _count(completion.reasoning_tokens),
+        _billable(usage.cost),
+        cache_write_tokens=_count(prompt.cache_write_tokens),
+        audio_tokens=_count(prompt.audio_tokens),
+        image_tokens=_count(prompt.image_tokens),
+    )
+
+
+def _read_details(raw: msgspec.Raw) -> _Details:
+    """As far as they make sense: a detail that does not must not cost the totals and the bill beside it."""
+    if bytes(raw) in FALSY:
+        return _NO_DETAILS
+    try:
+        details: _Details = _details.decode(raw)
+    except (ValueError, RecursionError):
+        members = look(raw)
+        if not isinstance(members, dict):
+            return _NO_DETAILS
+        details = _Details(**{name: members[name] for name in _Details.__struct_fields__ if _is_whole(members, name)})
+    return details
+
+
+def _is_whole(members: dict[str, Any], name: str) -> bool:
+    return type(members.get(name)) is int
+
+
+def _count(tokens: int | None) -> int | None:
+    return None if tokens is None or tokens < 0 else tokens
+
+
+def _read_cost(raw: msgspec.Raw) -> Decimal | None:
+    """None for what is no number."""
+    if bytes(raw) in _NO_COST:
+        return None
+    try:
+        cost: Decimal = _costs.decode(raw)
+    except ValueError:
+        return None
+    return cost
+
+
+def _billable(cost: Decimal | None) -> CostAmount | None:
+    """None for what nobody would bill: negative, infinite, or with an absurd exponent."""
+    if cost is None or not cost.is_finite() or cost < 0:
+        return None
+    return CostAmount(cost) if _SMALLEST_EXPONENT <= cost.adjusted() <= _LARGEST_EXPONENT else None

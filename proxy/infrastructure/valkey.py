@@ -1,0 +1,25 @@
+"""A client of Valkey (or Redis) for requests that wait for it: it tries once, and says soon when it cannot."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+_MOST_CONNECTIONS: Final = 64
+
+
+def valkey_client(url: str, deadline_seconds: float, **options: Any) -> Redis:
+    """Waits no longer than the deadline for one of its connections, of which there are few."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=1.0,
+        max_connections=_MOST_CONNECTIONS,
+        timeout=deadline_seconds,
+        protocol=2,
+        **options,
+    )
+    return Redis.from_pool(pool)
