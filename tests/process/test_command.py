@@ -204,7 +204,7 @@ def test_a_server_that_is_not_there_is_served_without(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_missing_on_its_server_ends_the_start(postgres_server: str) -> None:
-    refused = run("serve", DATABASE_URL=postgres_server.replace("/postgres?", "/nowhere?"))
+    refused = run("serve", LLMGATEWAY_PORT="0", DATABASE_URL=postgres_server.replace("/postgres?", "/nowhere?"))
     assert refused.returncode == 1, refused
     assert 'database "nowhere" does not exist' in refused.stderr
     assert "Traceback" not in refused.stderr
