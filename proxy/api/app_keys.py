@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.application.access import Authenticator
-from proxy.application.admission import Gatekeeper
 from proxy.application.exchange import Exchange
+from proxy.application.gatekeeper import Gatekeeper
 from proxy.application.idempotency import Idempotency
 from proxy.application.load import Load
 from proxy.application.observing import HttpMetrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -68,7 +68,7 @@ class _Rates(NamedTuple):
     Input may be written to a cache, and output be reasoning: the dearer price counts.
     """
 
-    price: ModelPricing
+    price: ModelPricing | None
     input: int
     output: int
     request: int
@@ -120,30 +120,31 @@ class Accounting:
             return Costs(estimated, None, CostSource.COMPUTED)
         return _UNKNOWN_COSTS if may_be_billed else NO_COSTS
 
-    def most_cost(self, deployments: Sequence[Deployment], models: Sequence[str], estimate: TokenEstimate) -> int:
+    def most_cost(self, deployments: Iterable[Deployment], models: Sequence[str], estimate: TokenEstimate) -> int:
         """Picodollars that no deployment, nor any of the request's models, should cost more than.
 
         Those models count where a provider walks them itself; else they are among the deployments. Input beyond a
         model's context window is not counted. For what has no price `unpriced_hold_usd` stands.
         """
-        table, most = self.prices.current(), 0
+        table, most, walks_models = self.prices.current(), 0, False
         for each in deployments:
-            most = max(most, self._most_at(each.price or table.get(each.model), estimate))
-        if models and any(each.walks_models for each in deployments):
-            for model in models:
-                most = max(most, self._most_at(table.get(model), estimate))
+            price = each.price or table.get(each.model)
+            rates = self.rates.get(id(price))
+            if rates is None or rates.price is not price:
+                rates = self._learnt(price)
+            cost = rates.most(estimate)
+            most = max(most, cost)
+            walks_models = walks_models or each.walks_models
+        if models and walks_models:
+            most = max(most, *(self._learnt(table.get(model)).most(estimate) for model in models))
         return most
 
-    def _most_at(self, price: ModelPricing | None, estimate: TokenEstimate) -> int:
-        return picodollars(self.unpriced_hold_usd) if price is None else self._rates_of(price).most(estimate)
-
-    def _rates_of(self, price: ModelPricing) -> _Rates:
+    def _learnt(self, price: ModelPricing | None) -> _Rates:
         """Kept for as long as the price is the same object: decimals take longer than what they are used for here."""
-        rates = self.rates.get(id(price))
-        if rates is None or rates.price is not price:
-            if len(self.rates) > _MOST_RATES:
-                self.rates.clear()
-            rates = self.rates[id(price)] = _Rates.of(price)
+        if len(self.rates) > _MOST_RATES:
+            self.rates.clear()
+        rates = _Rates.of(price) if price else _Rates(None, 0, 0, picodollars(self.unpriced_hold_usd), None)
+        self.rates[id(price)] = rates
         return rates
 
     def _computed(self, turn: Turn, facts: AnswerFacts, usage: Usage) -> CostAmount | None:

@@ -23,6 +23,7 @@ from proxy.application.upstream import Answer, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import UpstreamError
 from proxy.domain.json_bytes import replace_member, without_member
+from proxy.domain.rate_limits import TokenEstimate
 from proxy.domain.routing import Candidate, RequestShape, Surroundings, failure_kind, may_come_after, plan, plan_after
 
 _Answer = TypeVar("_Answer")
@@ -133,8 +134,12 @@ class _Run:
             after=self._after,
             clock=self._orchestrator.clock,
         )
-        if self._exchange.admission.needs_money:
-            await self._set_money_aside()
+        admission = self._exchange.admission
+        if admission.needs_money:
+            at_once = 1 if self._plan.route.hedge_after is None else 2
+            needed = self._most_cost(admission.estimate), at_once, self._exchange.started_at
+            if not admission.set_aside_at_once(*needed):
+                await admission.set_aside(*needed)
         self._exchange.walking(walk.attempts)
         self._runtime.uses.count += 1
         try:
@@ -144,13 +149,12 @@ class _Run:
             if walk.winner is not None and walk.winner.call is not None:
                 self._exchange.answered_by(walk.winner.call)
 
-    async def _set_money_aside(self) -> None:
-        """As much as the request may cost at most, twice if it may be sent to two at once. Raises BudgetExceeded."""
-        admission, plan_ = self._exchange.admission, self._plan
-        deployments = [candidate.deployment for candidate in plan_.candidates]
-        deployments += may_come_after(plan_, self._surroundings.catalog)
-        most = self._orchestrator.accounting.most_cost(deployments, self._shape.models, admission.estimate)
-        await admission.set_aside(most, 1 if plan_.route.hedge_after is None else 2, self._exchange.started_at)
+    def _most_cost(self, estimate: TokenEstimate) -> int:
+        """Picodollars that a call for the request may cost at most."""
+        deployments = [candidate.deployment for candidate in self._plan.candidates]
+        if self._runtime.catalog.fallbacks:
+            deployments += may_come_after(self._plan, self._runtime.catalog)
+        return self._orchestrator.accounting.most_cost(deployments, self._shape.models, estimate)
 
     def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:
         after = self._plan.route.hedge_after

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from proxy.application.admission import AppliedLimit
+from proxy.application.allowances import AppliedLimit
 from proxy.application.ports import UsageReports
 from proxy.domain.access.principals import Principal
 from proxy.domain.access.scopes import Subject

@@ -14,8 +14,9 @@ from aiohttp import ClientSession, web
 from proxy.api.app_keys import Gateway
 from proxy.api.handlers.health import health_report
 from proxy.api.routes import create_admin_site, create_api, create_metrics_site
-from proxy.application.admission import Gatekeeper, Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.application.booking import Accounting
+from proxy.application.gatekeeper import Gatekeeper
 from proxy.application.idempotency import Idempotency
 from proxy.application.load import Load
 from proxy.application.observing import Observers

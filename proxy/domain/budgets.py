@@ -17,6 +17,7 @@ from proxy.domain.access.scopes import Subject
 from proxy.domain.errors import InvalidValue
 
 PICODOLLARS_PER_USD: Final = 10**12
+_PER_USD: Final = Decimal(PICODOLLARS_PER_USD)  # a whole number would be turned into one with each multiplication
 MOST_USD: Final = Decimal(9_000_000)  # in picodollars it fits 63 bits
 _ROLLING_BUCKETS = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def picodollars(usd: Decimal) -> int:
     """Rounded up: what is set aside is never too little."""
-    return math.ceil(usd * PICODOLLARS_PER_USD)
+    return math.ceil(usd * _PER_USD)
 
 
 def usd(amount_picodollars: int) -> Decimal:

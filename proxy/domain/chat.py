@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,24 +10,26 @@ from proxy.domain.json_bytes import look_into
 from proxy.domain.values import CostAmount, estimate_tokens
 
 
-def _no_member(_name: str) -> bytes | None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A client's request. `body` is what came, unchanged; `messages` is the raw JSON of that member.
 
-    `member` gives the raw JSON of any member of the top level, None if it is absent. `has_parts` is False if it is
-    known that no message has a list of parts for its content: then nobody need look for what parts may hold.
+    `members` has the raw JSON of each member of the top level, as bytes or as something that bytes are made of; it may
+    not be here at all. `has_parts` is False if it is known that no message has a list of parts for its content: then
+    nobody need look for what parts may hold.
     """
 
     body: bytes
     model: str
     stream: bool
     messages: bytes
-    member: Callable[[str], bytes | None] = field(default=_no_member, repr=False, compare=False)
+    members: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     has_parts: bool = True
+
+    def member(self, name: str) -> bytes | None:
+        """The raw JSON of a member of the top level, None if it is absent."""
+        raw = self.members.get(name)
+        return None if raw is None else bytes(raw)
 
     def estimated_input_tokens(self) -> int:
         """Text of all messages, four characters to a token. Parses the messages: not for every request."""

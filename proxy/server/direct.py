@@ -24,13 +24,17 @@ Serve = Callable[[Any], Awaitable[web.StreamResponse]]
 
 
 class DirectHandler(RequestHandler):
-    """One client's connection; `direct` are the routes by path, all of them POST."""
+    """One client's connection; `direct` are the routes by path, all of them POST.
 
-    __slots__ = ("_direct",)
+    `remembered` is theirs: what they know of this client from its last request.
+    """
+
+    __slots__ = ("_direct", "remembered")
 
     def __init__(self, manager: web.Server, direct: Mapping[str, Serve], **more: Any) -> None:
         super().__init__(manager, **more)
         self._direct = direct
+        self.remembered: object = None
 
     async def start(self) -> None:
         """Serves requests until the connection is to end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from proxy.domain.access.permissions import Role
 from proxy.domain.access.tenants import VirtualKey
 from tests.access.tenancy import NOW, Tenancy, scope
 from tests.conftest import StartGateway
+from tests.gateway.raw_http import connected, request_bytes
 from tests.harness import HELLO, TestGateway, Upstream
 
 MASTER = "sk-master"
@@ -133,6 +135,32 @@ async def test_a_key_calls_models_and_is_not_sent_on(
         answer = await client.chat.completions.create(**HELLO)
     assert answer.choices[0].message.content == "Hi there!"
     assert upstream.headers[0]["Authorization"] == "Bearer sk-or-provider-secret"
+
+
+async def test_one_connection_is_every_callers_own(
+    gateway: TestGateway, sqlite_tenancy: Tenancy, upstream: Upstream
+) -> None:
+    """A balancer sends the requests of all over a few connections: what is known of the last one is not of the next."""
+    keys = [await sqlite_tenancy.key() for _ in range(2)]
+    body = json.dumps(HELLO).encode()
+
+    async def status(secret: str | None) -> int:
+        headers = [] if secret is None else [f"Authorization: Bearer {secret}".encode()]
+        await connection.send(request_bytes(body, *headers))
+        return (await connection.answer()).status
+
+    async with connected(gateway.url) as connection:
+        for secret, key in (keys[0], keys[0], keys[1], keys[0]):
+            assert await status(secret) == 200
+            rows = await gateway.rows(upstream.calls)
+            assert max(rows, key=lambda row: row.timestamp).key_id == key.id
+        assert await status(None) == 401
+        assert await status(keys[1][0][:-1] + "?") == 401
+        await sqlite_tenancy.delete("virtual_keys", keys[0][1].id)
+        async with asyncio.timeout(10):
+            while await status(keys[0][0]) != 401:
+                await asyncio.sleep(0.01)
+        assert await status(keys[1][0]) == 200
 
 
 async def test_the_master_key_calls_no_models(gateway: TestGateway, upstream: Upstream) -> None:

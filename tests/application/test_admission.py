@@ -12,18 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from proxy.application.admission import (
-    Admission,
-    AppliedBudget,
-    AppliedLimit,
-    Gatekeeper,
-    RatePass,
-    Rulebook,
-    end_user_of,
-    token_estimate,
-)
+from proxy.application.admission import Admission
+from proxy.application.allowances import AppliedBudget, AppliedLimit, RatePass, Rulebook
 from proxy.application.booking import Accounting
 from proxy.application.exchange import Exchange
+from proxy.application.gatekeeper import Gatekeeper, end_user_of, token_estimate
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.unpriced import UnpricedModels
 from proxy.domain.access.model_scope import ModelScope
@@ -47,6 +40,7 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 @dataclass
 class CountingPass:
     headers: Mapping[str, str]
+    is_counted: bool = False
     left: list[tuple[int, int]] = field(default_factory=list)
 
     def leave(self, input_tokens: int, output_tokens: int) -> None:
@@ -61,37 +55,79 @@ class CountingLimiter:
     asked: list[tuple[Sequence[AppliedLimit], TokenEstimate, Priority]] = field(default_factory=list)
     given: list[CountingPass] = field(default_factory=list)
 
-    async def enter(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate, priority: Priority) -> RatePass:
-        self.asked.append((limits, estimate, priority))
-        if self.is_full:
+    def gate(self, limits: Sequence[AppliedLimit]) -> CountingGate:
+        return CountingGate(self, limits)
+
+
+@dataclass
+class CountingGate:
+    """The RateGate of that, where everyone has to wait."""
+
+    limiter: CountingLimiter
+    limits: Sequence[AppliedLimit]
+
+    def enter_at_once(self, _estimate: TokenEstimate, _priority: Priority) -> None:
+        return None
+
+    async def enter(self, estimate: TokenEstimate, priority: Priority) -> RatePass:
+        self.limiter.asked.append((self.limits, estimate, priority))
+        if self.limiter.is_full:
             raise RateLimited("full", 2.0)
-        self.given.append(CountingPass({"x-ratelimit-remaining-requests": "4"}))
-        return self.given[-1]
+        self.limiter.given.append(CountingPass({"x-ratelimit-remaining-requests": "4"}))
+        return self.limiter.given[-1]
+
+
+@dataclass
+class Held:
+    """A BudgetHold of that."""
+
+    purse: Money
+    charges: Sequence[Charge]
+
+    def settle(self, charged_picodollars: Sequence[int]) -> None:
+        self.purse.settled.append((self.charges, charged_picodollars))
+
+    def warning(self) -> str | None:
+        return "held"
+
+
+@dataclass
+class Money:
+    """A BudgetBook with so much money for all budgets together, some of which is to be waited for."""
+
+    has_picodollars: int = 10**15
+    at_once_picodollars: int = 10**15
+    set_aside_picodollars: list[int] = field(default_factory=list)
+    settled: list[tuple[Sequence[Charge], Sequence[int]]] = field(default_factory=list)
+
+    def purse(self, budgets: Sequence[AppliedBudget]) -> Purse:
+        return Purse(self, budgets)
 
 
 @dataclass
 class Purse:
-    """A BudgetBook with so much money for all budgets together."""
+    """A Purse of that."""
 
-    has_picodollars: int = 10**15
-    set_aside_picodollars: list[int] = field(default_factory=list)
-    settled: list[tuple[Sequence[Charge], Sequence[int]]] = field(default_factory=list)
+    money: Money
+    budgets: Sequence[AppliedBudget]
 
-    async def set_aside(
-        self, budgets: Sequence[AppliedBudget], amount_picodollars: int, moment: datetime
-    ) -> Sequence[Charge]:
-        if amount_picodollars > self.has_picodollars:
+    def set_aside_at_once(self, amount_picodollars: int, moment: datetime) -> Held | None:
+        if amount_picodollars > min(self.money.at_once_picodollars, self.money.has_picodollars):
+            return None
+        self.money.set_aside_picodollars.append(amount_picodollars)
+        charges = [Charge(each.budget.id, each.subject.id, moment, amount_picodollars) for each in self.budgets]
+        return Held(self.money, charges)
+
+    async def set_aside(self, amount_picodollars: int, moment: datetime) -> Held:
+        if amount_picodollars > self.money.has_picodollars:
             raise BudgetExceeded("nothing left", 60.0)
-        self.set_aside_picodollars.append(amount_picodollars)
-        return [Charge(each.budget.id, each.subject.id, moment, amount_picodollars) for each in budgets]
+        self.money.at_once_picodollars = self.money.has_picodollars
+        held = self.set_aside_at_once(amount_picodollars, moment)
+        assert held is not None
+        return held
 
-    def settle(
-        self, _budgets: Sequence[AppliedBudget], set_aside: Sequence[Charge], charged_picodollars: Sequence[int]
-    ) -> None:
-        self.settled.append((set_aside, charged_picodollars))
-
-    def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
-        return {"x-gateway-budget-warning": budgets[0].budget.name}
+    def warning(self) -> str | None:
+        return self.budgets[0].budget.name
 
 
 def budget(subject: Subject, id_: UUID | None = None) -> Budget:
@@ -124,7 +160,7 @@ def asking(**members: Any) -> ChatRequest:
         model=payload["model"],
         stream=False,
         messages=raw["messages"],
-        member=raw.get,
+        members=raw,
     )
 
 
@@ -134,13 +170,13 @@ def limiter() -> CountingLimiter:
 
 
 @pytest.fixture
-def purse() -> Purse:
-    return Purse()
+def money() -> Money:
+    return Money()
 
 
 @pytest.fixture
-def gatekeeper(limiter: CountingLimiter, purse: Purse) -> Gatekeeper:
-    return Gatekeeper(limiter, purse, Rulebook, 1000)
+def gatekeeper(limiter: CountingLimiter, money: Money) -> Gatekeeper:
+    return Gatekeeper(limiter, money, Rulebook, 1000)
 
 
 # Models
@@ -173,9 +209,9 @@ async def test_a_model_must_be_allowed_by_key_team_and_organisation(gatekeeper: 
     assert (await gatekeeper.admit(principal, asking(model="b"), {})).principal is principal
 
 
-async def test_groups_are_those_of_the_configuration(limiter: CountingLimiter, purse: Purse) -> None:
+async def test_groups_are_those_of_the_configuration(limiter: CountingLimiter, money: Money) -> None:
     rules = Rulebook(model_groups={"cheap": ("small",)})
-    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000)
+    gatekeeper = Gatekeeper(limiter, money, lambda: rules, 1000)
     principal = member(model_scopes=(ModelScope(("group:cheap",)),))
     await gatekeeper.admit(principal, asking(model="small"), {})
     with pytest.raises(ModelNotAllowed):
@@ -185,13 +221,13 @@ async def test_groups_are_those_of_the_configuration(limiter: CountingLimiter, p
 # Rules
 
 
-async def test_rules_apply_to_the_subjects_of_the_request_and_no_others(limiter: CountingLimiter, purse: Purse) -> None:
+async def test_rules_apply_to_the_subjects_of_the_request_and_no_others(limiter: CountingLimiter, money: Money) -> None:
     of_key, of_team = limit(Subject(Scope.KEY, str(KEY))), limit(Subject(Scope.TEAM, str(TEAM)))
     everyone, each_user = limit(GATEWAY), limit(Subject(Scope.END_USER, EACH))
     this_model, other_model = limit(Subject(Scope.MODEL, GLM)), limit(Subject(Scope.MODEL, "other"))
     other_user = limit(Subject(Scope.END_USER, "bob"))
     rules = Rulebook(limits=(everyone, each_user, this_model, other_model, other_user))
-    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000)
+    gatekeeper = Gatekeeper(limiter, money, lambda: rules, 1000)
     await gatekeeper.admit(member(limits=(of_key, of_team), priority=Priority.HIGH), asking(user="alice"), {})
     ((applied, _estimate, priority),) = limiter.asked
     assert [(each.limit, str(each.subject)) for each in applied] == [
@@ -204,12 +240,12 @@ async def test_rules_apply_to_the_subjects_of_the_request_and_no_others(limiter:
     assert priority is Priority.HIGH
 
 
-async def test_another_name_of_a_model_is_no_way_around_its_rules(limiter: CountingLimiter, purse: Purse) -> None:
+async def test_another_name_of_a_model_is_no_way_around_its_rules(limiter: CountingLimiter, money: Money) -> None:
     of_model, of_alias = limit(Subject(Scope.MODEL, "chat")), limit(Subject(Scope.MODEL, "fast"))
     each, other = limit(Subject(Scope.MODEL, EACH)), limit(Subject(Scope.MODEL, "other"))
     rules = Rulebook(limits=(of_model, of_alias, each, other))
     names = {"fast": "chat"}
-    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000, lambda model: names.get(model, model))
+    gatekeeper = Gatekeeper(limiter, money, lambda: rules, 1000, lambda model: names.get(model, model))
     for model in ("fast", "chat"):
         await gatekeeper.admit(member(), asking(model=model), {})
     counted = [[(one.limit, one.subject.id) for one in applied] for applied, _estimate, _priority in limiter.asked]
@@ -220,12 +256,12 @@ async def test_another_name_of_a_model_is_no_way_around_its_rules(limiter: Count
     ]
 
 
-async def test_what_is_remembered_of_rules_ends_with_them(limiter: CountingLimiter, purse: Purse) -> None:
+async def test_what_is_remembered_of_rules_ends_with_them(limiter: CountingLimiter, money: Money) -> None:
     """The same caller and model, asked for again after the rules, the alias, the caller or its user have changed."""
     first, second = limit(GATEWAY), limit(Subject(Scope.MODEL, "chat"))
     each_user = limit(Subject(Scope.END_USER, EACH))
     standing, names, caller = [Rulebook(limits=(first, second, each_user))], {"fast": "chat"}, member()
-    gatekeeper = Gatekeeper(limiter, purse, lambda: standing[0], 1000, lambda model: names.get(model, model))
+    gatekeeper = Gatekeeper(limiter, money, lambda: standing[0], 1000, lambda model: names.get(model, model))
 
     async def counted(caller: Principal, **members: Any) -> list[RateLimit]:
         await gatekeeper.admit(caller, asking(model="fast", **members), {})
@@ -243,9 +279,9 @@ async def test_what_is_remembered_of_rules_ends_with_them(limiter: CountingLimit
     assert await counted(replace(caller, limits=(own,))) == [own]
 
 
-async def test_no_more_is_remembered_than_fits(limiter: CountingLimiter, purse: Purse) -> None:
+async def test_no_more_is_remembered_than_fits(limiter: CountingLimiter, money: Money) -> None:
     rules = Rulebook(limits=(limit(Subject(Scope.END_USER, EACH)),))
-    gatekeeper = Gatekeeper(limiter, purse, lambda: rules, 1000)
+    gatekeeper = Gatekeeper(limiter, money, lambda: rules, 1000)
     caller = member()
     for number in range(5000):
         await gatekeeper.admit(caller, asking(), {"x-gateway-user": f"user {number}"})
@@ -313,17 +349,17 @@ def served(ledger: FakeLedger, prices: Any, admission: Admission) -> Exchange:
     return exchange
 
 
-async def admitted(purse: Purse, *subjects: Subject) -> Admission:
+async def admitted(money: Money, *subjects: Subject) -> Admission:
     budgets = [AppliedBudget(budget(subject), subject) for subject in subjects]
-    admission = Admission(member(), "alice", CountingPass({}), purse, budgets)
+    admission = Admission(member(), "alice", CountingPass({}), money.purse(budgets))
     await admission.set_aside(500, 1, NOON)
     return admission
 
 
 async def test_a_row_says_whose_it_is_and_is_charged_what_it_cost(
-    ledger: FakeLedger, prices: FakePrices, purse: Purse
+    ledger: FakeLedger, prices: FakePrices, money: Money
 ) -> None:
-    admission = await admitted(purse, GATEWAY, Subject(Scope.TEAM, str(TEAM)))
+    admission = await admitted(money, GATEWAY, Subject(Scope.TEAM, str(TEAM)))
     with served(ledger, prices, admission) as exchange:
         exchange.asked(asking())
         exchange.calling(candidate(GLM, "test"), called(used(1000, 500)))
@@ -335,13 +371,13 @@ async def test_a_row_says_whose_it_is_and_is_charged_what_it_cost(
     cost = picodollars(Decimal("0.0001") / 1000 + Decimal("0.0002") / 2000)
     assert [charge.picodollars for charge in row.charges] == [cost, cost]
     assert [charge.bucket for charge in row.charges] == [NOON, NOON]
-    assert purse.settled == [(list(intent.holds), [cost, cost])]
+    assert money.settled == [(list(intent.holds), [cost, cost])]
 
 
 async def test_an_unknown_cost_is_charged_what_was_set_aside(
-    ledger: FakeLedger, prices: FakePrices, purse: Purse
+    ledger: FakeLedger, prices: FakePrices, money: Money
 ) -> None:
-    exchange = served(ledger, prices, await admitted(purse, GATEWAY))
+    exchange = served(ledger, prices, await admitted(money, GATEWAY))
     timed_out = PermanentUpstreamError("gone", kind="timeout")
     raise_in(exchange, timed_out, upstream_is_called, lambda x: x.failed(timed_out, 504))
     assert ledger.row.cost_source is CostSource.UNKNOWN
@@ -349,9 +385,9 @@ async def test_an_unknown_cost_is_charged_what_was_set_aside(
 
 
 async def test_what_cost_nothing_is_charged_nothing_and_given_back(
-    ledger: FakeLedger, prices: FakePrices, purse: Purse
+    ledger: FakeLedger, prices: FakePrices, money: Money
 ) -> None:
-    exchange = served(ledger, prices, await admitted(purse, GATEWAY))
+    exchange = served(ledger, prices, await admitted(money, GATEWAY))
     refused = PermanentUpstreamError("no", status=400, kind="http_400")
     call = called()
     call.refusals = 1
@@ -363,7 +399,7 @@ async def test_what_cost_nothing_is_charged_nothing_and_given_back(
         lambda each: each.failed(refused, 400),
     )
     assert ledger.row.cost_source is CostSource.NONE
-    ((set_aside, charged),) = purse.settled
+    ((set_aside, charged),) = money.settled
     assert ([held.picodollars for held in set_aside], charged) == ([500], [0])
 
 
@@ -377,30 +413,54 @@ async def test_a_place_is_left_once_with_what_was_used(ledger: FakeLedger, price
     assert rate_pass.left == [(70, 30)]
 
 
+async def test_nobody_is_told_of_an_end_that_changes_nothing(ledger: FakeLedger, prices: FakePrices) -> None:
+    rate_pass = CountingPass({}, is_counted=True)
+    with served(ledger, prices, Admission(member(), None, rate_pass)) as exchange:
+        exchange.asked(asking())
+    assert rate_pass.left == []
+
+
 async def test_money_is_set_aside_for_the_dearest_model_before_anything_is_sent(
-    orchestrator: KernelOrchestrator, upstream: Upstream, purse: Purse
+    orchestrator: KernelOrchestrator, upstream: Upstream, money: Money
 ) -> None:
     upstream.answer(says())
     request = asking(max_tokens=1000, models=["moonshotai/Kimi-K2-Instruct-0905"])
     applied = [AppliedBudget(budget(GATEWAY), GATEWAY)]
-    admission = Admission(member(), None, None, purse, applied, TokenEstimate(1_000_000, 1000))
+    admission = Admission(member(), None, None, money.purse(applied), TokenEstimate(1_000_000, 1000))
     with orchestrator.exchange("req-1", lambda: True) as exchange:
         exchange.asked(request)
         exchange.admitted(admission)
         await orchestrator.complete(exchange, request, {})
         exchange.answering(200)
     # 1,000 tokens of prompt are all that the model's context window takes.
-    assert purse.set_aside_picodollars == [picodollars(Decimal("0.0005") / 1000 + Decimal("0.0010") / 1000)]
-    assert len(purse.settled) == 1
+    assert money.set_aside_picodollars == [picodollars(Decimal("0.0005") / 1000 + Decimal("0.0010") / 1000)]
+    assert len(money.settled) == 1
+
+
+async def test_money_that_is_not_there_yet_is_waited_for(
+    orchestrator: KernelOrchestrator, upstream: Upstream, money: Money
+) -> None:
+    upstream.answer(says())
+    money.at_once_picodollars = 0
+    applied = [AppliedBudget(budget(GATEWAY), GATEWAY)]
+    admission = Admission(member(), None, None, money.purse(applied), TokenEstimate(1, 1))
+    with orchestrator.exchange("req-1", lambda: True) as exchange:
+        exchange.asked(asking())
+        exchange.admitted(admission)
+        assert admission.headers() == {"x-gateway-budget-warning": "b"}
+        await orchestrator.complete(exchange, asking(), {})
+        assert admission.headers() == {"x-gateway-budget-warning": "held"}
+        exchange.answering(200)
+    assert len(money.set_aside_picodollars) == len(money.settled) == 1
 
 
 async def test_without_money_nobody_is_asked(
-    orchestrator: KernelOrchestrator, ledger: FakeLedger, upstream: Upstream, purse: Purse
+    orchestrator: KernelOrchestrator, ledger: FakeLedger, upstream: Upstream, money: Money
 ) -> None:
     upstream.answer(fails(500))
-    purse.has_picodollars = 0
+    money.has_picodollars = 0
     applied = [AppliedBudget(budget(GATEWAY), GATEWAY)]
-    admission = Admission(member(), None, None, purse, applied, TokenEstimate(1, 1))
+    admission = Admission(member(), None, None, money.purse(applied), TokenEstimate(1, 1))
     exchange = orchestrator.exchange("req-1", lambda: True)
     exchange.admitted(admission)
     with exchange:
@@ -408,7 +468,7 @@ async def test_without_money_nobody_is_asked(
         with pytest.raises(BudgetExceeded) as refusal:
             await orchestrator.complete(exchange, asking(), {})
         exchange.failed(refusal.value, 429)
-    assert (upstream.calls, purse.settled, ledger.row.charges) == (0, [], ())
+    assert (upstream.calls, money.settled, ledger.row.charges) == (0, [], ())
     assert (ledger.row.status, ledger.row.error_type) == (RequestStatus.REFUSED, "budget_exceeded")
 
 

@@ -13,13 +13,14 @@ from uuid import uuid4
 
 import pytest
 
-from proxy.application.admission import AppliedBudget
+from proxy.application.allowances import AppliedBudget
 from proxy.domain.access.scopes import GATEWAY, Subject
 from proxy.domain.budgets import Budget, Charge, Period, Window
 from proxy.domain.request_log import RequestLog
 from proxy.domain.values import ModelName
 from proxy.infrastructure.budgets.bank import Bank
 from proxy.infrastructure.budgets.book import LeasedBudgets
+from proxy.infrastructure.budgets.purse import Hold, LeasedPurse
 from proxy.infrastructure.budgets.upkeep import Upkeep
 from proxy.infrastructure.persistence.access_rows import BUDGET_COLUMNS, budget_row
 from proxy.infrastructure.persistence.bulk_insert import RowWriter, row_writer
@@ -73,23 +74,23 @@ class Process:
     book: LeasedBudgets
     upkeep: Upkeep
     unbooked: list[RequestLog] = field(default_factory=list)
-    applied: dict[int, tuple[AppliedBudget, ...]] = field(default_factory=dict)  # by the identity of what was held
+    purses: dict[tuple[AppliedBudget, ...], LeasedPurse] = field(default_factory=dict)
 
     @property
     def holder(self) -> str:
         return self.book.bank.holder
 
-    async def begin(self, amount_usd: str, *budgets: Budget, subject: Subject = GATEWAY) -> Sequence[Charge]:
+    async def begin(self, amount_usd: str, *budgets: Budget, subject: Subject = GATEWAY) -> Hold:
         """Sets money aside for a request."""
         applied = tuple(AppliedBudget(budget, subject) for budget in budgets)
-        held = await self.book.set_aside(applied, int(Decimal(amount_usd) * USD), datetime.now(UTC))
-        self.applied[id(held)] = applied
-        return held
+        purse = self.purses.setdefault(applied, self.book.purse(applied))
+        needed = int(Decimal(amount_usd) * USD), datetime.now(UTC)
+        return purse.set_aside_at_once(*needed) or await purse.set_aside(*needed)
 
-    def end(self, held: Sequence[Charge], cost_usd: str) -> None:
+    def end(self, hold: Hold, cost_usd: str) -> None:
         """The request has cost that much, and waits to be booked."""
-        charges = [Charge(each.budget_id, each.subject_id, each.bucket, int(Decimal(cost_usd) * USD)) for each in held]
-        self.book.settle(self.applied[id(held)], held, [each.picodollars for each in charges])
+        charges = [each._replace(picodollars=int(Decimal(cost_usd) * USD)) for each in hold.charges]
+        hold.settle([each.picodollars for each in charges])
         self.unbooked.append(charged_row(charges))
 
     async def drain(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.application.admission import Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.domain.budgets import Budget, Period, Window
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.migrations import migrate

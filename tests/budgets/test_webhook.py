@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from aiohttp_retry import ListRetry, RetryOptionsBase
 
-from proxy.application.admission import Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.domain.access.scopes import EACH, Scope, Subject
 from proxy.domain.budgets import Period, Window
 from proxy.infrastructure.budgets.notices import CLAIM_SECONDS, Notice, NoticeClaims

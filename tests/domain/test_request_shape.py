@@ -169,11 +169,12 @@ def test_the_estimate_is_four_characters_to_a_token() -> None:
 def test_nothing_is_parsed_until_it_is_asked_for_and_then_once() -> None:
     asked: list[str] = []
 
-    def member(name: str) -> bytes | None:
-        asked.append(name)
-        return b"not JSON" if name == "models" else b'"key"'
+    class Members(dict[str, bytes]):
+        def get(self, name: str, default: object = None) -> bytes | None:  # type: ignore[override]
+            asked.append(name)
+            return b"not JSON" if name == "models" else b'"key"'
 
-    shape = RequestShape(ChatRequest(b"{}", "m", False, b"not JSON either", member))
+    shape = RequestShape(ChatRequest(b"{}", "m", False, b"not JSON either", Members()))
     assert (shape.model, shape.tags, asked) == ("m", frozenset(), [])
     assert (shape.session, shape.session) == ("key", "key")
     assert asked == ["prompt_cache_key"]

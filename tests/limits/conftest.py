@@ -10,9 +10,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from proxy.application.admission import AppliedLimit
+from proxy.application.allowances import AppliedLimit
 from proxy.domain.access.scopes import GATEWAY, Subject
 from proxy.domain.rate_limits import NO_TOKENS, Priority, RateLimit, TokenEstimate
+from proxy.infrastructure.limits.gates import CountedRequest
 from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.passes import Pass
@@ -44,9 +45,10 @@ class Limiter:
 
     async def enter(
         self, *limits: AppliedLimit, estimate: TokenEstimate = NO_TOKENS, priority: Priority = Priority.NORMAL
-    ) -> Pass:
-        granted = await self.counting.enter(limits, estimate, priority)
-        assert isinstance(granted, Pass)
+    ) -> Pass | CountedRequest:
+        gate = self.counting.gate(limits)
+        granted = gate.enter_at_once(estimate, priority) or await gate.enter(estimate, priority)
+        assert isinstance(granted, Pass | CountedRequest)
         return granted
 
 

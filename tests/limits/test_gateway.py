@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from redis import Redis
 
-from proxy.application.admission import Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
 from proxy.domain.rate_limits import RateLimit
 from proxy.settings import Settings, explain

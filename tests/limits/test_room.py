@@ -55,7 +55,8 @@ class Scene:
 
 
 async def ask(limiter: CountingLimiter, limits: tuple[object, ...], priority: Priority) -> Pass:
-    granted = await limiter.enter(limits, NO_TOKENS, priority)  # type: ignore[arg-type]
+    gate = limiter.gate(limits)  # type: ignore[arg-type]
+    granted = gate.enter_at_once(NO_TOKENS, priority) or await gate.enter(NO_TOKENS, priority)
     assert isinstance(granted, Pass)
     return granted
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from benchmarks.load import model_of
-from proxy.application.admission import Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.domain.access.scopes import GATEWAY
 from proxy.domain.rate_limits import RateLimit
 from proxy.infrastructure.persistence.database import open_database

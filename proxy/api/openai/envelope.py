@@ -130,17 +130,12 @@ def read_chat_request(body: bytes) -> ChatRequest:
     messages = bytes(members["messages"])
     has_parts = _check_messages(messages)
     stream = members.get("stream")
-
-    def member(name: str) -> bytes | None:
-        value = members.get(name)
-        return None if value is None else bytes(value)
-
     return ChatRequest(
         body=body,
         model=model,
         stream=stream is not None and bytes(stream) == b"true",
         messages=messages,
-        member=member,
+        members=members,
         has_parts=has_parts,
     )
 

@@ -12,6 +12,7 @@ from proxy.domain.values import estimate_tokens
 
 MOST_LISTED_MODELS: Final = 10
 _MOST: Final = 2**53  # more than anything that is counted here
+_PLAIN_DIGITS: Final = 12  # fewer than that has
 _SESSION_MEMBERS = ("prompt_cache_key", "session_id", "user")
 _OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
 _PARTS: Final = {
@@ -80,13 +81,15 @@ class RequestShape:
     @property
     def lists_models(self) -> bool:
         """Whether the request has a member `models`, whatever is in it."""
-        return self._request.member("models") is not None
+        return "models" in self._request.members
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models that the request itself names as fallbacks; no more than anyone would try."""
-        raw = self._request.member("models")
-        names = None if raw is None else look_into(raw)
+        raw = self._request.members.get("models")
+        if raw is None:
+            return ()
+        names = look_into(bytes(raw))
         if not isinstance(names, list):
             return ()
         return tuple(name for name in names[:MOST_LISTED_MODELS] if isinstance(name, str))
@@ -121,18 +124,13 @@ class RequestShape:
 
 def max_output_tokens(request: ChatRequest) -> int | None:
     """As RequestShape has it, for who needs nothing else of it."""
-    most = 0
-    for name in _OUTPUT_MEMBERS:
-        raw = request.member(name)
-        if raw is not None:
-            most = max(most, _whole(look_into(raw)))
-    return most or None
+    limits = [_whole(request.members[name]) for name in _OUTPUT_MEMBERS if name in request.members]
+    return (max(limits) or None) if limits else None
 
 
 def choices(request: ChatRequest) -> int:
     """As RequestShape has it."""
-    raw = request.member("n")
-    return 1 if raw is None else max(1, _whole(look_into(raw)))
+    return max(1, _whole(request.members["n"])) if "n" in request.members else 1
 
 
 def mentioned_parts(request: ChatRequest) -> int:
@@ -140,8 +138,12 @@ def mentioned_parts(request: ChatRequest) -> int:
     return sum(request.messages.count(word) for word in _FETCHED_WORDS) if request.has_parts else 0
 
 
-def _whole(value: Any) -> int:
-    """A count, also one that is written 2.0 or is beyond all numbers; 0 if it is none."""
+def _whole(raw: Any) -> int:
+    """A count in a member's JSON, also one that is written 2.0 or is beyond all numbers; 0 if it is none."""
+    text = bytes(raw)
+    if len(text) <= _PLAIN_DIGITS and text.isdigit():
+        return int(text)
+    value = look_into(text)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         return 0
     return int(min(value, _MOST))

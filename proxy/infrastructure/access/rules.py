@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Protocol, TypeVar
 
-from proxy.application.admission import Rulebook
+from proxy.application.allowances import Rulebook
 from proxy.infrastructure.access.changes import Changes
 from proxy.infrastructure.persistence.access_rows import BUDGET_COLUMNS, LIMIT_COLUMNS, budget_of, limit_of
 from proxy.infrastructure.persistence.database import Database

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from proxy.domain.budgets import Budget, Charge
 from proxy.infrastructure.persistence.rows import budget_subject
 
 LEASE_SECONDS: Final = 600.0  # a holder that has not renewed its leases for so long is gone
+_NEVER = datetime.min.replace(tzinfo=UTC)
 TRUSTED_SECONDS: Final = 540.0  # after which it does not use them itself any more
 
 
@@ -50,24 +51,24 @@ class Account:
 
     def __init__(self, key: AccountKey, budget: Budget, now_seconds: float) -> None:
         self.key = key
-        self.put(budget)
         self.granted = self.consumed = self.booked = self.held = 0
         self.told_held = 0  # what the database was told of `held` last
         self.standing: Standing | None = None
         self.consumed_then = 0  # of that, what is in the `spent` of `standing`
+        self.put(budget)
         self.renewed_seconds = now_seconds
         self.used_seconds = now_seconds
         self.recalled_seconds = float("-inf")
         self.has_lease = False
         self.is_removed = False
-        self._bucket: datetime | None = None
-        self._bucket_ends: datetime | None = None
+        self._bucket = self._bucket_ends = _NEVER
 
     def put(self, budget: Budget) -> None:
         """What the budget is from now on."""
         self.budget = budget
         self.is_hard = budget.is_hard
-        self.warns_at = -(-budget.amount_picodollars * budget.warn_percent // 100)  # picodollars; decimals are slow
+        self._warns_at = -(-budget.amount_picodollars * budget.warn_percent // 100)
+        self._know()
 
     @property
     def free(self) -> int:
@@ -92,33 +93,41 @@ class Account:
 
     def spent(self) -> int:
         """By all processes, as far as is known here."""
-        before = self.standing.spent if self.standing else 0
-        return before + self.consumed - self.consumed_then
+        return self._spent_then + self.consumed - self.consumed_then
+
+    @property
+    def is_warned_of(self) -> bool:
+        """Whether the share that is warned of is spent."""
+        return self.consumed >= self.warned_from
+
+    def _know(self) -> None:
+        """What follows from the budget and its standing: each request asks for it."""
+        self._spent_then = self.standing.spent if self.standing else 0
+        self.warned_from = self._warns_at - self._spent_then + self.consumed_then  # consumed, in picodollars
 
     def hold(self, amount: int, moment: datetime, now_seconds: float) -> Charge:
         """Sets aside; whether there is that much was asked before."""
         self.held += amount
         self.used_seconds = now_seconds
-        return Charge(*self.key, self.bucket(moment), amount)
-
-    def settle(self, held: int, charged: int, now_seconds: float) -> None:
-        self.held -= held
-        self.consumed += charged
-        self.used_seconds = now_seconds
+        bucket = self._bucket if self._bucket <= moment < self._bucket_ends else self.bucket(moment)
+        budget_id, subject_id = self.key
+        return Charge(budget_id, subject_id, bucket, amount)
 
     def bucket(self, moment: datetime) -> datetime:
         """Where what is spent now counts. It changes seldom, and is asked for with every request."""
-        if self._bucket is None or self._bucket_ends is None or not self._bucket <= moment < self._bucket_ends:
+        if not self._bucket <= moment < self._bucket_ends:
             window = self.budget.window
             self._bucket = window.bucket(moment)
             self._bucket_ends = window.resets_at(moment) or datetime.max.replace(tzinfo=moment.tzinfo)
             self.standing = None  # what was spent before may count no more
+            self._know()
         return self._bucket
 
     def learn(self, standing: Standing) -> None:
         """What the database says now."""
         self.standing = standing
         self.consumed_then = standing.own_booked
+        self._know()
 
 
 def account_key(budget: Budget, subject_id: str) -> AccountKey:

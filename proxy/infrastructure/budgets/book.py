@@ -6,19 +6,17 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from proxy.application.admission import AppliedBudget
-from proxy.domain.budgets import Charge, usd
+from proxy.application.allowances import AppliedBudget
 from proxy.domain.errors import BudgetExceeded, NotServing
 from proxy.infrastructure.budgets.account import Account, AccountKey, account_key
 from proxy.infrastructure.budgets.bank import Bank, Lease
+from proxy.infrastructure.budgets.purse import LeasedPurse
+from proxy.infrastructure.budgets.words import exceeded
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.rows import LedgerRow
 
@@ -27,10 +25,6 @@ _RECALL_LOOKS, _RECALL_STEP_SECONDS = 12, 0.1
 _REMEMBERED_SECONDS = 0.25  # a refusal, so that a crowd does not ask the database one by one
 _SOON_SECONDS = 1.0
 _AWAY_SECONDS = 5.0
-_LOW_WATER = 4  # requests' worth: with less than that more is leased ahead
-_TOLD_CHARACTERS = 80
-_MOST_KNOWN = 4096
-_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,54 +43,26 @@ class LeasedBudgets:
         self.bank = bank
         self.clock = clock
         self.accounts: dict[AccountKey, Account] = {}
-        self._of_budgets: dict[int, tuple[Sequence[AppliedBudget], Sequence[Account]]] = {}
+        self.generation = 0
         self._leasing: WeakValueDictionary[AccountKey, asyncio.Lock] = WeakValueDictionary()
         self._asking: dict[AccountKey, asyncio.Event] = {}
-        self._refusals: dict[AccountKey, _Refusal] = {}
+        self.refusals: dict[AccountKey, _Refusal] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # The port.
 
-    async def set_aside(
-        self, budgets: Sequence[AppliedBudget], amount_picodollars: int, moment: datetime
-    ) -> Sequence[Charge]:
-        now = self.clock()
-        accounts = self._accounts(budgets, now)
-        for account in accounts:
-            if not account.may_set_aside(amount_picodollars, now):
-                accounts, now = await self._leased(budgets, amount_picodollars)
-                break
-        charges, enough = [], _LOW_WATER * amount_picodollars
-        for account in accounts:
-            charges.append(account.hold(amount_picodollars, moment, now))
-            if account.is_hard and account.granted - account.consumed - account.held < enough:
-                self._lease_ahead(account, enough)
-        return charges
+    def purse(self, budgets: Sequence[AppliedBudget]) -> LeasedPurse:
+        return LeasedPurse(self, budgets)
 
-    async def _leased(self, budgets: Sequence[AppliedBudget], amount: int) -> tuple[Sequence[Account], float]:
-        """All the accounts when each of them has enough, and the moment. Raises as `set_aside` does."""
+    async def leased(self, current: Callable[[], Sequence[Account]], amount: int) -> tuple[Sequence[Account], float]:
+        """The accounts when each of them has enough, and the moment. Raises BudgetExceeded, NotServing."""
         while True:
-            now = self.clock()
-            accounts = self._accounts(budgets, now)
+            now, accounts = self.clock(), current()
             lacking = [account for account in accounts if not account.may_set_aside(amount, now)]
             if not lacking:
                 return accounts, now
             for account in lacking:
                 await self._lease(account, amount)
-
-    def settle(
-        self, budgets: Sequence[AppliedBudget], set_aside: Sequence[Charge], charged_picodollars: Sequence[int]
-    ) -> None:
-        now = self.clock()
-        accounts = self._accounts(budgets, now)
-        for account, held, charged in zip(accounts, set_aside, charged_picodollars, strict=True):
-            account.settle(held.picodollars, charged, now)
-            if self._refusals:
-                self._refusals.pop(account.key, None)
-
-    def headers(self, budgets: Sequence[AppliedBudget]) -> Mapping[str, str]:
-        passed = [account for account in self._accounts(budgets, self.clock()) if is_warned_of(account)]
-        return {"x-gateway-budget-warning": ", ".join(_told(account) for account in passed)} if passed else _NO_HEADERS
 
     # From the ledger.
 
@@ -120,20 +86,13 @@ class LeasedBudgets:
     def forget(self, account: Account) -> None:
         """The account is over; who holds its lock is the last to know of it."""
         del self.accounts[account.key]
-        self._refusals.pop(account.key, None)
-        self._of_budgets.clear()
+        self.refusals.pop(account.key, None)
+        self.generation += 1
 
-    def _accounts(self, budgets: Sequence[AppliedBudget], now: float) -> Sequence[Account]:
-        """Those of a request's budgets, which are the same object for the same caller's requests."""
-        known = self._of_budgets.get(id(budgets))
-        if known is not None and known[0] is budgets:
-            return known[1]
-        accounts = [self._account(applied, now) for applied in budgets]
-        if isinstance(budgets, tuple):
-            if len(self._of_budgets) >= _MOST_KNOWN:
-                self._of_budgets.clear()
-            self._of_budgets[id(budgets)] = budgets, accounts
-        return accounts
+    def accounts_of(self, budgets: Sequence[AppliedBudget]) -> Sequence[Account]:
+        """One for each. They are these until the next `generation`, in which some are forgotten."""
+        now = self.clock()
+        return [self._account(applied, now) for applied in budgets]
 
     def _account(self, applied: AppliedBudget, now: float) -> Account:
         key = account_key(applied.budget, applied.subject.id)
@@ -144,7 +103,7 @@ class LeasedBudgets:
             account.put(applied.budget)
             account.is_removed = False
             account.granted -= max(0, account.free)  # the database knows the amount that counts now
-            self._refusals.pop(key, None)
+            self.refusals.pop(key, None)
         return account
 
     async def _lease(self, account: Account, amount: int) -> None:
@@ -174,11 +133,11 @@ class LeasedBudgets:
         try:
             await self._ask(account, amount)
         except (BudgetExceeded, NotServing) as error:
-            self._refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
+            self.refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
             raise
 
     def _refused(self, account: Account) -> _Refusal | None:
-        refusal = self._refusals.get(account.key)
+        refusal = self.refusals.get(account.key)
         return refusal if refusal is not None and self.clock() < refusal.until_seconds else None
 
     async def _ask(self, account: Account, amount: int) -> None:
@@ -194,7 +153,7 @@ class LeasedBudgets:
                 f"Budget '{account.budget.name}' cannot be checked: the database does not answer.", _AWAY_SECONDS
             ) from problem
         if not account.may_set_aside(amount, self.clock()):
-            raise _exceeded(account, amount, lease)
+            raise exceeded(account, amount, lease.standing)
 
     async def _more(self, account: Account, amount: int) -> Lease:
         asked_at = self.clock()
@@ -216,7 +175,8 @@ class LeasedBudgets:
                 break
         return lease
 
-    def _lease_ahead(self, account: Account, amount: int) -> None:
+    def lease_ahead(self, account: Account, amount: int) -> None:
+        """Begins to lease so much, if it makes sense."""
         is_wanted = self.clock() - account.recalled_seconds < _SOON_SECONDS  # by others: who has enough takes no more
         if account.is_removed or is_wanted or self._refused(account) or self.leasing(account.key).locked():
             return
@@ -234,8 +194,8 @@ class LeasedBudgets:
                 _logger.warning("budget not leased ahead", extra={"reason": type(problem).__name__})
                 return
             if account.free < amount:  # so much there is not: what is left is asked for when it is needed
-                error = _exceeded(account, amount, lease)
-                self._refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
+                error = exceeded(account, amount, lease.standing)
+                self.refusals[account.key] = _Refusal(amount, error, self.clock() + _REMEMBERED_SECONDS)
 
     # Its end.
 
@@ -243,35 +203,3 @@ class LeasedBudgets:
         """Nothing is leased any more; what is left is the ledger's to give up, when all is booked."""
         if self._tasks:
             await asyncio.wait(list(self._tasks))  # each statement has a deadline
-
-
-def is_warned_of(account: Account) -> bool:
-    """Whether its warning share is spent."""
-    return account.spent() >= account.warns_at
-
-
-def _told(account: Account) -> str:
-    name = "".join(c if c.isascii() and c.isprintable() and c != "," else "?" for c in account.budget.name)
-    spent, amount = usd(account.spent()), account.budget.amount_usd
-    return f"{name[:_TOLD_CHARACTERS]}; spent={spent:f}; amount={amount:f}"
-
-
-def _exceeded(account: Account, amount: int, lease: Lease) -> BudgetExceeded:
-    """Names the budget, and says what is spent, what others have set aside, and when there is more."""
-    budget, standing, now = account.budget, lease.standing, datetime.now(UTC)
-    reserved = standing.leased_elsewhere + account.held + account.consumed - account.booked + max(0, account.free)
-    resets = budget.window.resets_at(now)
-    until = f"It resets at {resets.isoformat()}." if resets else "It does not reset."
-    message = (
-        f"Budget '{budget.name}' of {_dollars(standing.amount)} is used up for this request, which may cost up to "
-        f"{_dollars(amount)}: {_dollars(standing.spent)} spent, {_dollars(reserved)} reserved by running requests. "
-        f"{until}"
-    )
-    if standing.spent + amount <= standing.amount:  # it would fit when those that run cost less than they may
-        return BudgetExceeded(message, _SOON_SECONDS, scope=budget.subject.scope.value)
-    wait = None if resets is None else (resets - now).total_seconds()
-    return BudgetExceeded(message, wait, {"x-should-retry": "false"}, budget.subject.scope.value)
-
-
-def _dollars(picodollars: int) -> str:
-    return f"${usd(picodollars).normalize():f}"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from proxy.infrastructure.budgets.account import Account
-from proxy.infrastructure.budgets.book import LeasedBudgets, is_warned_of
+from proxy.infrastructure.budgets.book import LeasedBudgets
 from proxy.infrastructure.budgets.notices import Notice, notices_of
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
@@ -122,7 +122,7 @@ class Upkeep:
             if account.used_seconds < since or account.is_removed:
                 continue
             account.bucket(now)  # when a period has begun, nothing is known of it until the next look
-            if account.standing is not None and is_warned_of(account):
+            if account.standing is not None and account.is_warned_of:
                 for notice in notices_of(account.budget, account.key.subject_id, account.spent(), now):
                     self._tell_of(notice)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from proxy.application.admission import AppliedLimit
+from proxy.application.allowances import AppliedLimit
 from proxy.domain.rate_limits import NO_TOKENS
 from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.wanted import wanted_of

@@ -10,9 +10,10 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from proxy.application.admission import AppliedLimit, RatePass
+from proxy.application.allowances import AppliedLimit, RateGate, RatePass
 from proxy.domain.errors import RateLimited
-from proxy.domain.rate_limits import Priority, TokenEstimate
+from proxy.domain.rate_limits import NO_TOKENS, Priority
+from proxy.infrastructure.limits.gates import LimitsGate, RequestsGate
 from proxy.infrastructure.limits.levels import levels_of
 from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.passes import Pass
@@ -26,7 +27,6 @@ from proxy.infrastructure.limits.words import no_place, refusal
 _logger = logging.getLogger(__name__)
 _FIRST_LOOK_SECONDS = 2.0
 _TICK_SECONDS = 0.1
-_MOST_WANTED = 4096
 
 
 class CountingLimiter:
@@ -40,25 +40,31 @@ class CountingLimiter:
         self._local = local
         self._shared = shared
         self._room = room
-        self._wanted: dict[int, tuple[Sequence[AppliedLimit], Wanted]] = {}
         self._trouble: str | None = None
         self._name = uuid4().hex[:12]
         self._numbers = itertools.count()
         self._to_tell = asyncio.Event()
         self.falls_back = shared is not None  # whether local limits are not what was asked for
 
-    async def enter(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate, priority: Priority) -> RatePass:
-        wanted = self._wanted_of(limits, estimate)
-        full: Sequence[Place] = ()
-        if wanted.places:
-            full = [
-                place
-                for place in wanted.places
-                if may_wait_for(place) and self._room.is_waited_for(place.key, priority)
-            ]
+    def gate(self, limits: Sequence[AppliedLimit]) -> RateGate:
+        wanted = wanted_of(limits, NO_TOKENS)
+        if wanted.is_single and not wanted.may_differ and self._shared is None:
+            return RequestsGate(self, self._local, wanted)
+        return LimitsGate(self, limits)
+
+    def let_in_at_once(self, wanted: Wanted, priority: Priority) -> RatePass | None:
+        """What is wanted; None, and nothing is taken, if that takes waiting, or words."""
+        if self._shared is not None:
+            return None
+        if wanted.places and self._waited_for(wanted, priority):
+            return None
+        readings = self._local.enter(wanted)
+        return None if readings is None else Pass(self, wanted, "", None, readings, None)
+
+    async def let_in(self, wanted: Wanted, priority: Priority) -> RatePass:
+        """What is wanted. Raises RateLimited."""
+        full = self._waited_for(wanted, priority)
         if not full:
-            if self._shared is None and (readings := self._local.enter(wanted)) is not None:
-                return Pass(self, wanted, "", None, readings, None)
             outcome = await self._attempt(wanted)
             if isinstance(outcome, Pass):
                 return outcome
@@ -69,6 +75,10 @@ class CountingLimiter:
             return await self._room.wait(wanted.place_keys, priority, lambda: self._attempt_once_more(wanted))
         except NoSeat as reason:
             raise self._no_place(wanted, full, str(reason)) from None
+
+    def _waited_for(self, wanted: Wanted, priority: Priority) -> Sequence[Place]:
+        """Places that others wait for already, who come first."""
+        return [each for each in wanted.places if may_wait_for(each) and self._room.is_waited_for(each.key, priority)]
 
     async def remaining(self, limits: Sequence[AppliedLimit]) -> Sequence[Mapping[str, int]]:
         """RateLevels. Where others count, too, this process does not know what they have let in."""
@@ -101,18 +111,6 @@ class CountingLimiter:
         if answer.full_places:
             return answer.full_places
         return self._let_in(wanted, member, answer.readings)
-
-    def _wanted_of(self, limits: Sequence[AppliedLimit], estimate: TokenEstimate) -> Wanted:
-        """Kept for limits that count requests alone, for as long as they are the same object."""
-        known = self._wanted.get(id(limits))
-        if known is not None and known[0] is limits:
-            return known[1]
-        wanted = wanted_of(limits, estimate)
-        if isinstance(limits, tuple) and not wanted.may_differ:
-            if len(self._wanted) >= _MOST_WANTED:
-                self._wanted.clear()
-            self._wanted[id(limits)] = limits, wanted
-        return wanted
 
     def _new_member(self) -> str:
         return f"{self._name}:{next(self._numbers)}"

@@ -48,15 +48,15 @@ class LocalCounts:
             counted.append((self._windows.add(take.key, cost), cost))
         return counted
 
-    def enter(self, wanted: Wanted) -> list[Reading] | None:
+    def count_one(self, take: Take) -> Reading | None:
+        """Takes 1 of a single window, and tells how it stands then; nothing, and None, if it has no room."""
+        limit = take.limit if self.share.processes == 1 else self.share.of(take.limit)
+        return self._windows.take_one_if_room(take.key, limit)
+
+    def enter(self, wanted: Wanted) -> Sequence[Reading] | None:
         """Takes all of it, and tells how the windows stand then; nothing, and None, if anything has no room."""
         windows, share = self._windows, self.share
         now = windows.now()
-        if wanted.is_single:
-            take = wanted.takes[0]
-            limit = share.of(take.limit)
-            reading = windows.take_if_room(take.key, limit, min(take.estimate, limit), now)
-            return None if reading is None else [reading]
         for take in wanted.takes:
             limit = share.of(take.limit)
             if not windows.has_room(take.key, limit, min(take.estimate, limit), now):

@@ -47,6 +47,12 @@ class Pass:
         self._is_open = True
 
     @property
+    def is_counted(self) -> bool:
+        """One request was counted, and one it was."""
+        wanted = self.wanted
+        return not (wanted.may_differ or wanted.places or self._limiter.falls_back)
+
+    @property
     def headers(self) -> Mapping[str, str]:
         if self._headers is None:
             readings = self.local if self.shared is None else self.shared
@@ -66,9 +72,6 @@ class Pass:
         """Only the first time counts."""
         if self._is_open:
             self._is_open = False
-            wanted = self.wanted
-            if not (wanted.may_differ or wanted.places or self._limiter.falls_back):
-                return  # one request was counted, and one it was
             self._limiter.left(self, [really_used(take, input_tokens, output_tokens) for take in self.wanted.takes])
 
     def give_back(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from proxy.application.admission import AppliedLimit
+from proxy.application.allowances import AppliedLimit
 from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.rate_limits import TokenEstimate
 

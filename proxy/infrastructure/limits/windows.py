@@ -135,17 +135,17 @@ class Windows:
         elapsed = now - window.started
         return Reading(limit, window.started, window.previous, window.current, max(elapsed, 0.0), self._length)
 
-    def take_if_room(self, key: str, limit: int, cost: float, now: float) -> Reading | None:
-        """`take`; or None, and nothing is counted, if there is no room."""
+    def take_one_if_room(self, key: str, limit: int) -> Reading | None:
+        """`take` of 1; or None, and nothing is counted, if there is no room."""
+        now, length = self._clock(), self._length
         window = self._windows.get(key)
-        if window is None or now - window.started >= self._length:
-            return self.take(key, limit, cost, now) if self.has_room(key, limit, cost, now) else None
-        used = _used(window, now, self._length) if window.previous else window.current
-        if used + cost > limit + _ROUNDING:
+        if window is None or now - window.started >= length:
+            return self.take(key, limit, 1, now) if self.has_room(key, limit, 1, now) else None
+        used = _used(window, now, length) if window.previous else window.current
+        if used + 1 > limit + _ROUNDING:
             return None
-        window.current += cost
-        elapsed = max(now - window.started, 0.0)
-        return Reading(limit, window.started, window.previous, window.current, elapsed, self._length)
+        window.current += 1
+        return Reading(limit, window.started, window.previous, window.current, max(now - window.started, 0.0), length)
 
     def now(self) -> float:
         """By the clock that windows are measured with."""

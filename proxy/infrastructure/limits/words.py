@@ -35,6 +35,8 @@ _NAMES: Final = {
 
 def duration(seconds: float) -> str:
     """As OpenAI writes it: 120ms, 1s, 1.5s, 6m0s, 1h0m0s. Rounded up: nobody comes back too early."""
+    if seconds >= 60:  # noqa: PLR2004
+        return _long_duration(math.ceil(seconds - 1e-9))
     milliseconds = math.ceil(seconds * 1000 - 1e-6)
     if milliseconds < 1000:  # noqa: PLR2004
         return f"{max(0, milliseconds)}ms"
@@ -53,7 +55,7 @@ def _long_duration(seconds: int) -> str:
 def headers_of(takes: Sequence[Take], readings: Sequence[Reading], *, is_local: bool) -> dict[str, str]:
     """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
     if len(takes) == 1:
-        headers = _told(takes[0], readings[0], readings[0].remaining)
+        headers = told(takes[0], readings[0], readings[0].remaining)
     else:
         headers = {}
         tightest: dict[tuple[str, ...], int] = {}
@@ -61,13 +63,14 @@ def headers_of(takes: Sequence[Take], readings: Sequence[Reading], *, is_local: 
             names, remaining = _HEADERS[take.dimension], reading.remaining
             if remaining < tightest.get(names, math.inf):
                 tightest[names] = remaining
-                headers.update(_told(take, reading, remaining))
+                headers.update(told(take, reading, remaining))
     if is_local:
         headers[LOCAL_HEADER] = "local"
     return headers
 
 
-def _told(take: Take, reading: Reading, remaining: int) -> dict[str, str]:
+def told(take: Take, reading: Reading, remaining: int) -> dict[str, str]:
+    """The three headers of one window."""
     limit_name, remaining_name, reset_name = _HEADERS[take.dimension]
     return {
         limit_name: str(reading.limit),

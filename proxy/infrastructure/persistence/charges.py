@@ -6,7 +6,6 @@ from what the row's process has leased (`budget_leases.booked`) to what was spen
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -76,8 +75,8 @@ class _Sum:
         return (self.budget_id, self.subject_id, self.bucket) == charge[:3]
 
 
-def sums_of(rows: Sequence[LedgerRow]) -> list[list[Any]]:
-    """What POSTGRES_CHARGE takes before the holder, four arrays: one sum for each budget, subject and bucket."""
+def _sums(rows: Sequence[LedgerRow]) -> list[_Sum]:
+    """One for each budget, subject and bucket."""
     sums: list[_Sum] = []
     latest: dict[tuple[int, str], _Sum] = {}  # the hashes of UUIDs and of times are slow: neither is a key
     for row in rows:
@@ -91,6 +90,12 @@ def sums_of(rows: Sequence[LedgerRow]) -> list[list[Any]]:
                 sums.append(found)
             latest[account] = found
             found.picodollars += charge.picodollars
+    return sums
+
+
+def sums_of(rows: Sequence[LedgerRow]) -> list[list[Any]]:
+    """What POSTGRES_CHARGE takes before the holder, four arrays: one sum for each budget, subject and bucket."""
+    sums = _sums(rows)
     if not sums:
         return []
     return [
@@ -124,10 +129,7 @@ async def sqlite_booked(connection: aiosqlite.Connection, rows: Sequence[LedgerR
 
 async def sqlite_charge(connection: aiosqlite.Connection, rows: Sequence[LedgerRow], holder: str) -> None:
     """Charges these rows."""
-    spent: defaultdict[tuple[UUID, str, str], int] = defaultdict(int)
-    for row in rows:
-        for charge in row.charges:
-            spent[charge.budget_id, charge.subject_id, str(charge.bucket)] += charge.picodollars
-    for (budget_id, subject_id, bucket), amount in spent.items():
-        await connection.execute(_SPEND, (str(budget_id), subject_id, bucket, amount))
-        await connection.execute(_BOOK, (amount, str(budget_id), subject_id, holder))
+    for each in _sums(rows):
+        budget_id, amount = str(each.budget_id), each.picodollars
+        await connection.execute(_SPEND, (budget_id, each.subject_id, str(each.bucket), amount))
+        await connection.execute(_BOOK, (amount, budget_id, each.subject_id, holder))
