@@ -14,7 +14,7 @@ from proxy.server.refusals import Refusals
 
 PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization header, without asking anybody
 
-_BEGUN_IN_A_TURN: Final = 8
+_BEGUN_IN_A_TURN: Final = 2
 _LOOK_SECONDS: Final = 0.005  # while those who wait cannot begin, whatever the turns
 _FIRST_FIRST: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 

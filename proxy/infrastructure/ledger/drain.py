@@ -10,6 +10,7 @@ from proxy.infrastructure.ledger.records import Unreadable, read
 from proxy.infrastructure.persistence.bulk_insert import RowWriter
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
 from proxy.infrastructure.persistence.rows import LedgerRow
+from proxy.infrastructure.turns import in_turns
 
 _logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Drain:
     async def book_payloads(self, payloads: Sequence[bytes], holder: str = "") -> Sequence[LedgerRow] | None:
         """Books spooled outcomes and returns them; None when the database would not take them now."""
         rows = []
-        for payload in payloads:
+        async for payload in in_turns(payloads):
             try:
                 row = read(payload)
             except Unreadable as problem:

@@ -31,6 +31,7 @@ from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, sqlite
 from proxy.infrastructure.persistence.errors import is_about_reaching
 from proxy.infrastructure.persistence.rows import LedgerRow
 from proxy.infrastructure.persistence.tables import RequestLogTable
+from proxy.infrastructure.turns import in_turns
 
 _ARRAY_TYPES = {
     UUID: "uuid[]",
@@ -128,7 +129,8 @@ async def _copied(connection: _Connection, rows: Sequence[LedgerRow], holder: st
     """
     await connection.execute("BEGIN")
     try:
-        await connection.copy_records_to_table("request_logs", records=map(_values, rows), columns=_COLUMNS)
+        records = in_turns(map(_values, rows))
+        await connection.copy_records_to_table("request_logs", records=records, columns=_COLUMNS)
         if sums := sums_of(rows):
             await connection.execute(POSTGRES_CHARGE, *sums, holder)
     except Exception as problem:
