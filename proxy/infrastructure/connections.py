@@ -7,7 +7,7 @@ import functools
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import ClientPayloadError, StreamReader, TCPConnector
 from aiohttp.client_proto import ResponseHandler
@@ -15,6 +15,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 
 from proxy.infrastructure.chunked import LONGEST_SIZE_LINE, bytes_missing, is_size, may_become_size, unwrapped
+from proxy.infrastructure.outbox import GatheringTransport, Outbox
 
 _FIRST_FINAL_STATUS = 200
 _HEAD_END = b"\n\r\n"
@@ -50,6 +51,13 @@ class UpstreamConnection(ResponseHandler):
     _end = _heard = _idle_seconds = 0.0
     _alarm: asyncio.TimerHandle | None = None
     _alarm_at = 0.0
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
+        super().__init__(loop)
+        self._outbox = outbox
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(GatheringTransport(cast("asyncio.Transport", transport), self._outbox))
 
     def begin(self, *, stream: bool, most_seconds: float, read_bufsize: int) -> None:
         """A request goes out, and the answer's head must come within this time."""
@@ -269,7 +277,7 @@ class DirectConnector(TCPConnector):
     def __init__(self, *, keep_seconds: float = _KEEP_SECONDS, **options: Any) -> None:
         super().__init__(limit=0, **options)
         self._keep_seconds = keep_seconds
-        self._factory = functools.partial(UpstreamConnection, loop=self._loop)  # type: ignore[assignment]
+        self._factory = functools.partial(UpstreamConnection, self._loop, Outbox(self._loop))  # type: ignore[assignment]
         self._kept: dict[ConnectionKey, KeptConnections] = {}
 
     def kept(self, key: ConnectionKey) -> KeptConnections:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -22,6 +22,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from proxy.domain.errors import GatewayError, HeadTooLarge, MalformedHttp, RequestTooSlow
+from proxy.infrastructure.outbox import GatheringTransport, Outbox
 from proxy.server.bad_requests import BadRequests, RefusalAnswer
 from proxy.server.direct import DirectHandler, Serve
 from proxy.server.framing import head_error, head_size_bytes, parser_error
@@ -68,11 +69,13 @@ class ClientConnection(DirectHandler):
         "_head_since",
         "_is_in_body",
         "_is_over",
+        "_outbox",
     )
 
     def __init__(self, manager: ClientServer, **more: Any) -> None:
         super().__init__(manager, manager.direct, **more)
         self._bad_requests = manager.bad_requests
+        self._outbox = manager.outbox
         self._is_over = False  # nothing more is taken; what still comes is thrown away
         self._body: StreamReader = EMPTY_PAYLOAD
         self._is_in_body = False
@@ -83,6 +86,9 @@ class ClientConnection(DirectHandler):
         self._head_bytes = 0
         self._head_since = 0.0
         self._closing_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(GatheringTransport(cast("asyncio.Transport", transport), self._outbox))
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
@@ -277,6 +283,7 @@ class ClientServer(web.Server):
             **plain._kwargs,  # noqa: SLF001
         )
         self.bad_requests = BadRequests()
+        self.outbox = Outbox(self._loop)
         self.direct = direct
         self.timeouts = timeouts
         self._next_sweep = self._loop.call_later(timeouts.sweep_seconds, self._sweep)

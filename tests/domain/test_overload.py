@@ -15,13 +15,13 @@ from proxy.domain.rate_limits import Priority
 USUAL = 0.05
 MOST = 500
 EACH = 0.00045  # seconds of the processor
-A_TURN = 8
+A_TURN = 2
 REFUSAL = 0.00002
 
 
 @dataclass
 class Server:
-    """Begins eight requests in a turn, which takes as long as they do. Who is asked again at once comes with the next.
+    """Begins two requests in a turn, which takes as long as they do. Who is asked again at once comes with the next.
 
     `waits` are those of requests that began, `told` those of refused ones; `came` are the moments at which those came.
     """

@@ -1,0 +1,138 @@
+"""What is written in one turn of the event loop, sent together when the turn is over.
+
+A write is a call of the system that hands the data to whoever waits for it at the other end. On the same host that one
+sleeps, and has to be woken: most of what a write costs. It goes back to sleep while the next request is worked on here,
+and is woken again. Writes that follow each other find it awake; and what one connection is given in several pieces
+leaves in one call. With 16 requests at a time the gateway needs a sixth less CPU for each.
+
+Who writes alone gains nothing by waiting for the others, so a write goes out at once while that has been so lately.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+_SINGLES: Final = 4  # turns with one write, after which …
+_AT_ONCE: Final = 32  # … so many writes do not wait
+_LARGE_BYTES: Final = 65_536  # not worth to be held, and none to be added to others
+
+_Data = bytes | bytearray | memoryview
+
+
+class Outbox:
+    """One for an event loop's connections of one kind."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._writers: list[GatheringTransport] = []
+        self._singles = 0
+        self._at_once = 0
+
+    def takes(self, writer: GatheringTransport) -> bool:
+        """Whether the writer's data is to be held: then `send` of it is called at the end of this turn."""
+        if self._at_once:
+            self._at_once -= 1
+            return False
+        if not self._writers:
+            self._loop.call_soon(self._send)
+        self._writers.append(writer)
+        return True
+
+    def _send(self) -> None:
+        writers, self._writers = self._writers, []
+        if len(writers) > 1:
+            self._singles = 0
+        else:
+            self._singles += 1
+            if self._singles >= _SINGLES:
+                self._singles, self._at_once = 0, _AT_ONCE
+        for writer in writers:
+            writer.send()
+
+
+class GatheringTransport(asyncio.Transport):
+    """A connection's transport whose writes are held for the rest of a turn, in their order.
+
+    Closing sends what is held first; aborting forgets it. The protocol is told to pause when it is sent.
+    """
+
+    __slots__ = ("_held", "_outbox", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
+        self._transport = transport
+        self._outbox = outbox
+        self._held: list[bytes] = []
+
+    def write(self, data: _Data) -> None:
+        held = self._held
+        if held:
+            if len(data) < _LARGE_BYTES:
+                held.append(bytes(data))
+                return
+            self.send()
+        elif len(data) < _LARGE_BYTES and self._outbox.takes(self):
+            held.append(bytes(data))
+            return
+        self._transport.write(data)
+
+    def writelines(self, list_of_data: Iterable[_Data]) -> None:
+        self.send()
+        self._transport.writelines(list_of_data)
+
+    def send(self) -> None:
+        """Send what is held."""
+        held = self._held
+        if not held:
+            return
+        self._held = []
+        if not self._transport.is_closing():
+            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+
+    def write_eof(self) -> None:
+        self.send()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self.send()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._held = []
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size() + sum(map(len, self._held))
+
+    # As they are.
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def can_write_eof(self) -> bool:
+        return self._transport.can_write_eof()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._transport.get_write_buffer_limits()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._transport.set_write_buffer_limits(high, low)
+
+    def is_reading(self) -> bool:
+        return self._transport.is_reading()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._transport.get_protocol()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.set_protocol(protocol)
