@@ -50,7 +50,10 @@ class Admission:
         hold = None if self._purse is None else self._purse.set_aside_at_once(call_picodollars * calls, moment)
         if hold is None:
             return False
-        self._holding(hold, call_picodollars, calls)
+        if calls == 1:
+            self._hold, self.holds = hold, hold.charges
+        else:
+            self._holding(hold, call_picodollars, calls)
         return True
 
     async def set_aside(self, call_picodollars: int, calls: int, moment: datetime) -> None:

@@ -14,8 +14,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 
+from proxy.application.outbox import GatheringTransport, Outbox
 from proxy.infrastructure.chunked import LONGEST_SIZE_LINE, bytes_missing, is_size, may_become_size, unwrapped
-from proxy.infrastructure.outbox import GatheringTransport, Outbox
 
 _FIRST_FINAL_STATUS = 200
 _HEAD_END = b"\n\r\n"

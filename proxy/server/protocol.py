@@ -21,8 +21,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
+from proxy.application.outbox import GatheringTransport, Outbox
 from proxy.domain.errors import GatewayError, HeadTooLarge, MalformedHttp, RequestTooSlow
-from proxy.infrastructure.outbox import GatheringTransport, Outbox
 from proxy.server.bad_requests import BadRequests, RefusalAnswer
 from proxy.server.direct import DirectHandler, Serve
 from proxy.server.framing import head_error, head_size_bytes, parser_error

@@ -105,8 +105,17 @@ class Account:
         self._spent_then = self.standing.spent if self.standing else 0
         self.warned_from = self._warns_at - self._spent_then + self.consumed_then  # consumed, in picodollars
 
-    def hold(self, amount: int, moment: datetime, now_seconds: float) -> Charge:
-        """Sets aside; whether there is that much was asked before."""
+    def hold(self, amount: int, moment: datetime, now_seconds: float) -> Charge | None:
+        """Sets aside; None, and nothing is, if `may_set_aside` (which is written out here) says no."""
+        if (
+            self.is_hard
+            and not self.is_removed
+            and (
+                self.granted - self.consumed - self.held < amount
+                or now_seconds - self.renewed_seconds >= TRUSTED_SECONDS
+            )
+        ):
+            return None
         self.held += amount
         self.used_seconds = now_seconds
         bucket = self._bucket if self._bucket <= moment < self._bucket_ends else self.bucket(moment)

@@ -54,13 +54,13 @@ class LeasedBudgets:
     def purse(self, budgets: Sequence[AppliedBudget]) -> LeasedPurse:
         return LeasedPurse(self, budgets)
 
-    async def leased(self, current: Callable[[], Sequence[Account]], amount: int) -> tuple[Sequence[Account], float]:
-        """The accounts when each of them has enough, and the moment. Raises BudgetExceeded, NotServing."""
+    async def leased(self, current: Callable[[], Sequence[Account]], amount: int) -> None:
+        """Returns when each of the accounts has enough. Raises BudgetExceeded, NotServing."""
         while True:
             now, accounts = self.clock(), current()
             lacking = [account for account in accounts if not account.may_set_aside(amount, now)]
             if not lacking:
-                return accounts, now
+                return
             for account in lacking:
                 await self._lease(account, amount)
 

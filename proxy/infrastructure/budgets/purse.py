@@ -25,9 +25,7 @@ class Accounts(Protocol):
 
     def accounts_of(self, budgets: Sequence[AppliedBudget]) -> Sequence[Account]: ...
 
-    async def leased(
-        self, current: Callable[[], Sequence[Account]], amount: int
-    ) -> tuple[Sequence[Account], float]: ...
+    async def leased(self, current: Callable[[], Sequence[Account]], amount: int) -> None: ...
 
     def lease_ahead(self, account: Account, amount: int) -> None: ...
 
@@ -44,15 +42,27 @@ class LeasedPurse:
         self._generation = -1
 
     def set_aside_at_once(self, amount_picodollars: int, moment: datetime) -> Hold | None:
-        accounts, now = self._current(), self._book.clock()
+        accounts = self._accounts if self._generation == self._book.generation else self._current()
+        book, charges, enough = self._book, list[Charge](), _LOW_WATER * amount_picodollars
+        now = book.clock()
         for account in accounts:
-            if not account.may_set_aside(amount_picodollars, now):
+            charge = account.hold(amount_picodollars, moment, now)
+            if charge is None:
+                for held in accounts[: len(charges)]:
+                    held.held -= amount_picodollars
                 return None
-        return self._held(accounts, amount_picodollars, moment, now)
+            charges.append(charge)
+        for account in accounts:
+            if account.granted - account.consumed - account.held < enough and account.is_hard:
+                book.lease_ahead(account, enough)
+        return Hold(book, accounts, charges)
 
     async def set_aside(self, amount_picodollars: int, moment: datetime) -> Hold:
-        accounts, now = await self._book.leased(self._current, amount_picodollars)
-        return self._held(accounts, amount_picodollars, moment, now)
+        while True:
+            await self._book.leased(self._current, amount_picodollars)
+            hold = self.set_aside_at_once(amount_picodollars, moment)
+            if hold is not None:
+                return hold
 
     def warning(self) -> str | None:
         return warning_of(self._current())
@@ -62,15 +72,6 @@ class LeasedPurse:
             self._accounts = self._book.accounts_of(self._budgets)
             self._generation = self._book.generation
         return self._accounts
-
-    def _held(self, accounts: Sequence[Account], amount: int, moment: datetime, now: float) -> Hold:
-        """Each of the accounts has enough."""
-        charges, enough = [], _LOW_WATER * amount
-        for account in accounts:
-            charges.append(account.hold(amount, moment, now))
-            if account.is_hard and account.granted - account.consumed - account.held < enough:
-                self._book.lease_ahead(account, enough)
-        return Hold(self._book, accounts, charges)
 
 
 class Hold:

@@ -54,8 +54,10 @@ class RequestsGate:
         (self._take,) = wanted.takes
 
     def enter_at_once(self, _estimate: TokenEstimate, _priority: Priority) -> CountedRequest | None:
-        reading = self._local.count_one(self._take)
-        return None if reading is None else CountedRequest(self._take, reading)
+        take, share = self._take, self._local.share
+        limit = take.limit if share.processes == 1 else share.of(take.limit)
+        reading = self._local.windows.take_one_if_room(take.key, limit)
+        return None if reading is None else CountedRequest(take, reading)
 
     async def enter(self, _estimate: TokenEstimate, priority: Priority) -> RatePass:
         return await self._entrance.let_in(self._wanted, priority)

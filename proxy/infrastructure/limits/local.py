@@ -17,20 +17,20 @@ class LocalCounts:
 
     def __init__(self, clock: Callable[[], float], length_seconds: float = WINDOW_SECONDS) -> None:
         self.share = Share()
-        self._windows = Windows(clock, length_seconds)
+        self.windows = Windows(clock, length_seconds)
         self.untold = Windows(clock, length_seconds)  # the part of it that Valkey has not counted: it was away
         self._taken: Counter[str] = Counter()
 
     @property
     def keys(self) -> int:
         """How many things are counted."""
-        return len(self._windows) + len(self._taken)
+        return len(self.windows) + len(self._taken)
 
     def read_one(self, take: Take) -> Reading:
-        return self._windows.read(take.key, self.share.of(take.limit))
+        return self.windows.read(take.key, self.share.of(take.limit))
 
     def read(self, takes: Sequence[Take]) -> list[tuple[Take, Reading]]:
-        return [(take, self._windows.read(take.key, self.share.of(take.limit))) for take in takes]
+        return [(take, self.windows.read(take.key, self.share.of(take.limit))) for take in takes]
 
     def full(self, places: Sequence[Place]) -> list[Place]:
         return [place for place in places if self._taken[place.key] >= self.share.of(place.limit)]
@@ -45,17 +45,12 @@ class LocalCounts:
         counted = []
         for take in wanted.takes:
             cost = min(take.estimate, self.share.of(take.limit))
-            counted.append((self._windows.add(take.key, cost), cost))
+            counted.append((self.windows.add(take.key, cost), cost))
         return counted
-
-    def count_one(self, take: Take) -> Reading | None:
-        """Takes 1 of a single window, and tells how it stands then; nothing, and None, if it has no room."""
-        limit = take.limit if self.share.processes == 1 else self.share.of(take.limit)
-        return self._windows.take_one_if_room(take.key, limit)
 
     def enter(self, wanted: Wanted) -> Sequence[Reading] | None:
         """Takes all of it, and tells how the windows stand then; nothing, and None, if anything has no room."""
-        windows, share = self._windows, self.share
+        windows, share = self.windows, self.share
         now = windows.now()
         for take in wanted.takes:
             limit = share.of(take.limit)
@@ -76,7 +71,7 @@ class LocalCounts:
         """So much was used really, and the places are free again."""
         for take, (started, cost), really in zip(wanted.takes, counted, used, strict=True):
             if really != cost:
-                self._windows.correct(take.key, started, really - cost)
+                self.windows.correct(take.key, started, really - cost)
         for place in wanted.places:
             self._taken[place.key] -= 1
             if self._taken[place.key] <= 0:

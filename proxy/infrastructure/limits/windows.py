@@ -57,7 +57,8 @@ class Reading(NamedTuple):
 
     @property
     def remaining(self) -> int:
-        return max(0, math.floor(self.limit - (self.used if self.previous else self.current) + _ROUNDING))
+        left = self.limit - (self.used if self.previous else self.current) + _ROUNDING
+        return math.floor(left) if left > 0 else 0
 
     def has(self, cost: float) -> bool:
         return self.used + cost <= self.limit + _ROUNDING
@@ -145,7 +146,10 @@ class Windows:
         if used + 1 > limit + _ROUNDING:
             return None
         window.current += 1
-        return Reading(limit, window.started, window.previous, window.current, max(now - window.started, 0.0), length)
+        elapsed = now - window.started
+        if elapsed < 0:
+            elapsed = 0.0
+        return Reading(limit, window.started, window.previous, window.current, elapsed, length)
 
     def now(self) -> float:
         """By the clock that windows are measured with."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
-from proxy.infrastructure.outbox import GatheringTransport, Outbox
+from proxy.application.outbox import GatheringTransport, Outbox
 
 LARGE = b"x" * 100_000
 
