@@ -105,6 +105,11 @@ class GatheringTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self._transport.get_write_buffer_size() + sum(map(len, self._held))
 
+    @property
+    def _sendfile_compatible(self) -> Any:
+        """asyncio's `sendfile` asks for this. Who wants to send a file is to write it, as on uvloop, which has none."""
+        raise NotImplementedError
+
     # As they are.
 
     def is_closing(self) -> bool:
