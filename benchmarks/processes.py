@@ -9,7 +9,7 @@ _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") / 1024
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all its threads so far, finer than the hundredths of a second that `stat` counts."""
+    """User and system time so far of the threads that live, finer than the hundredths of a second of `stat`."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 

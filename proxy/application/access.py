@@ -137,6 +137,9 @@ class Authenticator:
             return ANONYMOUS
         token = _bearer_token(authorizations)
         hashed = key_hash(token)
+        known = self.directory.certain(hashed)
+        if known is not None:
+            return known
         began = self.clock()
         try:
             return await self._principal(token, hashed)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 _SINGLES: Final = 4  # turns with one write, after which …
 _AT_ONCE: Final = 32  # … so many writes do not wait
-_LARGE_BYTES: Final = 65_536  # not worth to be held, and none to be added to others
+_MOST_HELD_BYTES: Final = 65_536  # by one connection
 
 _Data = bytes | bytearray | memoryview
 
@@ -55,26 +55,25 @@ class Outbox:
 class GatheringTransport(asyncio.Transport):
     """A connection's transport whose writes are held for the rest of a turn, in their order.
 
-    Closing sends what is held first; aborting forgets it. The protocol is told to pause when it is sent.
+    No more is held than is sent at a time by others: a handler that writes on and on without a pause is to learn from
+    the transport that its client does not read. Closing sends what is held first; aborting forgets it.
     """
 
-    __slots__ = ("_held", "_outbox", "_transport")
+    __slots__ = ("_held", "_held_bytes", "_outbox", "_transport")
 
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._transport = transport
         self._outbox = outbox
         self._held: list[bytes] = []
+        self._held_bytes = 0
 
     def write(self, data: _Data) -> None:
-        held = self._held
-        if held:
-            if len(data) < _LARGE_BYTES:
-                held.append(bytes(data))
-                return
-            self.send()
-        elif len(data) < _LARGE_BYTES and self._outbox.takes(self):
-            held.append(bytes(data))
+        held_bytes = self._held_bytes + len(data)
+        if held_bytes < _MOST_HELD_BYTES and (self._held or self._outbox.takes(self)):
+            self._held.append(bytes(data))
+            self._held_bytes = held_bytes
             return
+        self.send()
         self._transport.write(data)
 
     def writelines(self, list_of_data: Iterable[_Data]) -> None:
@@ -86,7 +85,7 @@ class GatheringTransport(asyncio.Transport):
         held = self._held
         if not held:
             return
-        self._held = []
+        self._held, self._held_bytes = [], 0
         if not self._transport.is_closing():
             self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
@@ -99,15 +98,16 @@ class GatheringTransport(asyncio.Transport):
         self._transport.close()
 
     def abort(self) -> None:
-        self._held = []
+        self._held, self._held_bytes = [], 0
         self._transport.abort()
 
     def get_write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size() + sum(map(len, self._held))
+        return self._transport.get_write_buffer_size() + self._held_bytes
 
     @property
     def _sendfile_compatible(self) -> Any:
-        """asyncio's `sendfile` asks for this. Who wants to send a file is to write it, as on uvloop, which has none."""
+        """Not unfinished: asyncio's `sendfile` asks for this name, and aiohttp, told so, writes the file itself. On
+        uvloop, which has no `sendfile`, it does that anyway."""
         raise NotImplementedError
 
     # As they are.

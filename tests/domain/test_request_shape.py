@@ -170,9 +170,16 @@ def test_nothing_is_parsed_until_it_is_asked_for_and_then_once() -> None:
     asked: list[str] = []
 
     class Members(dict[str, bytes]):
-        def get(self, name: str, default: object = None) -> bytes | None:  # type: ignore[override]
+        def __contains__(self, name: object) -> bool:
+            asked.append(str(name))
+            return True
+
+        def __getitem__(self, name: str) -> bytes:
             asked.append(name)
             return b"not JSON" if name == "models" else b'"key"'
+
+        def get(self, name: str, _default: object = None) -> bytes:  # type: ignore[override]
+            return self[name]
 
     shape = RequestShape(ChatRequest(b"{}", "m", False, b"not JSON either", Members()))
     assert (shape.model, shape.tags, asked) == ("m", frozenset(), [])

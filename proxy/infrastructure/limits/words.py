@@ -35,8 +35,6 @@ _NAMES: Final = {
 
 def duration(seconds: float) -> str:
     """As OpenAI writes it: 120ms, 1s, 1.5s, 6m0s, 1h0m0s. Rounded up: nobody comes back too early."""
-    if seconds >= 60:  # noqa: PLR2004
-        return _long_duration(math.ceil(seconds - 1e-9))
     milliseconds = math.ceil(seconds * 1000 - 1e-6)
     if milliseconds < 1000:  # noqa: PLR2004
         return f"{max(0, milliseconds)}ms"
