@@ -178,7 +178,7 @@ def test_nothing_is_parsed_until_it_is_asked_for_and_then_once() -> None:
             asked.append(name)
             return b"not JSON" if name == "models" else b'"key"'
 
-        def get(self, name: str, _default: object = None) -> bytes:  # type: ignore[override]
+        def get(self, name: str, _default: object = None) -> bytes:
             return self[name]
 
     shape = RequestShape(ChatRequest(b"{}", "m", False, b"not JSON either", Members()))

@@ -25,4 +25,4 @@ async def test_others_have_turns_between_the_items() -> None:
 
 
 async def test_nothing_gives_nothing() -> None:
-    assert [item async for item in in_turns(())] == []
+    assert [item async for item in in_turns(list[int]())] == []
