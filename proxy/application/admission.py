@@ -86,17 +86,15 @@ class Admission:
                 output_tokens += row.output_tokens.value
             self._pass.leave(input_tokens, output_tokens)
         if self._hold is not None:
-            self._hold.settle(self._charged(rows))
+            self._hold.settle(rows[0].charges if len(rows) == 1 else self._together(rows))
 
-    def _charged(self, rows: Sequence[RequestLog]) -> Sequence[int]:
-        """Picodollars for each budget: a row's charges are in the order of what was set aside, or none at all."""
-        if len(rows) == 1 and (charges := rows[0].charges):
-            return [charge.picodollars for charge in charges]
-        charged = [0] * len(self.holds)
+    def _together(self, rows: Sequence[RequestLog]) -> Sequence[Charge]:
+        """A row's charges are in the order of what was set aside, or none at all."""
+        sums = [charge._replace(picodollars=0) for charge in self.holds]
         for row in rows:
             for place, charge in enumerate(row.charges):
-                charged[place] += charge.picodollars
-        return charged
+                sums[place] = charge._replace(picodollars=sums[place].picodollars + charge.picodollars)
+        return sums
 
     def headers(self) -> Mapping[str, str]:
         """For the answer, also when it is an error."""

@@ -68,8 +68,9 @@ class BudgetHold(Protocol):
     @property
     def charges(self) -> Sequence[Charge]: ...
 
-    def settle(self, charged_picodollars: Sequence[int]) -> None:
-        """The request is booked: give back what was set aside. What each budget is charged is with its rows, too."""
+    def settle(self, charged: Sequence[Charge]) -> None:
+        """The request is booked: give back what was set aside. `charged` is one for each budget, as in the request's
+        row; empty if nothing is charged."""
         ...
 
     def warning(self) -> str | None:

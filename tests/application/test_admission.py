@@ -84,8 +84,8 @@ class Held:
     purse: Money
     charges: Sequence[Charge]
 
-    def settle(self, charged_picodollars: Sequence[int]) -> None:
-        self.purse.settled.append((self.charges, charged_picodollars))
+    def settle(self, charged: Sequence[Charge]) -> None:
+        self.purse.settled.append((self.charges, [each.picodollars for each in charged]))
 
     def warning(self) -> str | None:
         return "held"
@@ -400,7 +400,7 @@ async def test_what_cost_nothing_is_charged_nothing_and_given_back(
     )
     assert ledger.row.cost_source is CostSource.NONE
     ((set_aside, charged),) = money.settled
-    assert ([held.picodollars for held in set_aside], charged) == ([500], [0])
+    assert ([held.picodollars for held in set_aside], charged) == ([500], [])
 
 
 async def test_a_place_is_left_once_with_what_was_used(ledger: FakeLedger, prices: FakePrices) -> None:

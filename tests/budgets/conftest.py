@@ -90,7 +90,7 @@ class Process:
     def end(self, hold: Hold, cost_usd: str) -> None:
         """The request has cost that much, and waits to be booked."""
         charges = [each._replace(picodollars=int(Decimal(cost_usd) * USD)) for each in hold.charges]
-        hold.settle([each.picodollars for each in charges])
+        hold.settle(charges)
         self.unbooked.append(charged_row(charges))
 
     async def drain(self) -> None:

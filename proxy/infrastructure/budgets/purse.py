@@ -84,15 +84,17 @@ class Hold:
         self._accounts = accounts
         self.charges = charges
 
-    def settle(self, charged_picodollars: Sequence[int]) -> None:
+    def settle(self, charged: Sequence[Charge]) -> None:
         """To be called once. Whoever was refused lately may fit now."""
         now, refusals = self._book.clock(), self._book.refusals
-        for account, held, charged in zip(self._accounts, self.charges, charged_picodollars, strict=True):
+        for account, held in zip(self._accounts, self.charges, strict=True):
             account.held -= held.picodollars
-            account.consumed += charged
             account.used_seconds = now
             if refusals:
                 refusals.pop(account.key, None)
+        if charged:
+            for account, charge in zip(self._accounts, charged, strict=True):
+                account.consumed += charge.picodollars
 
     def warning(self) -> str | None:
         return warning_of(self._accounts)

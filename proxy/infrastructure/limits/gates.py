@@ -9,7 +9,6 @@ from proxy.application.allowances import AppliedLimit, RatePass
 from proxy.domain.rate_limits import NO_TOKENS, Priority, TokenEstimate
 from proxy.infrastructure.limits.local import LocalCounts
 from proxy.infrastructure.limits.wanted import Take, Wanted, wanted_of
-from proxy.infrastructure.limits.windows import Reading
 from proxy.infrastructure.limits.words import told
 
 
@@ -56,8 +55,8 @@ class RequestsGate:
     def enter_at_once(self, _estimate: TokenEstimate, _priority: Priority) -> CountedRequest | None:
         take, share = self._take, self._local.share
         limit = take.limit if share.processes == 1 else share.of(take.limit)
-        reading = self._local.windows.take_one_if_room(take.key, limit)
-        return None if reading is None else CountedRequest(take, reading)
+        seen = self._local.windows.take_one_if_room(take.key, limit)
+        return None if seen is None else CountedRequest(take, limit, *seen)
 
     async def enter(self, _estimate: TokenEstimate, priority: Priority) -> RatePass:
         return await self._entrance.let_in(self._wanted, priority)
@@ -66,16 +65,18 @@ class RequestsGate:
 class CountedRequest:
     """RatePass of a request that was counted as one, and was one."""
 
-    __slots__ = ("_reading", "_take")
+    __slots__ = ("_limit", "_remaining", "_reset_seconds", "_take")
     is_counted = True
 
-    def __init__(self, take: Take, reading: Reading) -> None:
+    def __init__(self, take: Take, limit: int, remaining: int, reset_seconds: float) -> None:
         self._take = take
-        self._reading = reading
+        self._limit = limit
+        self._remaining = remaining
+        self._reset_seconds = reset_seconds
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return told(self._take, self._reading, self._reading.remaining)
+        return told(self._take, self._limit, self._remaining, self._reset_seconds)
 
     def leave(self, input_tokens: int, output_tokens: int) -> None:
         """Nothing changes."""

@@ -136,20 +136,24 @@ class Windows:
         elapsed = now - window.started
         return Reading(limit, window.started, window.previous, window.current, max(elapsed, 0.0), self._length)
 
-    def take_one_if_room(self, key: str, limit: int) -> Reading | None:
-        """`take` of 1; or None, and nothing is counted, if there is no room."""
+    def take_one_if_room(self, key: str, limit: int) -> tuple[int, float] | None:
+        """`take` of 1, and what is told of the window then: how much remains, and in how many seconds nothing is used.
+
+        None, and nothing is counted, if there is no room.
+        """
         now, length = self._clock(), self._length
         window = self._windows.get(key)
         if window is None or now - window.started >= length:
-            return self.take(key, limit, 1, now) if self.has_room(key, limit, 1, now) else None
-        used = _used(window, now, length) if window.previous else window.current
-        if used + 1 > limit + _ROUNDING:
+            if not self.has_room(key, limit, 1, now):
+                return None
+            reading = self.take(key, limit, 1, now)
+            return reading.remaining, reading.reset_seconds
+        left = limit - 1 - (_used(window, now, length) if window.previous else window.current) + _ROUNDING
+        if left < 0:
             return None
         window.current += 1
         elapsed = now - window.started
-        if elapsed < 0:
-            elapsed = 0.0
-        return Reading(limit, window.started, window.previous, window.current, elapsed, length)
+        return int(left), 2 * length - (elapsed if elapsed > 0 else 0.0)
 
     def now(self) -> float:
         """By the clock that windows are measured with."""

@@ -53,7 +53,7 @@ def _long_duration(seconds: int) -> str:
 def headers_of(takes: Sequence[Take], readings: Sequence[Reading], *, is_local: bool) -> dict[str, str]:
     """Of the requests' tightest limit, and of the tokens'. `is_local` when Valkey should have been asked."""
     if len(takes) == 1:
-        headers = told(takes[0], readings[0], readings[0].remaining)
+        headers = _told_of(takes[0], readings[0], readings[0].remaining)
     else:
         headers = {}
         tightest: dict[tuple[str, ...], int] = {}
@@ -61,20 +61,20 @@ def headers_of(takes: Sequence[Take], readings: Sequence[Reading], *, is_local: 
             names, remaining = _HEADERS[take.dimension], reading.remaining
             if remaining < tightest.get(names, math.inf):
                 tightest[names] = remaining
-                headers.update(told(take, reading, remaining))
+                headers.update(_told_of(take, reading, remaining))
     if is_local:
         headers[LOCAL_HEADER] = "local"
     return headers
 
 
-def told(take: Take, reading: Reading, remaining: int) -> dict[str, str]:
+def _told_of(take: Take, reading: Reading, remaining: int) -> dict[str, str]:
+    return told(take, reading.limit, remaining, reading.reset_seconds)
+
+
+def told(take: Take, limit: int, remaining: int, reset_seconds: float) -> dict[str, str]:
     """The three headers of one window."""
     limit_name, remaining_name, reset_name = _HEADERS[take.dimension]
-    return {
-        limit_name: str(reading.limit),
-        remaining_name: str(remaining),
-        reset_name: duration(reading.reset_seconds),
-    }
+    return {limit_name: str(limit), remaining_name: str(remaining), reset_name: duration(reset_seconds)}
 
 
 def refusal(seen: Seen, *, is_local: bool) -> RateLimited:
