@@ -75,7 +75,10 @@ class Admission:
         if cost is None:
             return self.holds
         amount = picodollars(cost.usd)
-        return [Charge(budget_id, subject_id, bucket, amount) for budget_id, subject_id, bucket, _held in self.holds]
+        charges = []
+        for budget_id, subject_id, bucket, _held in self.holds:
+            charges.append(Charge(budget_id, subject_id, bucket, amount))  # a call less
+        return charges
 
     def leave(self, rows: Sequence[RequestLog]) -> None:
         """The request is booked in these rows (those after the first are of calls that lost a race)."""

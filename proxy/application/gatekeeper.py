@@ -134,5 +134,9 @@ def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEst
     Images and files that are only named have as much added as most of them are.
     """
     output = min(max_output_tokens(request) or default_output_tokens, _MOST_OUTPUT_TOKENS)
-    tokens = -(-len(request.body) // _BYTES_PER_TOKEN) + _TOKENS_PER_MENTION * mentioned_parts(request)
-    return TokenEstimate(tokens, output * min(choices(request), _MOST_CHOICES))
+    tokens = -(-len(request.body) // _BYTES_PER_TOKEN)
+    if "n" in request.members:
+        output *= min(choices(request), _MOST_CHOICES)
+    if request.has_parts:
+        tokens += _TOKENS_PER_MENTION * mentioned_parts(request)
+    return TokenEstimate(tokens, output)

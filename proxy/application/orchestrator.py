@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
@@ -20,6 +21,7 @@ from proxy.application.ports import Ledger, LiveDeployment
 from proxy.application.raw_call import LazyHistory, RawSettings
 from proxy.application.runtime import Runtime, RuntimeSource
 from proxy.application.upstream import Answer, UpstreamCall
+from proxy.domain.catalog import Deployment
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import UpstreamError
 from proxy.domain.json_bytes import replace_member, without_member
@@ -27,6 +29,7 @@ from proxy.domain.rate_limits import TokenEstimate
 from proxy.domain.routing import Candidate, RequestShape, Surroundings, failure_kind, may_come_after, plan, plan_after
 
 _Answer = TypeVar("_Answer")
+_deployment_of: Callable[[Candidate], Deployment] = attrgetter("deployment")
 TAGS_HEADER = "x-gateway-tags"
 
 
@@ -151,10 +154,11 @@ class _Run:
 
     def _most_cost(self, estimate: TokenEstimate) -> int:
         """Picodollars that a call for the request may cost at most."""
-        deployments = [candidate.deployment for candidate in self._plan.candidates]
+        deployments = list(map(_deployment_of, self._plan.candidates))
         if self._runtime.catalog.fallbacks:
             deployments += may_come_after(self._plan, self._runtime.catalog)
-        return self._orchestrator.accounting.most_cost(deployments, self._shape.models, estimate)
+        models = self._shape.models if "models" in self._request.members else ()
+        return self._orchestrator.accounting.most_cost(deployments, models, estimate)
 
     def _hedge_seconds(self, deployments: Mapping[str, LiveDeployment]) -> Callable[[Candidate], float | None]:
         after = self._plan.route.hedge_after

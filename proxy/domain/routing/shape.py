@@ -124,8 +124,11 @@ class RequestShape:
 
 def max_output_tokens(request: ChatRequest) -> int | None:
     """As RequestShape has it, for who needs nothing else of it."""
-    limits = [_whole(request.members[name]) for name in _OUTPUT_MEMBERS if name in request.members]
-    return (max(limits) or None) if limits else None
+    most = 0
+    for name in _OUTPUT_MEMBERS:
+        if name in request.members:
+            most = max(most, _whole(request.members[name]))
+    return most or None
 
 
 def choices(request: ChatRequest) -> int:

@@ -97,4 +97,7 @@ class Hold:
                 account.consumed += charge.picodollars
 
     def warning(self) -> str | None:
-        return warning_of(self._accounts)
+        for account in self._accounts:
+            if account.consumed >= account.warned_from:
+                return warning_of(self._accounts)
+        return None

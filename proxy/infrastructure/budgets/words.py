@@ -14,11 +14,9 @@ _SOON_SECONDS = 1.0
 
 
 def warning_of(accounts: Sequence[Account]) -> str | None:
-    """Those whose warning share is spent; None if it is of none, as nearly always."""
-    for account in accounts:
-        if account.consumed >= account.warned_from:
-            return ", ".join(_told(each) for each in accounts if each.is_warned_of)
-    return None
+    """Those whose warning share is spent; None if it is of none."""
+    warned_of = [_told(account) for account in accounts if account.is_warned_of]
+    return ", ".join(warned_of) if warned_of else None
 
 
 def _told(account: Account) -> str:
