@@ -17,6 +17,9 @@ from tests.harness import COMPLETION, TestGateway, Upstream, says
 MESSAGES = b'[{"role":"user","content":"Hello"}]'
 
 
+DEEP = b"[" * 256 + b"]" * 256
+
+
 def body_with(extra: bytes) -> bytes:
     """A good request with more members."""
     return b'{"model":"m","messages":' + MESSAGES + b"," + extra + b"}"
@@ -103,6 +106,20 @@ async def test_nesting_too_deep(
     body = body_with(b'"unknown":' + brackets[0] * depth + b"1" + brackets[1] * depth)
     message = await refusal(gateway, upstream, request_bytes(body), code="nesting_too_deep")
     assert "256" in message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of(b'[{"role":"user","content":' + DEEP + b"}]"),
+        body_of(b'[{"role":"user","content":"Hello","unknown":' + DEEP + b"}]"),
+        body_with(b'"unknown":' + DEEP + b',"unknown":1'),
+        body_with(b'"messages":' + DEEP + b',"messages":' + MESSAGES),
+    ],
+    ids=["in a content", "in a message", "in a member that comes twice", "in messages that come twice"],
+)
+async def test_nesting_too_deep_wherever_it_is(gateway: TestGateway, upstream: Upstream, body: bytes) -> None:
+    await refusal(gateway, upstream, request_bytes(body), code="nesting_too_deep")
 
 
 KINDS = {

@@ -92,6 +92,8 @@ _KINDS = {
     ord("n"): _NULL,
 }
 _PEEK_BYTES = 64
+_DEEP_BYTES = 2 * MAX_DEPTH  # what nests deeper has more
+_TOO_DEEP = f"The request body nests deeper than {MAX_DEPTH} levels."
 _WHOLE_NUMBER = re.compile(rb"-?\d+(?:\.0+)?$")
 
 
@@ -100,14 +102,22 @@ class _Message(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw()
 
 
+class _FlatMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A message as most are: a role and a text, and nothing that could hold anything else."""
+
+    role: _Role
+    content: str | None = None
+
+
 class _PlainMessage(msgspec.Struct):
-    """A message as nearly all are: its types are checked as it is read, and nobody need go through them after."""
+    """As nearly all others are: its types are checked as it is read, and nobody need go through them after."""
 
     role: _Role
     content: str | list[msgspec.Raw] | None = None
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_flat_messages = msgspec.json.Decoder(list[_FlatMessage])
 _plain_messages = msgspec.json.Decoder(list[_PlainMessage])
 _messages = msgspec.json.Decoder(list[_Message])
 _texts = msgspec.json.Decoder(str)
@@ -128,7 +138,10 @@ def read_chat_request(body: bytes) -> ChatRequest:
     if not model.strip():
         raise InvalidRequest("'model' must not be blank.", param="model", code="invalid_value")
     messages = bytes(members["messages"])
-    has_parts = _check_messages(messages)
+    is_flat = _are_flat(messages)
+    if len(body) - is_flat * len(messages) >= _DEEP_BYTES and nests_deeper_than(body, MAX_DEPTH):
+        raise InvalidRequest(_TOO_DEEP, code="nesting_too_deep")
+    has_parts = not is_flat and _check_messages(messages)
     stream = members.get("stream")
     return ChatRequest(
         body=body,
@@ -160,8 +173,6 @@ def _read_members(body: bytes) -> dict[str, msgspec.Raw]:
             raise InvalidRequest(
                 f"The request body is not valid UTF-8 (byte {problem.start}).", code="invalid_json"
             ) from None
-    if nests_deeper_than(body, MAX_DEPTH):
-        raise InvalidRequest(f"The request body nests deeper than {MAX_DEPTH} levels.", code="nesting_too_deep")
     try:
         return _decode_members(body)
     except InvalidRequest:
@@ -176,7 +187,9 @@ def _decode_members(text: bytes) -> dict[str, msgspec.Raw]:
         return _members.decode(text)
     except msgspec.ValidationError:
         raise InvalidRequest("The request body must be a JSON object.", code="invalid_json") from None
-    except (msgspec.DecodeError, RecursionError) as problem:
+    except RecursionError:
+        raise InvalidRequest(_TOO_DEEP, code="nesting_too_deep") from None
+    except msgspec.DecodeError as problem:
         reason = str(problem).removeprefix("JSON is malformed: ")
         raise InvalidRequest(f"The request body is not valid JSON: {reason}.", code="invalid_json") from None
 
@@ -195,6 +208,14 @@ def _missing(name: str, members: Mapping[str, object]) -> InvalidRequest:
     similar = get_close_matches(name, [member for member in members if member not in FIELDS], n=1)
     hint = f" Did you mean it by '{similar[0]}'?" if similar else ""
     return InvalidRequest(f"Missing required field '{name}'.{hint}", param=name, code="missing_required_parameter")
+
+
+def _are_flat(text: bytes) -> bool:
+    """Whether there are messages, and nothing is in them but roles and texts: then nothing is wrong with them."""
+    try:
+        return bool(_flat_messages.decode(text))
+    except msgspec.DecodeError:
+        return False
 
 
 def _check_messages(text: bytes) -> bool:
