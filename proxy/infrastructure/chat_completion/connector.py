@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -55,6 +55,22 @@ class RawConnector(ChatCompletionClientBase):
     @abstractmethod
     def _now(self) -> float:
         """The clock that a call's deadline is of."""
+
+    async def get_chat_message_contents(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any
+    ) -> list[ChatMessageContent]:
+        """As everywhere; of settings that carry a call there is nothing to copy, to adapt or to invoke functions by."""
+        if carried_call(settings) is not None:
+            return await self._inner_get_chat_message_contents(chat_history, settings)
+        return await super().get_chat_message_contents(chat_history, settings, **kwargs)
+
+    def get_streaming_chat_message_contents(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any
+    ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
+        """The same for streams."""
+        if carried_call(settings) is not None:
+            return self._inner_get_streaming_chat_message_contents(chat_history, settings)
+        return super().get_streaming_chat_message_contents(chat_history, settings, **kwargs)
 
     def get_prompt_execution_settings_class(self) -> type[PromptExecutionSettings]:
         return RawSettings
