@@ -22,6 +22,7 @@ from proxy.api.app_keys import GATEWAY
 from proxy.api.middlewares.request_id import complete_head
 
 _STATUS_LINE: Final = "HTTP/1.1 200 OK"
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class _Answer(web.StreamResponse):
@@ -64,7 +65,8 @@ class WholeAnswer(_Answer, web.Response):
 class StreamedAnswer(_Answer):
     """One that comes in pieces. Its head leaves with the first of them, so prepare it when that is there."""
 
-    _held = b""
+    _unsent = b""  # the head, and what completes the answer
+    _is_ours = False  # its head and its chunks are written here
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         if not self._is_plain(request):
@@ -72,31 +74,56 @@ class StreamedAnswer(_Answer):
         self._complete_head(request)
         self._headers[hdrs.TRANSFER_ENCODING] = "chunked"
         self._req = request
-        self._payload_writer = writer = request.writer
-        writer.enable_chunking()
-        await writer.write_headers(_STATUS_LINE, self._headers)
-        return writer
+        self._payload_writer = request.writer
+        self._unsent = _serialize_headers(_STATUS_LINE, self._headers)
+        self._is_ours = True
+        return self._payload_writer
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        held, self._held = self._held, b""
-        await super().write(held + data if held else data)
+        if self._is_ours:
+            await self._send(_chunk(data))
+        else:
+            await super().write(data)
 
     async def write_last(self, data: bytes) -> None:
         """Writes what completes the answer: together with the end of the stream, if that comes in this turn of the
         event loop as it does nearly always, else without it."""
-        self._held += data
-        asyncio.get_running_loop().call_soon(self._let_go)
+        if self._is_ours:
+            self._unsent += _chunk(data)
+            asyncio.get_running_loop().call_soon(self._let_go)
+        else:
+            await super().write(data)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        held, self._held = self._held, b""
-        await super().write_eof(held + data)
+        if not self._is_ours or self._eof_sent:
+            await super().write_eof(data)
+            return
+        await self._send(_chunk(data) + _LAST_CHUNK)
+        self._eof_sent = True
+        self._req = self._payload_writer = None
+
+    async def _send(self, data: bytes) -> None:
+        """Raises ConnectionResetError when the client has gone. Waits while it does not read."""
+        request = self._req
+        if request is None:
+            raise RuntimeError("the answer has ended")
+        protocol = request.protocol
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        data, self._unsent = self._unsent + data, b""
+        transport.write(data)
+        request.writer.output_size += len(data)  # or an error would be answered as if nothing had been
+        if protocol.writing_paused:
+            await request.writer.drain()
 
     def _let_go(self) -> None:
-        held, self._held = self._held, b""
-        if not held or self._req is None or self._payload_writer is None:
-            return
-        transport = self._req.transport
-        if transport is not None and not transport.is_closing():
-            self._payload_writer.send_headers()
-            is_chunked = self._req.version >= HttpVersion11
-            transport.write(b"%x\r\n%b\r\n" % (len(held), held) if is_chunked else held)
+        transport = None if self._req is None else self._req.transport
+        if self._unsent and transport is not None and not transport.is_closing():
+            data, self._unsent = self._unsent, b""
+            transport.write(data)
+
+
+def _chunk(data: bytes | bytearray | memoryview) -> bytes:
+    """As chunked transfer coding has it (RFC 9112, 7.1), where a chunk of nothing would end the answer."""
+    return b"%x\r\n%b\r\n" % (len(data), bytes(data)) if data else b""

@@ -83,6 +83,21 @@ async def test_streamed_bytes_come_out_as_they_are(service: OpenRouterChatComple
     assert call.answer.facts().generation_id == "gen-1"
 
 
+async def test_a_generation_is_told_only_while_something_of_it_is_waited_for(
+    service: OpenRouterChatCompletion, upstream: Upstream
+) -> None:
+    """What has come to its end is booked at once, with its id: a note before would cost a record of the spool."""
+    told: list[str] = []
+    for sent, pause_seconds in (([chunk("a"), *ending()], 0.0), ([chunk("a"), *ending()], 0.05)):
+        upstream.answer(streams(b"".join(sent)) if not pause_seconds else streams(*sent, pause_seconds=pause_seconds))
+        call, history, settings = raw_call(stream=True)
+        call.on_generation = told.append
+        async for _ in service.get_streaming_chat_message_contents(history, settings):
+            pass
+        assert call.answer.facts().generation_id == "gen-1"
+        assert told == ["gen-1"] * bool(pause_seconds)
+
+
 async def test_hanging_up_ends_the_upstream_call_at_once(service: OpenRouterChatCompletion, upstream: Upstream) -> None:
     """Without waiting for whoever reads the stream: it may be busy with a client that takes nothing."""
     upstream.answer(streams(chunk("a"), then=stall))

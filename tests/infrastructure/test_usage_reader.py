@@ -544,3 +544,32 @@ def test_chunks_without_text_count_nothing(choices: Any) -> None:
 def test_what_left_the_window_is_counted_by_proportion() -> None:
     chunk = delta("x" * 400)
     assert tail_of(*[chunk] * 1000).estimated_output_tokens() == 100_000
+
+
+EVENTS = [
+    delta("Hi"),
+    delta("", "stop"),
+    delta(None, "length", error=None),
+    delta("so", native_finish_reason="x").replace(b"\n", b"\r\n"),
+    event(id="gen-2", model="m", choices=[], usage=USAGE),
+    event(id="gen-2", model="m", choices=[], usage={"prompt_tokens": -1}),
+    event(id=7, model="", usage={"prompt_tokens": "x"}, choices=None),
+    event(id="gen-3", error={"message": "no more"}),
+    event(id="gen-4", choices=[{"delta": {}, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"}]),
+    b": a comment\n\n",
+    b": a comment\ndata: {}\n\n",
+    b"data:{}\n\n",
+    b"data: {\n\n",
+    b"data: \xff\n\n",
+    b"event: x\ndata: {}\n\n",
+    b"\n",
+    b"{} \n\n",
+    DONE,
+]
+
+
+@_property
+@given(st.lists(st.sampled_from(EVENTS), max_size=6), st.sampled_from([b"", b"data: {", DONE]))
+def test_the_short_way_to_what_a_stream_says_leads_to_the_same(events: list[bytes], rest: bytes) -> None:
+    text = b"".join(events) + rest
+    assert tail_of(text).facts() == StreamTail.read_carefully(text)

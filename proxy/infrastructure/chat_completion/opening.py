@@ -66,7 +66,7 @@ def _judged(held: bytes) -> Opening | None:
 def _first_event_that_matters(held: bytes) -> Chunk | None:
     for event in events_from_the_start(held):
         chunk = parse_chunk(event)
-        if chunk is not None and (error_member(chunk) is not None or not _is_preamble(chunk)):
+        if chunk is not None and (not _is_preamble(chunk) or error_member(chunk) is not None):
             return chunk
     return None
 
@@ -78,9 +78,10 @@ def _has_unreadable_event(held: bytes) -> bool:
 
 def _is_preamble(chunk: Chunk) -> bool:
     """A chunk that announces the role and says nothing yet."""
-    if not chunk.choices:
-        return False
-    return all(
-        choice.finish_reason is None and all(not value for key, value in (choice.delta or {}).items() if key != "role")
-        for choice in chunk.choices
-    )
+    for choice in chunk.choices or ():
+        if choice.finish_reason is not None:
+            return False
+        for key, value in (choice.delta or {}).items():
+            if value and key != "role":
+                return False
+    return bool(chunk.choices)

@@ -15,6 +15,8 @@ from proxy.infrastructure.chat_completion.sse import event_data, events_from_the
 
 _TAIL_BYTES = 16 * 1024
 _TRIMMED_FROM_BYTES = 2 * _TAIL_BYTES
+_EVENT_END, _DONE_EVENT, _CHUNK_START = b"\n\n", b"data: [DONE]", b"data: {"
+_DATA_BYTES = len(b"data: ")
 
 
 class Choice(msgspec.Struct):
@@ -146,8 +148,13 @@ class StreamTail:
         return self._told
 
     def _read(self) -> AnswerFacts:
-        usage = model = generation_id = provider = finish_reason = error = None
         tail = b"".join(self._reads)
+        return _told_plainly(tail) or self.read_carefully(tail)
+
+    @staticmethod
+    def read_carefully(tail: bytes) -> AnswerFacts:
+        """Of events that may be anything."""
+        usage = model = generation_id = provider = finish_reason = error = None
         may_tell_error = b'"error"' in tail  # then in any of its events: some servers go on to usage and [DONE]
         for event in events_from_the_end(tail):
             facts = _facts_of(event)
@@ -171,6 +178,34 @@ class StreamTail:
             characters += sum(_text_length(choice.delta) for choice in (chunk and chunk.choices) or ())
         total_bytes = self._dropped_bytes + self._kept_bytes
         return estimate_tokens(characters * total_bytes // self._kept_bytes) if self._kept_bytes else 0
+
+
+def _told_plainly(tail: bytes) -> AnswerFacts | None:
+    """What the last events say, if they are as nearly all are: one line each, and no word of an error; else None."""
+    if b"\r" in tail or b'"error"' in tail:
+        return None
+    usage = model = generation_id = provider = finish_reason = None
+    end = tail.rfind(_EVENT_END)
+    while end >= 0:
+        before = tail.rfind(_EVENT_END, 0, end)
+        event = tail[before + 2 if before >= 0 else 0 : end]
+        end = before
+        if event == _DONE_EVENT:
+            continue
+        if not event.startswith(_CHUNK_START) or b"\n" in event:
+            return None
+        try:
+            chunk = _plain_chunks.decode(event[_DATA_BYTES:])
+        except (ValueError, RecursionError):
+            return None
+        if usage is None and chunk.usage is not None:
+            usage = usage_of(chunk.usage)
+        model, generation_id, provider = model or chunk.model, generation_id or chunk.id, provider or chunk.provider
+        if finish_reason is None and chunk.choices:
+            finish_reason = _finish_reason(chunk.choices)
+        if usage is not None and model and generation_id and finish_reason:
+            break
+    return AnswerFacts(usage, model or None, generation_id or None, provider or None, finish_reason)
 
 
 def _facts_of(event: bytes) -> AnswerFacts | None:
@@ -233,7 +268,10 @@ def _text_length(message: Any) -> int:
 
 
 def _finish_reason(choices: list[Choice] | None) -> str | None:
-    return next((choice.finish_reason for choice in choices or () if choice.finish_reason), None)
+    for choice in choices or ():
+        if choice.finish_reason:
+            return choice.finish_reason
+    return None
 
 
 def _error_message(error: dict[str, Any] | None) -> str | None:

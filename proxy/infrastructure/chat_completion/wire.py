@@ -116,9 +116,10 @@ class Wire:
         response = await self._run(call, body or call.body, read, stream=True)
         call.hang_up = response.close
         opening = openings[-1]
-        if call.generation_id is None and opening.chunk is not None:
+        stream = WireStream(self._stream_rules, call, response, opening, hides_usage=body is not None)
+        if call.generation_id is None and opening.chunk is not None and not stream.done:
             call.generates(text_of(opening.chunk.id))
-        return WireStream(self._stream_rules, call, response, opening, hides_usage=body is not None)
+        return stream
 
     def _asking_for_usage(self, body: bytes) -> bytes | None:
         """The body that asks for usage, if that is needed and the client did not: then it does not expect any."""
@@ -176,7 +177,11 @@ class Wire:
             call.refusals += response.status in _REFUSALS
             raise error
         if self._generation_id_header:
-            call.generates(response.headers.get(self._generation_id_header))
+            generation_id = response.headers.get(self._generation_id_header)
+            if response.content.is_eof():
+                call.generation_id = generation_id  # nothing is to be noted of what has ended: the row will tell it
+            else:
+                call.generates(generation_id)
         await read(response)
 
     def _late(self, call: UpstreamCall, response: Reply | None, *, is_last: bool) -> UpstreamError:

@@ -88,9 +88,8 @@ class WireStream:
 
         Raises what the sink raises.
         """
-        if not isinstance(self._response, DirectReply):
+        if self.done or not isinstance(self._response, DirectReply):
             return
-
         passing, write, feed, may_hold_usage = self._passing, sink.write, self._tail.feed, self._hides_usage
         aligner = self._aligner
 
