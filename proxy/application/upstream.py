@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy.domain.chat import NO_FACTS, AnswerFacts
+from proxy.domain.records import record
 
 IS_LAST = "is_last"  # in a streamed content's metadata: with these bytes the answer is complete
 PUMP = "pump"  # in the first content's: a Pumping that hands the next bytes on faster than contents can
@@ -104,7 +105,7 @@ class UpstreamCall:
         return self.attempts > self.refusals
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What goes back to the client: the upstream's bytes and the headers that describe them."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 from proxy.domain.json_bytes import look_into
+from proxy.domain.records import record
 from proxy.domain.values import CostAmount, estimate_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChatRequest:
     """A client's request. `body` is what came, unchanged; `messages` is the raw JSON of that member.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from proxy.domain.budgets import Charge
 from proxy.domain.errors import InvalidValue
+from proxy.domain.records import named_record
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 
 
@@ -81,7 +82,7 @@ class RequestIntent(NamedTuple):
     holds: Sequence[Charge] = ()  # set aside in budgets: charged, if nobody can say what it cost
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_record
 class RequestLog:
     """One request as it is booked. Times are milliseconds, costs USD; None is "not known", never zero.
 

@@ -7,11 +7,11 @@ handed to another model. So they are held back until the first event that matter
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import StreamReader
 
+from proxy.domain.records import record
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_start
 from proxy.infrastructure.chat_completion.usage import Chunk, error_member, parse_chunk
 
@@ -19,7 +19,7 @@ HOLD_SECONDS = 10.0
 _HOLD_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Opening:
     """How a stream began: the bytes held back, whether it is over already, and the error if it began with one."""
 
