@@ -24,6 +24,7 @@ from proxy.domain.errors import (
     UpstreamError,
     kind_of,
 )
+from proxy.domain.records import record
 from proxy.domain.routing import Candidate
 
 _T = TypeVar("_T")
@@ -53,7 +54,7 @@ class Attempt:
         return self.call.attempts if self.call else 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WalkLimits:
     """Bounds of a whole walk: its upstream calls together, and its deadline (of the gateway's clock).
 
@@ -146,7 +147,7 @@ class Walk(Generic[_T]):
 
     def _next(self, *, is_hedge: bool = False) -> Attempt | None:
         """The next candidate's attempt, if calls are left for it, and retries of its provider."""
-        while self._waiting and self.calls < self._limits.max_calls:
+        while self._waiting and (not self.attempts or self.calls < self._limits.max_calls):
             candidate = self._waiting.popleft()
             deployment = self._deployment_of(candidate)
             attempt = Attempt(candidate, deployment, 1 if is_hedge else self._share(candidate), is_hedge=is_hedge)
@@ -160,24 +161,28 @@ class Walk(Generic[_T]):
         return None
 
     async def _take_turn(self, attempt: Attempt) -> _T:
-        began = self._clock()
+        deployment, began = attempt.deployment, self._clock()
         try:
-            if attempt.candidate.must_rest:
-                await attempt.deployment.rest(attempt.candidate.model, self._limits.deadline - began)
-            has_waited = await attempt.deployment.enter(self._limits.deadline - self._clock())
-            if has_waited or attempt.candidate.must_rest:
-                attempt.queued_seconds = self._clock() - began
-            return await self._perform_in_place(attempt)
+            if attempt.candidate.must_rest or not deployment.enter_at_once():
+                await self._wait_for_place(attempt, began)
+            return await self._perform_in_place(attempt, deployment)
         except BaseException as error:
             attempt.error = error
             raise
         finally:
             attempt.seconds = self._clock() - began
             if attempt.takes_retry:
-                attempt.deployment.give_back_retry()
+                deployment.give_back_retry()
 
-    async def _perform_in_place(self, attempt: Attempt) -> _T:
-        deployment, began, is_kept = attempt.deployment, self._clock(), False
+    async def _wait_for_place(self, attempt: Attempt, began: float) -> None:
+        deployment, deadline = attempt.deployment, self._limits.deadline
+        if attempt.candidate.must_rest:
+            await deployment.rest(attempt.candidate.model, deadline - began)
+        await deployment.enter(deadline - self._clock())
+        attempt.queued_seconds = self._clock() - began
+
+    async def _perform_in_place(self, attempt: Attempt, deployment: LiveDeployment) -> _T:
+        began, is_kept = self._clock(), False
         try:
             answer = await self._perform(attempt)
             is_kept = self._stream
@@ -232,7 +237,7 @@ class Walk(Generic[_T]):
         One, if another deployment serves the same model: asking that one at once is better than waiting. Else one is
         kept for each candidate that comes later.
         """
-        left = self._limits.max_calls - self.calls
+        left = self._limits.max_calls - (self.calls if self.attempts else 0)
         if not self._waiting:
             return left
         following = self._waiting[0]

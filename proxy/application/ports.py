@@ -91,6 +91,11 @@ class Ledger(Protocol):
         """Book the row of an admitted request; called exactly once for each."""
         ...
 
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether `durable` may have to wait at all."""
+        ...
+
     async def durable(self) -> None:
         """Return when what was noted so far is as safe as the operator has asked for."""
         ...
@@ -117,8 +122,12 @@ class LiveDeployment(Protocol):
         """Wait until the model has cooled down here. Raises DeploymentBusy when that takes too long."""
         ...
 
-    async def enter(self, most_seconds: float) -> bool:
-        """Take a place for a call, to be given back by `leave`; whether it was waited for. Raises DeploymentBusy."""
+    def enter_at_once(self) -> bool:
+        """Take a place for a call, to be given back by `leave`, if one is free now; else nothing."""
+        ...
+
+    async def enter(self, most_seconds: float) -> None:
+        """Take one as soon as it is free. Raises DeploymentBusy."""
         ...
 
     def leave(self) -> None: ...

@@ -65,6 +65,7 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
         self._opened_at = 0.0
         self._probe: Permit | None = None
         self._usual = Permit(self._epoch)  # one for all calls while it is closed
+        self.is_calm = True  # closed, and no failure counted: asked for each request, so it is no property
 
     @property
     def open_remaining(self) -> float:
@@ -73,12 +74,16 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
 
     def refusing_seconds(self) -> float:
         """For how long it will let nobody through; 0 if it would now."""
+        if self.is_calm:
+            return 0.0
         if self.state == STATE_OPEN:
             return max(0.0, self.open_remaining)
         return _PROBE_WAIT_SECONDS if self._probe is not None else 0.0
 
     def allow(self) -> Permit:
         """Leave for one call; hand it back with `succeeded`, `failed` or `release`. Raises CircuitOpen."""
+        if self.is_calm:
+            return self._usual
         state = self.state
         if state == STATE_CLOSED:
             if self._usual.epoch != self._epoch:
@@ -94,11 +99,15 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
 
     def succeeded(self, permit: Permit) -> None:
         """The call was answered."""
+        if self.is_calm:
+            return
         self.release(permit)
         if permit.epoch != self._epoch:
             return
-        if self.failure_count or permit.is_probe:
-            self.reset()
+        self.reset()
+        if self._usual.epoch != self._epoch:
+            self._usual = Permit(self._epoch)
+        self.is_calm = True
         if permit.is_probe:
             _logger.info("circuit closed", extra={"deployment": self._deployment, "state": STATE_CLOSED})
 
@@ -107,6 +116,7 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
         self.release(permit)
         if permit.epoch != self._epoch:
             return
+        self.is_calm = False
         self.__exit__(type(error), error, None)
         if self.state != STATE_CLOSED:
             self._opened_at = self._clock()

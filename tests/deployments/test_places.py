@@ -63,15 +63,17 @@ async def test_who_waits_too_long_is_told_and_leaves_the_queue(queue_seconds: fl
 
 async def test_nobody_overtakes_the_queue() -> None:
     places = Places("d", most=1)
-    assert not await places.take(1)
+    assert places.take_at_once()
     first = asyncio.create_task(places.take(10))
     await waiting(places, 1)
     places.leave()
+    assert not places.take_at_once()
     second = asyncio.create_task(places.take(10))
-    assert await first
+    await first
     await waiting(places, 1)
     places.leave()
-    assert await second
+    await second
+    assert places.taken == 1
 
 
 class Users:
@@ -80,7 +82,7 @@ class Users:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.held = 0
-        self._takers: list[asyncio.Task[bool]] = []
+        self._takers: list[asyncio.Task[None]] = []
 
     async def do(self, step: str) -> None:
         if step == "take":

@@ -57,6 +57,8 @@ def _unsuited(deployment: Deployment, shape: RequestShape) -> Objection | None:
 
 
 def _unavailable(state: DeploymentState) -> Objection | None:
+    if state.is_at_ease:
+        return None
     if state.drained:
         return Objection(Cause.DRAINED, "drained by an operator", _DRAINED_RETRY_SECONDS)
     if (left := state.breaker_open_seconds) > 0:

@@ -13,6 +13,11 @@ class DeploymentState(Protocol):
     """A deployment at this moment. A live object may be one, as `StateSnapshot` is."""
 
     @property
+    def is_at_ease(self) -> bool:
+        """Whether nothing keeps it from being asked now: not drained, no full queue, breaker or cool-down."""
+        ...
+
+    @property
     def in_flight(self) -> int:
         """Requests sent to it that have no whole answer yet."""
         ...
@@ -67,6 +72,11 @@ class StateSnapshot:
     requests_this_minute: int = 0
     tokens_this_minute: int = 0
     drained: bool = False
+
+    @property
+    def is_at_ease(self) -> bool:
+        is_waited_for = self.breaker_open_seconds > 0 or self.cooling_down_seconds > 0
+        return not (self.drained or self.queue_full or is_waited_for)
 
 
 UNUSED = StateSnapshot()

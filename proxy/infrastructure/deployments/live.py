@@ -26,6 +26,16 @@ class LiveState:
         self._stream = stream
 
     @property
+    def is_at_ease(self) -> bool:
+        live = self._live
+        return (
+            live.breaker.is_calm
+            and not live.is_drained
+            and live.traffic.cool_downs.are_none
+            and not live.places.is_full
+        )
+
+    @property
     def in_flight(self) -> int:
         return self._live.places.taken + self._live.places.waiting
 
@@ -101,11 +111,19 @@ class LiveDeployment:
     async def rest(self, model: str, most_seconds: float) -> None:
         await self.rests.until_over(self.name, lambda: self.traffic.cool_downs.seconds_left(model), most_seconds)
 
-    async def enter(self, most_seconds: float) -> bool:
-        has_waited = await self.places.take(most_seconds)
+    def enter_at_once(self) -> bool:
+        if not self.places.take_at_once():
+            return False
+        self._entered()
+        return True
+
+    async def enter(self, most_seconds: float) -> None:
+        await self.places.take(most_seconds)
+        self._entered()
+
+    def _entered(self) -> None:
         self._budget.requests += 1
         self.traffic.minute.count(requests=1)
-        return has_waited
 
     def leave(self) -> None:
         self._budget.requests -= 1

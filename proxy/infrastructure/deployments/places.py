@@ -32,19 +32,24 @@ class Places:
         """Whether one more would be turned away."""
         return self._most is not None and self.taken >= self._most and self.waiting >= self._most_waiting
 
-    async def take(self, most_seconds: float) -> bool:
-        """Returns with a place, to be given back by `leave`, and whether it had to wait for it.
+    def take_at_once(self) -> bool:
+        """Takes a place, to be given back by `leave`, if one is free and nobody waits for it."""
+        if self._most is None or (self.taken < self._most and not self._queue):
+            self.taken += 1
+            return True
+        return False
+
+    async def take(self, most_seconds: float) -> None:
+        """Returns with a place.
 
         Raises DeploymentBusy when the queue is full, or when no place was free within the queue's time-out and
         `most_seconds`.
         """
-        if self._most is None or (self.taken < self._most and not self._queue):
-            self.taken += 1
-            return False
+        if self.take_at_once():
+            return
         if self.waiting >= self._most_waiting:
             raise DeploymentBusy(self._deployment, "its queue is full", _RETRY_AFTER_SECONDS)
         await self._wait_for_one(min(most_seconds, self._wait_seconds))
-        return True
 
     async def _wait_for_one(self, seconds: float) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

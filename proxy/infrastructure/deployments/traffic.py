@@ -83,22 +83,29 @@ class CoolDowns:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
+        self.are_none = True  # surely
 
     def begin(self, model: str, seconds: float) -> None:
         now = self._clock()
+        self.are_none = False
         if len(self._until) >= _MOST_MODELS:
             self._until = {name: until for name, until in self._until.items() if until > now}
         if len(self._until) < _MOST_MODELS:
             self._until[model] = max(now + seconds, self._until.get(model, now))
 
     def seconds_left(self, model: str) -> float:
-        if not self._until:
+        if self.are_none:
             return 0.0
-        return max(0.0, self._until.get(model, 0.0) - self._clock())
+        now = self._clock()
+        left = max(0.0, self._until.get(model, now) - now)
+        if not left and all(until <= now for until in self._until.values()):
+            self._until.clear()
+            self.are_none = True
+        return left
 
     def models(self) -> dict[str, float]:
         """The models that are cooling down, with the seconds that are left."""
-        return {name: left for name in self._until if (left := self.seconds_left(name)) > 0}
+        return {name: left for name in list(self._until) if (left := self.seconds_left(name)) > 0}
 
 
 class MinuteUse:
@@ -110,19 +117,16 @@ class MinuteUse:
         self._requests = self._tokens = 0
 
     def count(self, *, requests: int = 0, tokens: int = 0) -> None:
-        self._turn_over()
+        minute = int(self._clock() // _MINUTE_SECONDS)
+        if minute != self._minute:
+            self._minute, self._requests, self._tokens = minute, 0, 0
         self._requests += requests
         self._tokens += tokens
 
     def so_far(self) -> tuple[int, int]:
         """Requests and tokens."""
-        self._turn_over()
+        self.count()
         return self._requests, self._tokens
-
-    def _turn_over(self) -> None:
-        minute = int(self._clock() // _MINUTE_SECONDS)
-        if minute != self._minute:
-            self._minute, self._requests, self._tokens = minute, 0, 0
 
 
 class Traffic:
