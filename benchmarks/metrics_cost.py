@@ -29,6 +29,8 @@ _BATCH = 1000
 class NoLedger:
     """A Ledger that keeps nothing, so that only the rest is measured."""
 
+    waits_for_disk = False
+
     def admit(self) -> None:
         pass
 

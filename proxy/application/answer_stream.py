@@ -44,7 +44,8 @@ class AnswerStream:
             content = (await anext(self._chunks))[0]
         if content.metadata.get(IS_LAST):
             self._exchange.settle()
-            await self._exchange.durable()
+            if self._exchange.waits_for_disk:
+                await self._exchange.durable()
         chunk: bytes = content.inner_content or b""
         return chunk
 

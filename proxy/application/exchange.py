@@ -61,6 +61,7 @@ class Exchange:
         "_http_status",
         "_ledger",
         "_lost",
+        "_noted",
         "_observer",
         "_request",
         "_status",
@@ -75,6 +76,7 @@ class Exchange:
         "request_id",
         "started",
         "started_at",
+        "waits_for_disk",
         "walked",
     )
 
@@ -93,12 +95,14 @@ class Exchange:
         self._ledger = ledger
         self._accounting = accounting
         self._client_is_gone = client_is_gone
+        self.waits_for_disk = ledger.waits_for_disk
         self._observer = observer
         self._request: ChatRequest | None = None
         self._turns: list[Turn] = []
         self._answering: Turn | None = None
         self._hedges: list[_Hedge] = []
         self._lost: list[tuple[UpstreamCall, RequestLog]] = []
+        self._noted: Entry | None = None
         self._status: RequestStatus | None = None
         self._http_status: int | None = None
         self._error_type: str | None = None
@@ -148,7 +152,8 @@ class Exchange:
         """A deployment is about to be called."""
         turn = Turn(candidate, call)
         if not self._turns:
-            self._ledger.begin(self._entry().intent(self.id, turn))
+            self._noted = self._entry()
+            self._ledger.begin(self._noted.intent(self.id, turn))
         self._turns.append(turn)
         call.on_generation = self._noting_generations(self.id)
 
@@ -222,12 +227,17 @@ class Exchange:
     @property
     def attempts(self) -> int:
         """Upstream calls made so far, over all candidates."""
-        return sum(turn.call.attempts for turn in self._turns)
+        attempts = 0
+        for turn in self._turns:
+            attempts += turn.call.attempts
+        return attempts
 
     def overhead_ms(self) -> float:
         """Time since the start that was not spent waiting for an upstream or between retries."""
-        waited = sum(turn.call.upstream_seconds for turn in self._turns)
-        return max(0.0, (time.perf_counter() - self.started - waited) * 1000)
+        overhead = time.perf_counter() - self.started
+        for turn in self._turns:
+            overhead -= turn.call.upstream_seconds
+        return max(0.0, overhead * 1000)
 
     def answered_overhead_seconds(self) -> float | None:
         """The overhead up to the first byte of an answer that an upstream gave; None of any other."""
@@ -291,7 +301,7 @@ class Exchange:
         self._observer.settled(self)
 
     async def durable(self) -> None:
-        """Return when what is booked is as safe as the operator has asked for."""
+        """Return when what is booked is as safe as the operator has asked for: at once, unless `waits_for_disk`."""
         await self._ledger.durable()
 
     def _entry(self) -> Entry:
@@ -319,7 +329,8 @@ class Exchange:
             self._error_type,
             self._first_byte_ms,
         )
-        return self._entry().row(self.id, final, facts, ending, self._accounting)
+        entry = self._noted or self._entry()  # of a request without a call nothing was noted
+        return entry.row(self.id, final, facts, ending, self._accounting)
 
     def _row_of_loser(self, hedge: _Hedge) -> RequestLog:
         loser = hedge.loser(self._final)

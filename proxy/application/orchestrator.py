@@ -191,7 +191,8 @@ class _Run:
         else:
             self._exchange.calling(candidate, call)
         attempt.call = call
-        await self._exchange.durable()
+        if self._exchange.waits_for_disk:
+            await self._exchange.durable()
         return call
 
     def _body_for(self, candidate: Candidate) -> bytes:

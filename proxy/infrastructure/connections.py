@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-from aiohttp import ClientPayloadError, StreamReader, TCPConnector
+from aiohttp import ClientConnectionError, ClientPayloadError, StreamReader, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
@@ -19,6 +19,7 @@ from proxy.infrastructure.chunked import LONGEST_SIZE_LINE, bytes_missing, is_si
 
 _FIRST_FINAL_STATUS = 200
 _HEAD_END = b"\n\r\n"
+_LARGE_BODY_BYTES = 32 * 1024  # beyond that a copy costs more than a second buffer
 _LOOKS = 16  # in an idle limit
 _KEEP_SECONDS = 15.0  # unused; servers keep them for longer, as a rule
 
@@ -69,6 +70,15 @@ class UpstreamConnection(ResponseHandler):
         self.on_change = self.on_piece = self.body = None
         self._begins_stream = stream
         self._is_torn, self._missing_bytes, self._held = False, 0, b""
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Raises ClientConnectionError when it has been lost."""
+        if self.transport is None:
+            raise ClientConnectionError("the connection was lost before it could be used")
+        if len(body) < _LARGE_BODY_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
 
     def keep_time(self, most_seconds: float, idle_seconds: float) -> None:
         """From now on: what is waited for fails with SocketTimeoutError, an answer's rest as well as its beginning."""
@@ -231,25 +241,25 @@ class KeptConnections:
         self._connector = connector
         self._loop = loop
         self._keep_seconds = keep_seconds
-        self.waiting: deque[tuple[Connection, float]] = deque()
+        self.waiting: deque[tuple[Connection, UpstreamConnection, float]] = deque()
         self._sweep: asyncio.TimerHandle | None = None
 
-    def take(self) -> Connection | None:
+    def take(self) -> tuple[Connection, UpstreamConnection] | None:
         """One that is connected, if there is any."""
         while self.waiting:
-            connection, since = self.waiting.pop()
-            transport = connection.transport
+            connection, protocol, since = self.waiting.pop()
+            transport = protocol.transport
             if transport is not None and not transport.is_closing() and self._loop.time() - since < self._keep_seconds:
-                return connection
+                return connection, protocol
             connection.close()
         return None
 
-    def give(self, connection: Connection) -> None:
+    def give(self, connection: Connection, protocol: UpstreamConnection) -> None:
         """For the next request, unless nothing more can come of it."""
-        if connection.protocol is None or connection.protocol.should_close or self._connector.closed:
+        if protocol.should_close or self._connector.closed:
             connection.close()
             return
-        self.waiting.append((connection, self._loop.time()))
+        self.waiting.append((connection, protocol, self._loop.time()))
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._keep_seconds, self._drop_old)
 
@@ -264,10 +274,10 @@ class KeptConnections:
         """Of those that were given first: also what has been closed meanwhile goes."""
         self._sweep = None
         now = self._loop.time()
-        while self.waiting and now - self.waiting[0][1] >= self._keep_seconds:
+        while self.waiting and now - self.waiting[0][2] >= self._keep_seconds:
             self.waiting.popleft()[0].close()
         if self.waiting:
-            oldest = self.waiting[0][1]
+            oldest = self.waiting[0][2]
             self._sweep = self._loop.call_later(oldest + self._keep_seconds - now, self._drop_old)
 
 

@@ -30,7 +30,6 @@ from yarl import URL
 
 from proxy.infrastructure.connections import DirectConnector, KeptConnections, UpstreamConnection
 
-_LARGE_BODY_BYTES = 32 * 1024  # beyond that a copy costs more than a second buffer
 _INFORMATIONAL = range(100, 200)
 _SWITCHING = 101
 _FOREVER = math.inf
@@ -93,7 +92,7 @@ def _session_post(session: ClientSession, url: URL, standing: Mapping[str, str])
 class DirectReply:
     """The answer on one connection, which it gives back when the body has come to its end."""
 
-    __slots__ = ("_body", "_connection", "_exchange", "_kept", "_protocol", "content", "headers", "status")
+    __slots__ = ("_body", "_connection", "_exchange", "_kept", "_protocol", "content", "headers", "is_over", "status")
     method: ClassVar[str] = "POST"  # aiohttp-retry asks for it
 
     def __init__(
@@ -112,6 +111,7 @@ class DirectReply:
         self._protocol = protocol
         self._exchange = protocol.exchanges
         self._body: bytes | None = None
+        self.is_over = False  # all of the body has come
         content.on_eof(self._ended)
 
     @property
@@ -121,7 +121,7 @@ class DirectReply:
     async def read(self) -> bytes:
         if self._body is None:
             try:
-                self._body = self.content.read_nowait() if self.content.is_eof() else await self.content.read()
+                self._body = self.content.read_nowait() if self.is_over else await self.content.read()
             except BaseException:
                 self.close()
                 raise
@@ -156,10 +156,11 @@ class DirectReply:
         return self._protocol.is_out_of_time and self._protocol.exchanges == self._exchange
 
     def _ended(self) -> None:
+        self.is_over = True
         connection, self._connection = self._connection, None
         if connection is not None:
             self._protocol.rest()
-            self._kept.give(connection)
+            self._kept.give(connection, self._protocol)
 
 
 class _Address(NamedTuple):
@@ -186,13 +187,23 @@ class _DirectPost:
     ) -> Reply:
         destination, first_lines, kept = self._address or self._prepared()
         head = b"%b%bContent-Length: %d\r\n\r\n" % (first_lines, header_lines(headers), len(body))
-        connection = kept.take()
-        if connection is None:
+        taken = kept.take()
+        if taken is None:
             began = time.monotonic()
-            connection = await self._connect(destination, most_seconds)
+            taken = await self._connect(destination, most_seconds)
             most_seconds -= time.monotonic() - began
+        connection, protocol = taken
         try:
-            return await self._exchange(kept, connection, head, body, most_seconds, stream=stream)
+            protocol.begin(stream=stream, most_seconds=most_seconds, read_bufsize=self._bufsize)
+            protocol.send(head, body)
+            while True:
+                message, content = await protocol.read()
+                if message.code not in _INFORMATIONAL or message.code == _SWITCHING:
+                    break
+            reply = DirectReply(kept, connection, protocol, message, content)
+            if not reply.is_over:
+                reply.keep_time(_FOREVER, self._session.timeout.sock_read or _FOREVER)
+            return reply
         except HttpProcessingError as problem:
             connection.close()
             raise ClientPayloadError(f"the answer is not HTTP: {problem.message}") from problem
@@ -200,37 +211,17 @@ class _DirectPost:
             connection.close()
             raise
 
-    async def _connect(self, destination: ClientRequest, most_seconds: float) -> Connection:
+    async def _connect(self, destination: ClientRequest, most_seconds: float) -> tuple[Connection, UpstreamConnection]:
         async with asyncio.timeout(most_seconds):
             try:
-                return await self._connector.connect(destination, [], self._session.timeout)
+                connection = await self._connector.connect(destination, [], self._session.timeout)
             except TimeoutError as problem:
                 raise ConnectionTimeoutError(f"Connection timeout to host {self._url.host}") from problem
-
-    async def _exchange(
-        self,
-        kept: KeptConnections,
-        connection: Connection,
-        head: bytes,
-        body: bytes,
-        most_seconds: float,
-        *,
-        stream: bool,
-    ) -> Reply:
-        protocol, transport = connection.protocol, connection.transport
-        if not isinstance(protocol, UpstreamConnection) or transport is None:
+        protocol = connection.protocol
+        if not isinstance(protocol, UpstreamConnection):
+            connection.close()
             raise ClientConnectionError("the connection was lost before it could be used")
-        protocol.begin(stream=stream, most_seconds=most_seconds, read_bufsize=self._bufsize)
-        if len(body) < _LARGE_BODY_BYTES:
-            transport.write(head + body)
-        else:
-            transport.writelines((head, body))
-        while True:
-            message, content = await protocol.read()
-            if message.code not in _INFORMATIONAL or message.code == _SWITCHING:
-                if not content.is_eof():
-                    protocol.keep_time(_FOREVER, self._session.timeout.sock_read or _FOREVER)
-                return DirectReply(kept, connection, protocol, message, content)
+        return connection, protocol
 
     def _prepared(self) -> _Address:
         destination = ClientRequest("POST", self._url, loop=asyncio.get_running_loop(), session=self._session)

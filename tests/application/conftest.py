@@ -41,6 +41,7 @@ class FakeLedger:
     generations: list[tuple[UUID, str]] = field(default_factory=list)
     admitted: int = 0
     is_full: bool = False
+    waits_for_disk: bool = True
 
     def admit(self) -> None:
         if self.is_full:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.domain.chat import ChatRequest
@@ -292,13 +293,28 @@ async def test_an_auto_prompt_with_an_integer_that_python_cannot_read_is_served(
     assert ledger.row.status is RequestStatus.SUCCESS
 
 
+async def slowly(request: web.Request) -> web.StreamResponse:
+    """A head that tells the generation, and some time later what was generated."""
+    body = json.dumps(COMPLETION).encode()
+    response = web.StreamResponse(headers={"X-Generation-Id": "gen-header", "Content-Length": str(len(body))})
+    await response.prepare(request)
+    await response.write(body[:9])
+    await asyncio.sleep(0.05)
+    await response.write(body[9:])
+    return response
+
+
 async def test_the_generation_is_noted_as_soon_as_it_is_known(
     orchestrator: KernelOrchestrator, upstream: Upstream, ledger: FakeLedger
 ) -> None:
-    """By the header, else by the first chunk: a process that dies cannot tell it any more."""
+    """By the header, else by the first chunk: a process that dies cannot tell it any more.
+
+    Not of an answer that is there already: its row is booked next, and has it.
+    """
     upstream.answer(
-        says(headers={"X-Generation-Id": "gen-header"}),
-        streams(chunk("hi", id="gen-chunk"), *ending(), generation_header=None),
+        slowly,
+        streams(chunk("hi", id="gen-chunk"), generation_header=None, then=stall),
+        says({key: value for key, value in COMPLETION.items() if key != "id"}, headers={"X-Generation-Id": "gen-too"}),
     )
     with orchestrator.exchange("r", lambda: False) as plain:
         plain.asked(chat_request())
@@ -309,3 +325,8 @@ async def test_the_generation_is_noted_as_soon_as_it_is_known(
         stream = await orchestrator.stream(streamed, chat_request(stream=True), {})
         assert ledger.generations[1:] == [(streamed.id, "gen-chunk")]
         await stream.aclose()
+    with orchestrator.exchange("r", lambda: False) as at_once:
+        at_once.asked(chat_request())
+        await orchestrator.complete(at_once, chat_request(), {})
+    assert len(ledger.generations) == 2
+    assert ledger.rows[-1].generation_id == "gen-too"

@@ -87,7 +87,8 @@ async def _serve(
     exchange.answering(_OK)
     headers = answer_headers(answer, exchange)
     exchange.settle()
-    await exchange.durable()
+    if exchange.waits_for_disk:
+        await exchange.durable()
     response = WholeAnswer(body=answer.body, content_type=answer.content_type, headers=headers)
     if capture is not None:
         _note(capture, response)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
@@ -142,20 +141,15 @@ def told_metadata(facts: AnswerFacts, provider: str, *, expects_usage: bool = Tr
     }
 
 
-@contextmanager
-def logging_failures(call: UpstreamCall) -> Iterator[None]:
-    """Logs what the upstream failed the call with, and passes it on."""
-    try:
-        yield
-    except UpstreamError as error:
-        _logger.error(
-            "upstream call failed",
-            extra={
-                "request_id": call.request_id,
-                "provider": error.provider,
-                "upstream_status": error.status,
-                "reason": error.kind,
-                "attempts": call.attempts,
-            },
-        )
-        raise
+def log_failure(call: UpstreamCall, error: UpstreamError) -> None:
+    """Logs what the upstream failed the call with."""
+    _logger.error(
+        "upstream call failed",
+        extra={
+            "request_id": call.request_id,
+            "provider": error.provider,
+            "upstream_status": error.status,
+            "reason": error.kind,
+            "attempts": call.attempts,
+        },
+    )

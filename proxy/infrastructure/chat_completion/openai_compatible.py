@@ -11,7 +11,8 @@ from semantic_kernel.contents import ChatHistory, ChatMessageContent, StreamingC
 
 from proxy.application.upstream import IS_LAST, PUMP
 from proxy.domain.chat import AnswerFacts
-from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, logging_failures, told_metadata
+from proxy.domain.errors import UpstreamError
+from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, log_failure, told_metadata
 from proxy.infrastructure.chat_completion.dialect import OPENAI, Dialect, UsageInStreams
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
 from proxy.infrastructure.chat_completion.wire import Wire, WireSettings
@@ -59,8 +60,11 @@ class OpenAICompatibleChatCompletion(RawConnector):
     ) -> list[ChatMessageContent]:
         raw = carried_call(settings)
         call = raw or self._plain_call(chat_history, settings, stream=False)
-        with logging_failures(call):
+        try:
             body, response = await self.wire.fetch(call)
+        except UpstreamError as error:
+            log_failure(call, error)
+            raise
         facts = call.answer.facts()
         metadata = self._metadata(facts)
         metadata.update(self._opening_metadata(facts.model, response.content_type, response.headers))
@@ -72,16 +76,19 @@ class OpenAICompatibleChatCompletion(RawConnector):
         raw = carried_call(settings)
         call = raw or self._plain_call(chat_history, settings, stream=True)
         try:
-            with logging_failures(call):
-                stream = await self.wire.open(call)
-                opening = self._opening_metadata(stream.model, "text/event-stream", stream.headers) | {
-                    PUMP: stream.pump
-                }
-                yield self._chunk(stream.opening, opening | self._ending(stream), function_invoke_attempt, raw)
-                async for data in stream:
-                    yield self._chunk(data, self._ending(stream), function_invoke_attempt, raw)
-                if raw is None:
-                    stream.raise_told_error()  # contents have no place for it; a client of the gateway has seen it
+            stream = await self.wire.open(call)
+            metadata = self._opening_metadata(stream.model, "text/event-stream", stream.headers)
+            metadata[PUMP] = stream.pump
+            if stream.done:
+                metadata.update(self._ending(stream))
+            yield self._chunk(stream.opening, metadata, function_invoke_attempt, raw)
+            async for data in stream:
+                yield self._chunk(data, self._ending(stream), function_invoke_attempt, raw)
+            if raw is None:
+                stream.raise_told_error()  # contents have no place for it; a client of the gateway has seen it
+        except UpstreamError as error:
+            log_failure(call, error)
+            raise
         finally:
             call.hang_up()
 

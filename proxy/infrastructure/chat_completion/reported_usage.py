@@ -81,15 +81,18 @@ def usage_of(usage: PlainUsage) -> Usage | None:
     """None for negative counts; a detail or a cost that makes no sense is left out."""
     if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
         return None
-    prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
+    cost = None if usage.cost is None else _billable(usage.cost)
     hits = bytes(usage.prompt_cache_hit_tokens)
+    if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and not hits:
+        return Usage(usage.prompt_tokens, usage.completion_tokens, cost=cost)
+    prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
     cached = int(hits) if prompt.cached_tokens is None and hits and _COUNT.fullmatch(hits) else prompt.cached_tokens
     return Usage(
         usage.prompt_tokens,
         usage.completion_tokens,
         _count(cached),
         _count(completion.reasoning_tokens),
-        _billable(usage.cost),
+        cost,
         cache_write_tokens=_count(prompt.cache_write_tokens),
         audio_tokens=_count(prompt.audio_tokens),
         image_tokens=_count(prompt.image_tokens),
@@ -129,8 +132,8 @@ def _read_cost(raw: msgspec.Raw) -> Decimal | None:
     return cost
 
 
-def _billable(cost: Decimal | None) -> CostAmount | None:
+def _billable(cost: Decimal) -> CostAmount | None:
     """None for what nobody would bill: negative, infinite, or with an absurd exponent."""
-    if cost is None or not cost.is_finite() or cost < 0:
+    if not cost.is_finite() or cost < 0:
         return None
     return CostAmount(cost) if _SMALLEST_EXPONENT <= cost.adjusted() <= _LARGEST_EXPONENT else None

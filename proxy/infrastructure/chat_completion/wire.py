@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import ClientError, ClientSession, ConnectionTimeoutError
 from yarl import URL
@@ -83,6 +84,7 @@ class Wire:
 
     async def fetch(self, call: UpstreamCall) -> tuple[bytes, Reply]:
         """The whole answer to a call."""
+        bodies: list[bytes] = []
 
         async def read(response: Reply) -> None:
             body = await response.read()
@@ -95,9 +97,10 @@ class Wire:
                     answer.error, body, response.headers, self.handed_back(response.headers)
                 )
             call.answer = answer
+            bodies.append(body)
 
         response = await self._run(call, call.body, read)
-        return await response.read(), response  # read before: this returns what is kept
+        return bodies[-1], response
 
     async def open(self, call: UpstreamCall) -> WireStream:
         """A stream that has begun without an error."""
@@ -129,7 +132,7 @@ class Wire:
         started = time.perf_counter()
         try:
             return await self._resilience.run(
-                lambda: self._attempt(call, body, read, stream=stream),
+                partial(self._attempt, call, body, read, stream=stream),
                 call.deadline,
                 call.blamed,
                 call.max_attempts,
@@ -151,7 +154,7 @@ class Wire:
                 body, self._headers.sent_on(call.headers), most_seconds=most_seconds, stream=stream
             )
             if isinstance(response, DirectReply):
-                if not response.content.is_eof():
+                if not response.is_over:
                     response.keep_time(call.deadline - self.now(), self.settings.idle_timeout_seconds)
                 await self._judge(call, response, read)
             else:
@@ -178,7 +181,7 @@ class Wire:
             raise error
         if self._generation_id_header:
             generation_id = response.headers.get(self._generation_id_header)
-            if response.content.is_eof():
+            if isinstance(response, DirectReply) and response.is_over:
                 call.generation_id = generation_id  # nothing is to be noted of what has ended: the row will tell it
             else:
                 call.generates(generation_id)

@@ -64,38 +64,39 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
 
 def ledger_row(row: RequestLog) -> LedgerRow:
     """The row clamped to the columns' ranges, without what a database refuses (NUL bytes, lone surrogates)."""
-    name = row.model.value
+    name, requested, milliseconds = row.model.value, row.requested_model, row.time_to_first_byte_ms
     model, provider = _model_columns(name)
-    requested = row.requested_model
+    estimated, reported = row.estimated_cost, row.reported_cost
+    cached, reasoning = row.cached_tokens, row.reasoning_tokens
     return LedgerRow(  # by place, in the order of the fields: every request's row comes through here
         row.id,
         _text(row.request_id, _ID_LENGTH),
         row.timestamp,
-        model if requested == name else _optional_text(requested, NAME_LENGTH),
+        model if requested == name else None if requested is None else _text(requested, NAME_LENGTH),
         model,
         provider,
         _text(row.provider_name, WORD_LENGTH),
-        str(row.status),
+        row.status.value,
         row.http_status,
-        _optional_text(row.error_type, WORD_LENGTH),
+        None if row.error_type is None else _text(row.error_type, WORD_LENGTH),
         row.stream,
         min(row.attempts, _MAX_SMALL_INT),
         row.was_fallback,
         min(row.input_tokens.value, _MAX_BIG_INT),
         min(row.output_tokens.value, _MAX_BIG_INT),
-        _whole(row.cached_tokens),
-        _whole(row.reasoning_tokens),
-        str(row.usage_source),
-        _money(row.estimated_cost),
-        _money(row.reported_cost),
-        str(row.cost_source),
+        None if cached is None else _whole(cached),
+        None if reasoning is None else _whole(reasoning),
+        row.usage_source.value,
+        None if estimated is None else _money(estimated),
+        None if reported is None else _money(reported),
+        row.cost_source.value,
         min(row.response_time_ms, _MAX_INT),
-        _milliseconds(row.time_to_first_byte_ms),
-        _optional_text(row.generation_id, _ID_LENGTH),
+        None if milliseconds is None else min(milliseconds, _MAX_INT),
+        None if row.generation_id is None else _text(row.generation_id, _ID_LENGTH),
         row.key_id,
         row.team_id,
         row.organisation_id,
-        _optional_text(row.end_user, NAME_LENGTH),
+        None if row.end_user is None else _text(row.end_user, NAME_LENGTH),
         row_charges(row.charges) if row.charges else (),
     )
 
@@ -132,25 +133,11 @@ def _text(value: str, length: int) -> str:
     return value.replace("\x00", "").encode(errors="replace").decode()[:length]
 
 
-def _optional_text(value: str | None, length: int) -> str | None:
-    return None if value is None else _text(value, length)
+def _whole(value: int) -> int:
+    return max(-_MAX_BIG_INT, min(value, _MAX_BIG_INT))
 
 
-def _whole(value: int | None) -> int | None:
-    return (
-        value
-        if value is None or -_MAX_BIG_INT <= value <= _MAX_BIG_INT
-        else max(-_MAX_BIG_INT, min(value, _MAX_BIG_INT))
-    )
-
-
-def _milliseconds(value: int | None) -> int | None:
-    return None if value is None else min(value, _MAX_INT)
-
-
-def _money(cost: CostAmount | None) -> Decimal | None:
-    if cost is None:
-        return None
+def _money(cost: CostAmount) -> Decimal:
     usd = cost.usd
     return (usd if usd < _MAX_MONEY else _MAX_MONEY).quantize(_MONEY_STEP)
 

@@ -17,8 +17,8 @@ from semantic_kernel.contents import ChatHistory, ChatMessageContent, StreamingC
 
 from proxy.application.upstream import IS_LAST, UpstreamCall
 from proxy.domain.chat import AnswerFacts
-from proxy.domain.errors import GatewayError, InvalidRequest
-from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, logging_failures, told_metadata
+from proxy.domain.errors import GatewayError, InvalidRequest, UpstreamError
+from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, log_failure, told_metadata
 from proxy.infrastructure.chat_completion.headers import CallHeaders
 from proxy.infrastructure.chat_completion.native.answers import ChunkWriter, UnusableAnswer, completion
 from proxy.infrastructure.chat_completion.native.members import Members, read_request
@@ -93,8 +93,11 @@ class NativeChatCompletion(RawConnector):
     ) -> list[ChatMessageContent]:
         raw = carried_call(settings)
         call = raw or self._plain_call(chat_history, settings, stream=False)
-        with logging_failures(call):
+        try:
             body, response = await self._fetch(call)
+        except UpstreamError as error:
+            log_failure(call, error)
+            raise
         facts = call.answer.facts()
         metadata = self._opening_metadata(facts.model, "application/json", response.headers) | self._metadata(facts)
         return self._whole(body, metadata, raw)
@@ -120,17 +123,19 @@ class NativeChatCompletion(RawConnector):
         call = raw or self._plain_call(chat_history, settings, stream=True)
         stream: NativeStream | None = None
         try:
-            with logging_failures(call):
-                stream = await self._open(call)
+            stream = await self._open(call)
+            call.generates(stream.writer.id)
+            metadata = self._opening_metadata(stream.writer.model, "text/event-stream", stream.headers)
+            if opening := stream.opening():
+                yield self._chunk(opening, metadata, function_invoke_attempt, raw)
+                metadata = {}
+            async for data in stream:
                 call.generates(stream.writer.id)
-                metadata = self._opening_metadata(stream.writer.model, "text/event-stream", stream.headers)
-                if opening := stream.opening():
-                    yield self._chunk(opening, metadata, function_invoke_attempt, raw)
-                    metadata = {}
-                async for data in stream:
-                    call.generates(stream.writer.id)
-                    yield self._chunk(data, metadata | self._ending(stream), function_invoke_attempt, raw)
-                    metadata = {}
+                yield self._chunk(data, metadata | self._ending(stream), function_invoke_attempt, raw)
+                metadata = {}
+        except UpstreamError as error:
+            log_failure(call, error)
+            raise
         finally:
             call.hang_up()
             if stream is not None:
