@@ -80,7 +80,7 @@ def booked_exchanges(count: int) -> list[Any]:
         attempt = Attempt(candidate, cast("LiveDeployment", _Silent()), 4, call=call)
         exchange = Exchange(NoLedger(), accounting, "req-1")
         exchange.asked(ChatRequest(b"{}", model, stream=number % _STREAMED == 0, messages=b"[]"))
-        exchange.walking([attempt])
+        exchange.walked = [attempt]
         exchange.calling(candidate, call)
         exchange.answered_by(call)
         exchange.answering(200)

@@ -109,9 +109,9 @@ class Exchange:
         self._first_byte_ms: int | None = None
         self._answered: float | None = None
         self.exceeded_scope: str | None = None  # whose limit or budget refused the request
-        self.plan: Plan | None = None
+        self.plan: Plan | None = None  # whom to ask, once it is decided
         self.reasons: Sequence[tuple[str, str]] = ()  # why no plan could be made, by deployment
-        self.walked: Sequence[Attempt] = ()
+        self.walked: Sequence[Attempt] = ()  # of the plan, so far: the list grows
         self.booked: RequestLog | None = None
         self.admission: Admission = UNLIMITED
         self.blamed: set[str] = set()  # deployments whose breakers count this request as a failure already
@@ -139,14 +139,6 @@ class Exchange:
     def admitted(self, admission: Admission) -> None:
         """The caller may make the request; what it takes of its limits and budgets is given back when it is booked."""
         self.admission = admission
-
-    def planned(self, plan: Plan) -> None:
-        """It is decided whom to ask."""
-        self.plan = plan
-
-    def walking(self, attempts: Sequence[Attempt]) -> None:
-        """The plan is being walked; the list grows."""
-        self.walked = attempts
 
     def calling(self, candidate: Candidate, call: UpstreamCall) -> None:
         """A deployment is about to be called."""
@@ -312,7 +304,7 @@ class Exchange:
         if facts.error_message is not None:  # told in the middle of a stream that went on to its end
             self._end(RequestStatus.STREAM_BROKEN, "error_in_stream")
         status = self._status or RequestStatus.SUCCESS
-        losers = [hedge.loser(final) for hedge in self._hedges]
+        losers = [hedge.loser(final) for hedge in self._hedges] if self._hedges else ()
         attempts, may_be_billed = 0, False
         for turn in self._turns:
             if turn not in losers:

@@ -48,17 +48,17 @@ class KernelOrchestrator:
         """The books of one request. Entering it raises LedgerFull when its row could not be promised."""
         return Exchange(self.ledger, self.accounting, request_id, client_is_gone, self.observer)
 
-    async def complete(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> Answer:
+    def complete(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> Awaitable[Answer]:
         """The whole answer of the first candidate that gives one.
 
         Raises:
             what planning raises (proxy.domain.routing.plan), UpstreamError, NotServing, AllProvidersFailed
         """
-        return await _Run(self, exchange, request, headers).complete()
+        return _Run(self, exchange, request, headers).complete()
 
-    async def stream(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> AnswerStream:
+    def stream(self, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]) -> Awaitable[AnswerStream]:
         """The answer of the first candidate that begins one; errors before that are raised as in `complete`."""
-        return await _Run(self, exchange, request, headers).stream()
+        return _Run(self, exchange, request, headers).stream()
 
     def dry_run(self, request: ChatRequest, headers: Mapping[str, str]) -> Mapping[str, Any]:
         """What would be tried for a request now, as JSON has it, without asking anybody. Raises as planning does."""
@@ -97,9 +97,9 @@ class _Run:
         self._shape = _shape(request, headers)
         self._surroundings = orchestrator.surroundings(self._runtime, stream=request.stream)
         self._plan = plan(self._shape, self._surroundings)
-        exchange.planned(self._plan)
+        exchange.plan = self._plan
 
-    async def complete(self) -> Answer:
+    def complete(self) -> Awaitable[Answer]:
         async def perform(attempt: Attempt) -> Answer:
             call = await self._begin(attempt)
             contents = await self._service(attempt).get_chat_message_contents(
@@ -107,9 +107,9 @@ class _Run:
             )
             return self._answer(attempt, contents[0].inner_content, contents[0].metadata)
 
-        return await self._walk(perform)
+        return self._walk(perform)
 
-    async def stream(self) -> AnswerStream:
+    def stream(self) -> Awaitable[AnswerStream]:
         async def perform(attempt: Attempt) -> AnswerStream:
             call = await self._begin(attempt)
             chunks = self._service(attempt).get_streaming_chat_message_contents(
@@ -119,7 +119,7 @@ class _Run:
             answer = self._answer(attempt, None, opening.metadata)
             return AnswerStream(answer, opening, chunks, attempt, self._exchange)
 
-        return await self._walk(perform, AnswerStream.aclose)
+        return self._walk(perform, AnswerStream.aclose)
 
     async def _walk(
         self,
@@ -143,7 +143,7 @@ class _Run:
             needed = self._most_cost(admission.estimate), at_once, self._exchange.started_at
             if not admission.set_aside_at_once(*needed):
                 await admission.set_aside(*needed)
-        self._exchange.walking(walk.attempts)
+        self._exchange.walked = walk.attempts
         self._runtime.uses.count += 1
         try:
             return await walk.first_answer()
@@ -177,9 +177,10 @@ class _Run:
     async def _begin(self, attempt: Attempt) -> UpstreamCall:
         """The call to make, noted in the books."""
         candidate = attempt.candidate
+        model = candidate.deployment.model
         call = UpstreamCall(
-            body=self._body_for(candidate),
-            model=candidate.model,
+            body=self._body_for(candidate, model),
+            model=model,
             deadline=self._deadline,
             headers=self._headers,
             request_id=self._exchange.request_id,
@@ -195,13 +196,13 @@ class _Run:
             await self._exchange.durable()
         return call
 
-    def _body_for(self, candidate: Candidate) -> bytes:
+    def _body_for(self, candidate: Candidate, model: str) -> bytes:
         """The client's, but for the model's name, and for the list of `models` where the gateway walks it."""
         request = self._request
         body = request.body
-        if candidate.model != request.model:
-            body = replace_member(body, "model", json.dumps(candidate.model).encode())
-        if not candidate.deployment.walks_models and request.member("models") is not None:
+        if model != request.model:
+            body = replace_member(body, "model", json.dumps(model).encode())
+        if "models" in request.members and not candidate.deployment.walks_models:
             body = without_member(body, "models")
         return body
 

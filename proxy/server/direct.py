@@ -2,10 +2,11 @@
 
 aiohttp starts a task for each request, so that what a handler sets in context variables ends with it; that costs two
 more turns of the event loop and some 10 µs. A direct route (`proxy/api/direct.py`) is ours and sets none that it does
-not set back: it is served by the connection's own task. For all others everything is as aiohttp has it.
+not set back: it is served by the connection's own task, and answers whatever happens, so that aiohttp's care for
+handlers that do not is left out. For all others everything is as aiohttp has it.
 
-The loop below is a rewording of `RequestHandler.start`, which offers no way in between: tests/http/
-test_aiohttp_internals.py holds a mark of the original, and fails when an upgrade has changed it.
+What is below is a rewording of `RequestHandler.start` and `_handle_request`, which offer no way in between: tests/http/
+test_aiohttp_internals.py holds marks of the originals, and fails when an upgrade has changed them.
 """
 
 from __future__ import annotations
@@ -74,7 +75,6 @@ class DirectHandler(RequestHandler):
     async def _serve_one(self, message: RawRequestMessage | _ErrInfo, payload: StreamReader) -> bool:
         """Whether the connection is kept, as far as the answer goes."""
         direct = self._direct_route(message)
-        handler = direct or self._ordinary_handler(message)
         request = self._request_factory(  # type: ignore[misc]  # there is one as long as there is a connection
             ERROR if isinstance(message, _ErrInfo) else message,
             payload,
@@ -82,16 +82,16 @@ class DirectHandler(RequestHandler):
             StreamWriter(self, self._loop),
             self._task_handler or asyncio.current_task(self._loop),  # type: ignore[arg-type]
         )
-        started = self._loop.time() if self._logging_enabled else None
-        handling = self._handle_request(request, started, handler)
         try:
-            response, is_lost = await (handling if direct is not None else self._loop.create_task(handling))
+            if direct is not None:
+                response = await self._answer_directly(request, direct)
+            else:
+                response = await self._answer_in_a_task(request, self._ordinary_handler(message))
         except ConnectionError:
             return False
         finally:
             request._task = None  # noqa: SLF001  # or task and request would hold each other
-        if is_lost:
-            return False
+            self._served()
         self._keepalive = bool(response.keep_alive)
         if not payload.is_eof():
             await self._throw_away(payload)
@@ -99,9 +99,40 @@ class DirectHandler(RequestHandler):
             payload.set_exception(web.PayloadAccessError())  # whoever goes on reading it learns that it is too late
         return self._keepalive
 
+    async def _answer_directly(self, request: web.BaseRequest, direct: Serve) -> web.StreamResponse:
+        """Raises ConnectionError if the client has gone."""
+        self._request_in_progress = True
+        self._current_request = request
+        try:
+            try:
+                response = await direct(request)
+            except Exception as problem:  # noqa: BLE001  # a defect around its own handling of errors
+                response = self.handle_error(request, 500, problem)
+            self._current_request = None
+            await response.prepare(request)
+            await response.write_eof()
+            return response
+        finally:
+            self._current_request = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None:  # somebody is stopping the server
+                self._handler_waiter.set_result(None)
+
+    async def _answer_in_a_task(self, request: web.BaseRequest, handler: Serve) -> web.StreamResponse:
+        started = self._loop.time() if self._logging_enabled else None
+        response, is_lost = await self._loop.create_task(self._handle_request(request, started, handler))
+        if is_lost:
+            raise ConnectionResetError("the client has gone")
+        return response
+
+    def _served(self) -> None:
+        """A request has been answered, or could not be."""
+
     def _direct_route(self, message: RawRequestMessage | _ErrInfo) -> Serve | None:
         """Only what is plainly for one: an expectation, or a query, is for the application to see to."""
-        if isinstance(message, _ErrInfo) or message.method != hdrs.METH_POST or hdrs.EXPECT in message.headers:
+        if isinstance(message, _ErrInfo) or message.method != hdrs.METH_POST or message.upgrade:
+            return None
+        if hdrs.EXPECT in message.headers:
             return None
         return self._direct.get(message.path)
 

@@ -135,11 +135,8 @@ class SheddingHandler(WatchedConnection):
             self._is_waiting = True
             self._gate.wait(self, lambda: message.headers.get("Authorization"))
 
-    async def _handle_request(self, *arguments: Any) -> tuple[web.StreamResponse, bool]:
-        try:
-            return await super()._handle_request(*arguments)
-        finally:
-            self._is_serving = bool(self._messages)  # what came meanwhile is served, too
+    def _served(self) -> None:
+        self._is_serving = bool(self._messages)  # what came meanwhile is served, too
 
     def begin(self) -> bool:
         """The request that waits is served."""

@@ -20,6 +20,7 @@ from proxy.application.exchange import Exchange
 from proxy.application.payloads import Capture
 from proxy.application.tracing import offer_trace
 from proxy.domain.access.permissions import Permission
+from proxy.domain.access.principals import Principal
 from proxy.domain.errors import GatewayError
 
 _OK = 200
@@ -46,9 +47,14 @@ async def _serve_and_book(
     try:
         with exchange:
             request[EXCHANGE] = exchange
-            exchange.admitted(Admission(request[PRINCIPAL]))
+            principal = request[PRINCIPAL]
+            exchange.admitted(Admission(principal))
             try:
-                return await _serve_within_bounds(request, gateway, exchange, capture)
+                gateway.load.begin(principal.key_id, principal.priority)
+                try:
+                    return await _serve(request, gateway, principal, exchange, capture)
+                finally:
+                    gateway.load.end(principal.key_id)
             except GatewayError as error:
                 exchange.failed(error, status_of(error))
                 if capture is not None:
@@ -58,26 +64,15 @@ async def _serve_and_book(
         offer_trace(gateway.traces, exchange)
 
 
-async def _serve_within_bounds(
-    request: web.Request, gateway: Gateway, exchange: Exchange, capture: Capture | None
-) -> web.StreamResponse:
-    principal = request[PRINCIPAL]
-    gateway.load.begin(principal.key_id, principal.priority)
-    try:
-        return await _serve(request, gateway, exchange, capture)
-    finally:
-        gateway.load.end(principal.key_id)
-
-
 async def _serve(
-    request: web.Request, gateway: Gateway, exchange: Exchange, capture: Capture | None
+    request: web.Request, gateway: Gateway, principal: Principal, exchange: Exchange, capture: Capture | None
 ) -> web.StreamResponse:
     body = await read_json_body(request, gateway.max_body_bytes)
     if capture is not None:
         capture.request = body
     chat = read_chat_request(body)
     exchange.asked(chat)
-    exchange.admitted(await gateway.gatekeeper.admit(request[PRINCIPAL], chat, request.headers))
+    exchange.admitted(await gateway.gatekeeper.admit(principal, chat, request.headers))
     if KEY_HEADER in request.headers:
         return await answer_once(request, gateway, exchange, chat, capture)
     if chat.stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, ClassVar
 
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
@@ -55,13 +55,13 @@ class RawConnector(ChatCompletionClientBase):
     def _now(self) -> float:
         """The clock that a call's deadline is of."""
 
-    async def get_chat_message_contents(
+    def get_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any
-    ) -> list[ChatMessageContent]:
+    ) -> Coroutine[Any, Any, list[ChatMessageContent]]:
         """As everywhere; of settings that carry a call there is nothing to copy, to adapt or to invoke functions by."""
         if carried_call(settings) is not None:
-            return await self._inner_get_chat_message_contents(chat_history, settings)
-        return await super().get_chat_message_contents(chat_history, settings, **kwargs)
+            return self._inner_get_chat_message_contents(chat_history, settings)
+        return super().get_chat_message_contents(chat_history, settings, **kwargs)
 
     def get_streaming_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, **kwargs: Any

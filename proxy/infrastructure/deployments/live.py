@@ -88,6 +88,7 @@ class LiveDeployment:
         rests: Rests | None = None,
     ) -> None:
         self.deployment = deployment
+        self.name = deployment.name
         self.service = service
         self.breaker = breaker
         self.is_drained = False
@@ -96,10 +97,6 @@ class LiveDeployment:
         self._budget = budget
         self._cools_down = cools_down
         self.rests = rests or Rests()
-
-    @property
-    def name(self) -> str:
-        return self.deployment.name
 
     def state(self, model: str, *, stream: bool) -> LiveState:
         return LiveState(self, model, stream=stream)

@@ -21,6 +21,7 @@ class Segment:
         self.path = path
         self.size_bytes = size_bytes
         self.written_bytes = 0
+        self.free_bytes = size_bytes
         self.open_records = 0  # intents and generations in here whose requests have no outcome yet
         self._synced_bytes = 0
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -31,10 +32,6 @@ class Segment:
             os.close(self._descriptor)
             path.unlink()
             raise
-
-    @property
-    def free_bytes(self) -> int:
-        return self.size_bytes - self.written_bytes
 
     @property
     def needs_sync(self) -> bool:
@@ -48,6 +45,7 @@ class Segment:
             raise ValueError("the segment is sealed, or has no room")
         self._memory[self.written_bytes : end] = record
         self.written_bytes = end
+        self.free_bytes = self.size_bytes - end
 
     def read(self, start: int, length: int) -> bytes:
         """Up to that many of the bytes written from `start` on."""

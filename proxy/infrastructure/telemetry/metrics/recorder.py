@@ -112,7 +112,7 @@ class Recorder:
             self._to.reasoning_tokens.add(who, row.reasoning_tokens)
         cost = row.cost()
         if cost is not None:
-            self._to.cost.add((*who, row.cost_source.value), float(cost.usd))
+            self._to.cost.add((*who, str(row.cost_source)), float(cost.usd))
         elif row.cost_source is CostSource.UNKNOWN:
             self._to.unknown_costs.add(who)
 
