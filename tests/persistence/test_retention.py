@@ -244,6 +244,22 @@ async def test_a_row_that_is_not_committed_when_its_hour_ends_is_not_lost(postgr
         assert report.total().requests == 1
 
 
+async def test_a_turn_that_fails_keeps_nobody_from_the_next_one(postgres_url: str) -> None:
+    """The lock is the session's, and connections go back to their pool as they are."""
+    async with open_database(postgres_url) as first, open_database(postgres_url) as second:
+
+        def no_time() -> datetime:
+            raise OSError("the clock has stopped")
+
+        failing = LedgerUpkeep(first, 30, clock=no_time)
+        with pytest.raises(OSError, match="clock"):
+            await failing.run()
+        await upkeep(second, at=TODAY + 40 * DAY).run()
+        async with session(second) as work:
+            assert isinstance(work, PostgresSession)
+            assert (await partitions(work))[-1].end > TODAY + 40 * DAY
+
+
 async def test_partitions_are_made_ahead_for_days_or_months(postgres_url: str) -> None:
     async with open_database(postgres_url) as database:
         for days, at in ((1, TODAY), (1, TODAY + 5 * DAY), (0, TODAY + 40 * DAY)):

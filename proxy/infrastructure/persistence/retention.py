@@ -87,11 +87,15 @@ class LedgerUpkeep:
         ((is_ours,),) = await work.fetch("SELECT pg_try_advisory_lock($1)", _ADVISORY_LOCK)
         if not is_ours:
             return
-        await make_partitions(work, self._clock(), daily=self._retention_days > 0)
-        await roll_up(work)
-        if self._retention_days:
-            await self._drop_partitions(work)
-        await work.execute("SELECT pg_advisory_unlock($1)", _ADVISORY_LOCK)  # after an error the pool does it
+        try:
+            await make_partitions(work, self._clock(), daily=self._retention_days > 0)
+            await roll_up(work)
+            if self._retention_days:
+                await self._drop_partitions(work)
+            await work.execute("SELECT pg_advisory_unlock($1)", _ADVISORY_LOCK)
+        except BaseException:
+            work.hang_up()  # whatever state it is in, and the lock with it
+            raise
 
     async def _drop_partitions(self, work: PostgresSession) -> None:
         cutoff = floor(self._cutoff(), DAY)

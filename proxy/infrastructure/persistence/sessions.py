@@ -119,6 +119,10 @@ class PostgresSession:
         found: Sequence[Sequence[Any]] = await self._connection.fetch(statement, *arguments)
         return found
 
+    def hang_up(self) -> None:
+        """Ends the connection, and with it whatever the server keeps for it."""
+        self._connection.terminate()
+
     async def execute(self, statement: str, *arguments: object) -> int:
         _, _, count = (await self._connection.execute(statement, *arguments)).rpartition(" ")
         return int(count) if count.isdecimal() else 0
