@@ -36,8 +36,12 @@ async def relay(
             capture.content_type = response.content_type
             write, write_last = capture.noting(write), capture.noting(write_last)
         try:
-            await begin(request, response)
-            await _write_all(write, write_last, _ClientSink(request, capture), exchange, stream)
+            if stream.is_all:
+                await response.prepare(request)
+                await write_last(await anext(stream))
+            else:
+                await begin(request, response)
+                await _write_all(write, write_last, _ClientSink(request, capture), exchange, stream)
             await response.write_eof()
         except ConnectionError:
             exchange.abandoned()

@@ -9,7 +9,7 @@ from semantic_kernel.contents import StreamingChatMessageContent
 
 from proxy.application.attempts import Attempt
 from proxy.application.exchange import Exchange
-from proxy.application.upstream import IS_LAST, PUMP, Answer, Pumping, Sink
+from proxy.application.upstream import IS_ALL, IS_LAST, PUMP, Answer, Pumping, Sink
 
 _Chunks = AsyncGenerator[list[StreamingChatMessageContent], Any]
 
@@ -30,6 +30,7 @@ class AnswerStream:
     ) -> None:
         self.answer = answer
         self._opening: StreamingChatMessageContent | None = opening
+        self.is_all = bool(opening.metadata.get(IS_ALL))  # the first bytes are the last ones, too
         self._pump: Pumping | None = opening.metadata.get(PUMP)
         self._chunks = chunks
         self._attempt: Attempt | None = attempt

@@ -10,6 +10,7 @@ from proxy.domain.chat import NO_FACTS, AnswerFacts
 from proxy.domain.records import record
 
 IS_LAST = "is_last"  # in a streamed content's metadata: with these bytes the answer is complete
+IS_ALL = "is_all"  # in the first content's: nothing comes after these bytes
 PUMP = "pump"  # in the first content's: a Pumping that hands the next bytes on faster than contents can
 
 

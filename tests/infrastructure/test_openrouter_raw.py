@@ -8,11 +8,13 @@ from decimal import Decimal
 import pytest
 
 from proxy.application.raw_call import LazyHistory, RawSettings
-from proxy.application.upstream import IS_LAST, UpstreamCall
+from proxy.application.upstream import IS_ALL, IS_LAST, UpstreamCall
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import TransientUpstreamError
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
 from tests.harness import Upstream, chunk, ending, fails, says, stall, streams
+from tests.infrastructure.conftest import Connect
+from tests.infrastructure.test_posting import Raw
 
 FAR = 1e9
 MESSAGES = rb'[{"role": "user","content":"\ud800 \u017e"}]'
@@ -96,6 +98,28 @@ async def test_a_generation_is_told_only_while_something_of_it_is_waited_for(
             pass
         assert call.answer.facts().generation_id == "gen-1"
         assert told == ["gen-1"] * bool(pause_seconds)
+
+
+@pytest.mark.parametrize(
+    ("rest", "is_all"),
+    [(b"0\r\n\r\n", True), (b"", False), (b"4\r\n: x\n\r\n0\r\n\r\n", True), (b"1\r\n:\r\n0\r\n\r\n", False)],
+    ids=["all of it", "its end is still to come", "all of it, with a comment", "half a comment follows"],
+)
+async def test_a_stream_that_came_in_one_piece_says_that_it_is_all(connect: Connect, rest: bytes, is_all: bool) -> None:
+    """Then nobody looks for more of it; what follows `[DONE]` is relayed where there is anything."""
+    said = b"".join([chunk("a"), *ending()])
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    raw = Raw(head + b"%x\r\n%b\r\n" % (len(said), said) + rest, closes=not rest)
+    async with await asyncio.start_server(raw.connected, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        service = (await connect(base_url=f"http://127.0.0.1:{port}/v1")).service
+        _call, history, settings = raw_call(stream=True)
+        contents = [content async for (content,) in service.get_streaming_chat_message_contents(history, settings)]
+    assert contents[0].metadata[IS_LAST]
+    assert contents[0].metadata[IS_ALL] is is_all
+    followed = {b"4": b": x\n", b"1": b":"}.get(rest[:1], b"")
+    assert b"".join(content.inner_content or b"" for content in contents) == said + followed
+    await raw.gone()
 
 
 async def test_hanging_up_ends_the_upstream_call_at_once(service: OpenRouterChatCompletion, upstream: Upstream) -> None:

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import ChatHistory, ChatMessageContent, StreamingChatMessageContent
 
-from proxy.application.upstream import IS_LAST, PUMP
+from proxy.application.upstream import IS_ALL, IS_LAST, PUMP
 from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, log_failure, told_metadata
@@ -78,9 +78,11 @@ class OpenAICompatibleChatCompletion(RawConnector):
         try:
             stream = await self.wire.open(call)
             metadata = self._opening_metadata(stream.model, "text/event-stream", stream.headers)
-            metadata[PUMP] = stream.pump
             if stream.done:
                 metadata.update(self._ending(stream))
+                metadata[IS_ALL] = stream.is_all()
+            else:
+                metadata[PUMP] = stream.pump
             yield self._chunk(stream.opening, metadata, function_invoke_attempt, raw)
             async for data in stream:
                 yield self._chunk(data, self._ending(stream), function_invoke_attempt, raw)

@@ -77,6 +77,10 @@ class WireStream:
         first, self._told = self.done and not self._told, self._told or self.done
         return first
 
+    def is_all(self) -> bool:
+        """Whether what was given out by now is all that will be."""
+        return self.done and not self._aligner.held and self._response.content.at_eof()
+
     def raise_told_error(self) -> None:
         """Raises the error that the stream told of, if it did, though it went on to its end."""
         if self.facts().error_message is not None:
