@@ -24,9 +24,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from benchmarks.metrics_cost import booked_exchanges
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.catalog import Deployment
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.fleet import DeploymentSpec, plain_resilience
-from proxy.infrastructure.resilience import Breaker, Resilience, Timing
+from proxy.infrastructure.resilience import Resilience, Timing
 from proxy.infrastructure.retry_budget import RetryBudget
 from proxy.infrastructure.telemetry.spans.calls import CallSpanEnds, SpannedResilience
 from proxy.infrastructure.telemetry.spans.server import OtelSpans

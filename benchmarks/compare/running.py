@@ -95,17 +95,21 @@ class Running:
             return False
         return single.outcome.wrong == 0
 
-    def cpu_seconds(self) -> float:
+    @property
+    def pid(self) -> int:
+        """Of the target's first process."""
         assert self._process is not None
-        return cpu_seconds(self._process.pid)
+        return self._process.pid
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.pid)
 
     def database_cpu_seconds(self) -> float:
         """Of its database, 0 without one."""
         return cpu_seconds(self.target.database.get_pid() or 0) if self.target.database else 0.0
 
     def resident_megabytes(self) -> float:
-        assert self._process is not None
-        return resident_megabytes(self._process.pid)
+        return resident_megabytes(self.pid)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for whoever stays."""

@@ -12,8 +12,9 @@ from proxy.application.observing import ExchangeObserver
 from proxy.application.spans import Spans
 from proxy.bootstrap.logs import spans_are_wanted
 from proxy.domain.errors import InvalidValue
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.deployments.fleet import DeploymentSpec, MakeResilience, plain_resilience
-from proxy.infrastructure.resilience import Breaker, Resilience, Timing
+from proxy.infrastructure.resilience import Resilience, Timing
 from proxy.infrastructure.retry_budget import RetryBudget
 from proxy.settings import Settings
 

@@ -12,10 +12,11 @@ import pytest
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import ChatHistory, ChatMessageContent
 
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.http import client_session
-from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy
+from proxy.infrastructure.resilience import Resilience, RetryPolicy
 from tests.harness import FakeTime, Upstream
 
 API_KEY = "sk-or-provider-secret"

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from proxy.domain.errors import CircuitOpen, TransientUpstreamError
-from proxy.infrastructure.resilience import Breaker, Permit
+from proxy.infrastructure.breaker import Breaker, Permit
 from tests.harness import FakeTime
 
 ERROR = TransientUpstreamError("overloaded", kind="http_503", status=503)
@@ -233,7 +233,7 @@ def test_a_late_success_does_not_start_the_count_anew(breaker: Breaker, time: Fa
 
 
 def test_every_change_of_state_is_logged(breaker: Breaker, time: FakeTime, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "proxy.infrastructure.resilience"):
+    with caplog.at_level(logging.INFO, "proxy.infrastructure.breaker"):
         fail(breaker, 4)
         assert messages(caplog) == []
         fail(breaker)

@@ -13,9 +13,10 @@ from aioresponses import aioresponses as mocked_http
 from yarl import URL
 
 from proxy.domain.errors import CircuitOpen, PermanentUpstreamError, TransientUpstreamError
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
 from proxy.infrastructure.chat_completion.wire import WireSettings
-from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy
+from proxy.infrastructure.resilience import Resilience, RetryPolicy
 from tests.harness import COMPLETION, FakeTime
 from tests.infrastructure.conftest import ask
 

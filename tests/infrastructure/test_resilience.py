@@ -21,12 +21,13 @@ from proxy.domain.errors import (
     TransientUpstreamError,
     UpstreamError,
 )
-from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy, Timing
+from proxy.infrastructure.breaker import Breaker
+from proxy.infrastructure.resilience import Resilience, RetryPolicy, Timing
 from tests.harness import FakeTime
 
 _property = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 FAR = 1e9
-_LOGGER = "proxy.infrastructure.resilience"
+_LOGGER = "proxy.infrastructure"
 
 
 @dataclass(frozen=True)

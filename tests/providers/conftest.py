@@ -17,10 +17,11 @@ from semantic_kernel.connectors.ai.chat_completion_client_base import ChatComple
 from proxy.application.raw_call import LazyHistory, RawSettings
 from proxy.application.upstream import IS_LAST, UpstreamCall
 from proxy.domain.chat import ChatRequest
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.chat_completion.registry import service_factory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.http import client_session
-from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy
+from proxy.infrastructure.resilience import Resilience, RetryPolicy
 from tests.harness import FakeTime, Upstream
 from tests.providers.all_kinds import KINDS
 from tests.providers.kinds import API_KEY, Asked, Kind

@@ -20,9 +20,10 @@ from proxy.bootstrap.logs import spans_are_wanted
 from proxy.bootstrap.spans import Tracing, tracing_of
 from proxy.domain.catalog import one_provider
 from proxy.domain.errors import InvalidValue
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.fleet import DeploymentSpec
-from proxy.infrastructure.resilience import Breaker, Resilience, Timing
+from proxy.infrastructure.resilience import Resilience, Timing
 from proxy.infrastructure.retry_budget import RetryBudget
 from proxy.settings import Settings
 from tests.harness import (
@@ -318,6 +319,7 @@ def test_whether_spans_are_wanted(chosen: Any, environment: dict[str, str], want
 
 
 async def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of ours is patched: our module is forgotten, so that it is imported anew, where the extra is not."""
     monkeypatch.delitem(sys.modules, "proxy.infrastructure.telemetry.spans.exporting", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(InvalidValue, match=r"llmgateway\[otel\]"):

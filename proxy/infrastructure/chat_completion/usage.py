@@ -210,20 +210,9 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
 
 def _facts_of(event: bytes) -> AnswerFacts | None:
     """What one event says; None if it holds no chunk."""
-    data = event_data(event)
-    if data is None or not data.lstrip().startswith(b"{"):
+    chunk = parse_chunk(event)
+    if chunk is None:
         return None
-    try:
-        plain = _plain_chunks.decode(data)
-    except (ValueError, RecursionError):  # something is otherwise than usual
-        chunk = parse_chunk(event)
-        return None if chunk is None else _facts_of_odd(chunk)
-    usage = None if plain.usage is None else usage_of(plain.usage)
-    finish_reason = _finish_reason(plain.choices)
-    return AnswerFacts(usage, plain.model or None, plain.id or None, plain.provider or None, finish_reason)
-
-
-def _facts_of_odd(chunk: Chunk) -> AnswerFacts:
     return AnswerFacts(
         usage=read_usage(chunk.usage),
         model=text_of(chunk.model),

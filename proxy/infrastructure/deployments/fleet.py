@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from proxy.domain.catalog import Deployment
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.chat_completion.registry import ServiceFactory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.live import LiveDeployment
@@ -17,7 +18,7 @@ from proxy.infrastructure.deployments.traffic import Traffic
 from proxy.infrastructure.endpoint import ProviderEndpoint, endpoint_of
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.periodic import repeating
-from proxy.infrastructure.resilience import Breaker, Resilience, RetryPolicy, Timing
+from proxy.infrastructure.resilience import Resilience, RetryPolicy, Timing
 from proxy.infrastructure.retry_budget import RetryBudget
 
 _logger = logging.getLogger(__name__)

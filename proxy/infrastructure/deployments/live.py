@@ -8,10 +8,10 @@ from semantic_kernel.connectors.ai.chat_completion_client_base import ChatComple
 
 from proxy.domain.catalog import Deployment
 from proxy.domain.errors import TransientUpstreamError, UpstreamError, kind_of
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.deployments.places import Places
 from proxy.infrastructure.deployments.rests import Rests
 from proxy.infrastructure.deployments.traffic import Traffic
-from proxy.infrastructure.resilience import Breaker
 from proxy.infrastructure.retry_budget import RetryBudget
 
 
@@ -31,7 +31,7 @@ class LiveState:
         return (
             live.breaker.is_calm
             and not live.is_drained
-            and live.traffic.cool_downs.are_none
+            and not live.traffic.cool_downs.until
             and not live.places.is_full
         )
 

@@ -82,30 +82,27 @@ class CoolDowns:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._until: dict[str, float] = {}
-        self.are_none = True  # surely
+        self.until: dict[str, float] = {}  # those that are over may be there still
 
     def begin(self, model: str, seconds: float) -> None:
         now = self._clock()
-        self.are_none = False
-        if len(self._until) >= _MOST_MODELS:
-            self._until = {name: until for name, until in self._until.items() if until > now}
-        if len(self._until) < _MOST_MODELS:
-            self._until[model] = max(now + seconds, self._until.get(model, now))
+        if len(self.until) >= _MOST_MODELS:
+            self.until = {name: until for name, until in self.until.items() if until > now}
+        if len(self.until) < _MOST_MODELS:
+            self.until[model] = max(now + seconds, self.until.get(model, now))
 
     def seconds_left(self, model: str) -> float:
-        if self.are_none:
+        if model not in self.until:
             return 0.0
-        now = self._clock()
-        left = max(0.0, self._until.get(model, now) - now)
-        if not left and all(until <= now for until in self._until.values()):
-            self._until.clear()
-            self.are_none = True
-        return left
+        left = self.until[model] - self._clock()
+        if left > 0:
+            return left
+        del self.until[model]
+        return 0.0
 
     def models(self) -> dict[str, float]:
         """The models that are cooling down, with the seconds that are left."""
-        return {name: left for name in list(self._until) if (left := self.seconds_left(name)) > 0}
+        return {name: left for name in list(self.until) if (left := self.seconds_left(name)) > 0}
 
 
 class MinuteUse:

@@ -50,7 +50,6 @@ class SpoolLedger:
         self.waits_for_disk = fsync is Fsync.ALWAYS
         self._refusal: str | None = None
         self._something_waits = asyncio.Event()
-        self._is_idle = True  # that is not set
         self._stopping = asyncio.Event()
         self._sync_wanted = asyncio.Event()
         self._next_sync: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -82,9 +81,7 @@ class SpoolLedger:
 
     def settle(self, row: RequestLog) -> None:
         self._spool.note_outcome(row.id, outcome_payload(ledger_row(row)))
-        if self._is_idle:
-            self._is_idle = False
-            self._something_waits.set()
+        self._something_waits.set()
 
     async def durable(self) -> None:
         if self.waits_for_disk:
@@ -104,7 +101,6 @@ class SpoolLedger:
                 waiting = self._spool.waiting_rows()
                 if not waiting:
                     self._something_waits.clear()
-                    self._is_idle = True
                 if waiting < _BATCH_ROWS:
                     await self._pause(_GATHER_SECONDS)
             else:

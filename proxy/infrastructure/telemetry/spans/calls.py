@@ -15,8 +15,9 @@ from yarl import URL
 from proxy.application.exchange import Exchange
 from proxy.application.observing import word_for
 from proxy.application.upstream import UpstreamCall
+from proxy.infrastructure.breaker import Breaker
 from proxy.infrastructure.deployments.fleet import DeploymentSpec
-from proxy.infrastructure.resilience import Breaker, Resilience, Timing
+from proxy.infrastructure.resilience import Resilience, Timing
 from proxy.infrastructure.retry_budget import RetryBudget
 from proxy.infrastructure.telemetry.spans import names
 from proxy.infrastructure.telemetry.spans.server import W3C, fail
