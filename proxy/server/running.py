@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -16,6 +15,7 @@ from proxy.bootstrap.gateway import RunningGateway, import_for_workers, running_
 from proxy.server.banner import banner
 from proxy.server.descriptors import raise_limit
 from proxy.server.listening import Handover, Listening, handover_path, listening
+from proxy.server.memory import keep_for_good, keep_freed_memory
 from proxy.server.site import serve_on, stop_accepting
 from proxy.settings import Settings
 
@@ -81,7 +81,8 @@ async def serve(settings: Settings, sockets: Listening, on_ready: OnReady) -> No
             for name, app in apps.items()
             if app is not None and name in sockets.sockets
         ]
-        _keep_for_good()
+        keep_freed_memory()
+        keep_for_good()
         _reload_on_signal(gateway)
         on_ready(gateway)
         await stop.wait()
@@ -108,13 +109,6 @@ async def _last_call(runners: list[web.AppRunner]) -> None:
         async with asyncio.timeout(_LAST_CALL_SECONDS):
             while any(r.server is not None and r.server.connections for r in runners):  # noqa: ASYNC110  # nobody tells
                 await asyncio.sleep(0.02)
-
-
-def _keep_for_good() -> None:
-    """What exists by now is here to stay: going through all of it for garbage holds every request up for 0.2 s."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _reload_on_signal(gateway: RunningGateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,9 +17,9 @@ _KEPT = 1000
 
 @dataclass(slots=True)
 class Generation:
-    """A completion on its way to the client, and how that went."""
+    """What is told of a completion, and how it goes on its way to the client. It holds nobody's prompt."""
 
-    completion: Completion
+    facts: Mapping[str, object]
     latency_ms: int
     cancelled: bool = False
     generation_ms: int | None = None
@@ -34,30 +35,35 @@ class Generation:
 
     def document(self) -> dict[str, object]:
         """The answer to `GET /generation`."""
-        completion = self.completion
         return {
-            "id": completion.id,
-            "model": completion.request.model,
-            "provider_name": PROVIDER,
-            "created_at": datetime.fromtimestamp(completion.created, UTC).isoformat(),
-            "api_type": "completions",
-            "origin": "",
-            "streamed": completion.request.stream,
+            **self.facts,
             "cancelled": self.cancelled,
-            "is_byok": False,
-            "finish_reason": completion.answer.finish_reason,
-            "native_finish_reason": completion.answer.finish_reason,
             "latency": self.latency_ms,
             "generation_time": self.generation_ms,
-            "total_cost": completion.cost,
-            "usage": completion.cost,
-            "tokens_prompt": completion.prompt_tokens,
-            "tokens_completion": completion.completion_tokens,
-            "native_tokens_prompt": completion.prompt_tokens,
-            "native_tokens_completion": completion.completion_tokens,
-            "native_tokens_cached": 0,
-            "native_tokens_reasoning": 0,
         }
+
+
+def _facts(completion: Completion) -> dict[str, object]:
+    return {
+        "id": completion.id,
+        "model": completion.request.model,
+        "provider_name": PROVIDER,
+        "created_at": datetime.fromtimestamp(completion.created, UTC).isoformat(),
+        "api_type": "completions",
+        "origin": "",
+        "streamed": completion.request.stream,
+        "is_byok": False,
+        "finish_reason": completion.answer.finish_reason,
+        "native_finish_reason": completion.answer.finish_reason,
+        "total_cost": completion.cost,
+        "usage": completion.cost,
+        "tokens_prompt": completion.prompt_tokens,
+        "tokens_completion": completion.completion_tokens,
+        "native_tokens_prompt": completion.prompt_tokens,
+        "native_tokens_completion": completion.completion_tokens,
+        "native_tokens_cached": 0,
+        "native_tokens_reasoning": 0,
+    }
 
 
 class Generations:
@@ -69,7 +75,7 @@ class Generations:
 
     def begin(self, completion: Completion, asked_at: float) -> Generation:
         """Remember a completion before any of it is sent: whoever learns its id can look it up."""
-        generation = Generation(completion, latency_ms=_milliseconds_since(asked_at))
+        generation = Generation(_facts(completion), latency_ms=_milliseconds_since(asked_at))
         self.spent += completion.cost
         self._by_id[completion.id] = generation
         if len(self._by_id) > _KEPT:

@@ -81,8 +81,8 @@ class _DemoUpstream:
         generation = self._generations.begin(completion, asked_at)
         try:
             if asked.stream:
-                return await self._send_stream(request, generation, behaviour)
-            return await _send_whole(request, generation, behaviour)
+                return await self._send_stream(request, completion, generation, behaviour)
+            return await _send_whole(request, completion, generation, behaviour)
         except (asyncio.CancelledError, ConnectionError):
             generation.cancel()
             raise
@@ -126,9 +126,8 @@ class _DemoUpstream:
         return calls_before % (behaviour.refusals + 1) < behaviour.refusals
 
     async def _send_stream(
-        self, request: web.Request, generation: Generation, behaviour: Behaviour
+        self, request: web.Request, completion: Completion, generation: Generation, behaviour: Behaviour
     ) -> web.StreamResponse:
-        completion = generation.completion
         headers = {"X-Generation-Id": completion.id, "Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
@@ -148,8 +147,9 @@ class _DemoUpstream:
         return response
 
 
-async def _send_whole(request: web.Request, generation: Generation, behaviour: Behaviour) -> web.StreamResponse:
-    completion = generation.completion
+async def _send_whole(
+    request: web.Request, completion: Completion, generation: Generation, behaviour: Behaviour
+) -> web.StreamResponse:
     headers = {"X-Generation-Id": completion.id}
     generation.finish()
     if behaviour.error_after_chunks is not None:
