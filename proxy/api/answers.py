@@ -11,12 +11,14 @@ aiohttp's serializer of heads is private: tests/http/test_aiohttp_internals.py f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final, TypeGuard
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
+from multidict import CIMultiDict
 
 from proxy.api.app_keys import GATEWAY
 from proxy.api.middlewares.request_id import complete_head
@@ -43,7 +45,17 @@ class _Answer(web.StreamResponse):
 
 
 class WholeAnswer(_Answer, web.Response):
-    """One whose body is known."""
+    """One whose body is known: a web.Response that is made without looking at what it might have been given else."""
+
+    _zlib_executor_size = 0
+    _zlib_executor = None
+
+    def __init__(self, body: bytes, content_type: str, headers: Mapping[str, str]) -> None:
+        self._state = {}
+        self._status, self._reason = 200, "OK"
+        self._headers = own = CIMultiDict(headers)
+        own[hdrs.CONTENT_TYPE] = content_type
+        self._body = body
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         if not self._is_plain(request):
@@ -60,6 +72,10 @@ class WholeAnswer(_Answer, web.Response):
         if protocol.writing_paused:
             await request.writer.drain()
         return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if not self._eof_sent:
+            await super().write_eof(data)
 
 
 class StreamedAnswer(_Answer):

@@ -91,21 +91,12 @@ def facts_of(exchange: Exchange) -> SettledFacts:
     row = exchange.booked
     if row is None:
         raise AssertionError("only booked requests are observed")
+    tried = []
+    for attempt in exchange.walked:
+        error = None if attempt.error is None else word_for(attempt.error)
+        tried.append(TriedOnce(attempt.candidate, attempt.calls, attempt.is_hedge, attempt.queued_seconds, error))
     return SettledFacts(
-        row,
-        exchange.booked_losers(),
-        exchange.answered_overhead_seconds(),
-        [
-            TriedOnce(
-                attempt.candidate,
-                attempt.calls,
-                attempt.is_hedge,
-                attempt.queued_seconds,
-                None if attempt.error is None else word_for(attempt.error),
-            )
-            for attempt in exchange.walked
-        ],
-        exchange.exceeded_scope,
+        row, exchange.booked_losers(), exchange.answered_overhead_seconds(), tried, exchange.exceeded_scope
     )
 
 

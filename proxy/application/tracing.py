@@ -6,7 +6,6 @@ from proxy.application.attempts import Attempt
 from proxy.application.exchange import Exchange
 from proxy.application.traces import TraceMode, TraceStore
 from proxy.domain.errors import GatewayError, UpstreamError, kind_of
-from proxy.domain.request_log import RequestLog
 from proxy.domain.routing import Dropped, Plan
 from proxy.domain.trace import RequestTrace, TracedAttempt, TracedCandidate, TracedDrop, is_notable, short_success
 
@@ -23,15 +22,10 @@ def offer_trace(traces: TraceStore, exchange: Exchange) -> None:
     row = exchange.booked
     if row is None or traces.mode is TraceMode.OFF or (exchange.plan is None and not exchange.reasons):
         return
-    if traces.mode is TraceMode.ALL or _is_notable(row, exchange):
+    plan = exchange.plan
+    candidates, dropped = (len(plan.candidates), len(plan.dropped)) if plan else (0, len(exchange.reasons))
+    if traces.mode is TraceMode.ALL or is_notable(row, candidates, dropped, len(exchange.walked)):
         traces.offer(row, trace_of(exchange))
-
-
-def _is_notable(row: RequestLog, exchange: Exchange) -> bool:
-    plan, walked = exchange.plan, len(exchange.walked)
-    if plan is None:
-        return is_notable(row, 0, len(exchange.reasons), walked)
-    return is_notable(row, len(plan.candidates), len(plan.dropped), walked)
 
 
 def trace_of(exchange: Exchange) -> RequestTrace:

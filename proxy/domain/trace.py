@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Final
 
 from proxy.domain.errors import InvalidValue
@@ -252,8 +253,9 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f}".rstrip("0").rstrip(".")
 
 
+@lru_cache(maxsize=1024)
 def _plain(text: str) -> str:
-    """Names may hold anything; a header may not. Nearly all are plain already, and looking at them is cheap."""
+    """Names may hold anything; a header may not. The same come again and again."""
     if len(text) <= _NAME_LENGTH and text.isascii() and text.isprintable() and " " not in text:
         return text
     return "".join(character if "!" <= character <= "~" else "?" for character in text[:_NAME_LENGTH])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import hashlib
 import inspect
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from aiohttp import web, web_protocol
+from aiohttp import StreamReader, web, web_protocol
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_writer import _serialize_headers
+from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict
 
+from proxy.api.answers import WholeAnswer
 from proxy.server import direct, protocol, shedding, stalls
 
 _MODULES = (direct, protocol, stalls, shedding)
@@ -100,6 +105,26 @@ def test_the_serializer_of_heads_takes_what_it_took_and_lets_nobody_end_one() ->
     for spoilt in ("b\r\nc: d", "b\nc: d", "b\0"):
         with pytest.raises(ValueError, match="header"):
             _serialize_headers("HTTP/1.1 200 OK", CIMultiDict({"a": spoilt}))
+
+
+def test_an_answer_is_made_of_what_aiohttp_makes_one_of() -> None:
+    theirs = web.Response(body=b"{}", content_type="application/json", headers={"a": "b"})
+    ours = WholeAnswer(b"{}", "application/json", {"a": "b"})
+    for name, value in vars(theirs).items():
+        if not name.startswith(("_zlib", "_compressed")):
+            assert vars(ours)[name] == value
+    assert not ours.compression
+    assert ours.body == theirs.body
+
+
+async def test_a_body_that_came_in_one_piece_can_be_taken_out_of_its_reader() -> None:
+    reader = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16, loop=asyncio.get_running_loop())
+    reader.feed_data(b"whole")
+    reader.feed_eof()
+    assert (reader._buffer, reader._buffer_offset, reader._exception) == (deque([b"whole"]), 0, None)
+    reader._buffer.popleft()
+    assert reader.at_eof()
+    assert EMPTY_PAYLOAD.total_bytes == 0  # it has no buffer
 
 
 async def test_the_parser_tells_whether_it_has_begun_a_head() -> None:

@@ -84,7 +84,7 @@ async def _serve(
     exchange.settle()
     if exchange.waits_for_disk:
         await exchange.durable()
-    response = WholeAnswer(body=answer.body, content_type=answer.content_type, headers=headers)
+    response = WholeAnswer(answer.body, answer.content_type, headers)
     if capture is not None:
         _note(capture, response)
     return response

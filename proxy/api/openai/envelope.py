@@ -129,11 +129,10 @@ def read_chat_request(body: bytes) -> ChatRequest:
     members = _read_members(body)
     for name, value in members.items():
         accepted = FIELDS.get(name)
-        if accepted is not None:
+        if accepted is not None and _KINDS.get(memoryview(value)[0]) not in accepted:
             _check(name, bytes(memoryview(value)[:_PEEK_BYTES]), accepted)
-    for name in ("model", "messages"):
-        if name not in members:
-            raise _missing(name, members)
+    if "model" not in members or "messages" not in members:
+        raise _missing("messages" if "model" in members else "model", members)
     model = _text(members["model"])
     if not model.strip():
         raise InvalidRequest("'model' must not be blank.", param="model", code="invalid_value")
@@ -195,6 +194,7 @@ def _decode_members(text: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _check(name: str, start: bytes, accepted: tuple[str, ...]) -> None:
+    """By a value's first bytes."""
     kind = _KINDS.get(start[0], _NUMBER)
     if kind in accepted:
         return
