@@ -103,10 +103,10 @@ class _Message(msgspec.Struct):
 
 
 class _FlatMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """A message as most are: a role and a text, and nothing that could hold anything else."""
+    """A message as most are: a role, and a text that is not made a string of."""
 
     role: _Role
-    content: str | None = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _PlainMessage(msgspec.Struct):
@@ -213,9 +213,13 @@ def _missing(name: str, members: Mapping[str, object]) -> InvalidRequest:
 def _are_flat(text: bytes) -> bool:
     """Whether there are messages, and nothing is in them but roles and texts: then nothing is wrong with them."""
     try:
-        return bool(_flat_messages.decode(text))
+        messages = _flat_messages.decode(text)
     except msgspec.DecodeError:
         return False
+    for message in messages:
+        if memoryview(message.content)[0] not in b'"n':
+            return False
+    return bool(messages)
 
 
 def _check_messages(text: bytes) -> bool:
