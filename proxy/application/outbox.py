@@ -11,7 +11,7 @@ Who writes alone gains nothing by waiting for the others, so a write goes out at
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 _SINGLES: Final = 4  # turns with one write, after which …
@@ -59,19 +59,19 @@ class GatheringTransport(asyncio.Transport):
     the transport that its client does not read. Closing sends what is held first; aborting forgets it.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_outbox", "_transport")
+    __slots__ = ("_held", "_outbox", "_transport", "is_closing")
+    is_closing: Callable[[], bool]  # the transport's own: a call less before each write
 
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._transport = transport
         self._outbox = outbox
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._held = b""
+        self.is_closing = transport.is_closing
 
     def write(self, data: _Data) -> None:
-        held_bytes = self._held_bytes + len(data)
-        if held_bytes < _MOST_HELD_BYTES and (self._held or self._outbox.takes(self)):
-            self._held.append(bytes(data))
-            self._held_bytes = held_bytes
+        held = self._held
+        if len(held) + len(data) < _MOST_HELD_BYTES and (held or self._outbox.takes(self)):
+            self._held = held + data if held else bytes(data)
             return
         self.send()
         self._transport.write(data)
@@ -85,9 +85,9 @@ class GatheringTransport(asyncio.Transport):
         held = self._held
         if not held:
             return
-        self._held, self._held_bytes = [], 0
-        if not self._transport.is_closing():
-            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+        self._held = b""
+        if not self.is_closing():
+            self._transport.write(held)
 
     def write_eof(self) -> None:
         self.send()
@@ -98,11 +98,11 @@ class GatheringTransport(asyncio.Transport):
         self._transport.close()
 
     def abort(self) -> None:
-        self._held, self._held_bytes = [], 0
+        self._held = b""
         self._transport.abort()
 
     def get_write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size() + self._held_bytes
+        return self._transport.get_write_buffer_size() + len(self._held)
 
     @property
     def _sendfile_compatible(self) -> Any:
@@ -111,9 +111,6 @@ class GatheringTransport(asyncio.Transport):
         raise NotImplementedError
 
     # As they are.
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
 
     def can_write_eof(self) -> bool:
         return self._transport.can_write_eof()

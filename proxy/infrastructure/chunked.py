@@ -8,6 +8,7 @@ nothing: between two whole chunks its state is the same.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 _PART_OF_SIZE = re.compile(rb"[0-9a-fA-F]{1,8}\r?\Z")
@@ -60,6 +61,7 @@ def _unwrapped_at_once(data: bytes) -> bytes:
     return b"".join(contents) if sizes == [len(piece) for piece in contents] else b""
 
 
+@lru_cache(maxsize=_MOST_KNOWN)
 def is_size(text: bytes, size: int) -> bool:
     """Whether this is how a chunk of that many bytes begins, written as usual. Of 0 bytes none does but the last."""
     try:
