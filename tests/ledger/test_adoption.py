@@ -7,7 +7,7 @@ from pathlib import Path
 from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
-from proxy.infrastructure.ledger.records import generation_payload, intent_payload
+from proxy.infrastructure.ledger.records import generation_payload, intent_payload, outcome_payload
 from proxy.infrastructure.ledger.spool import Spool
 from proxy.infrastructure.persistence.rows import ledger_row
 from tests.ledger.conftest import Writer, intent_of, row
@@ -24,10 +24,10 @@ async def test_what_the_spool_knows_to_be_booked_is_not_booked_into_sealed_hours
     for name in names:
         spool.reserve()
         one = row(name)
-        spool.note_outcome(ledger_row(one))
+        spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
     reading = spool.read_on(2)
     quarantine = Quarantine(tmp_path)
-    assert await Drain(writer, quarantine).book_outcomes(reading.outcomes)
+    assert await Drain(writer, quarantine).book_payloads(reading.outcomes)
     spool.booked(reading)
     spool._lock.close()  # the process dies
     assert writer.names() == names[:2]
@@ -48,11 +48,11 @@ async def test_an_interrupted_request_keeps_the_id_of_what_was_generated_for_it(
         for number in range(200):
             one = row(f"{generation}-{number}")
             spool.reserve()
-            spool.note_outcome(ledger_row(one))
+            spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
         spool.note_generation(cut.id, generation_payload(cut.id, generation))
     while spool.waiting_rows():
         reading = spool.read_on(50)
-        assert await drain.book_outcomes(reading.outcomes)
+        assert await drain.book_payloads(reading.outcomes)
         spool.booked(reading)
     spool._lock.close()
     await adopt_dead_spools(tmp_path, tmp_path / "another", drain, Quarantine(tmp_path))

@@ -13,6 +13,7 @@ from typing import Any
 from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
+from proxy.infrastructure.ledger.records import outcome_payload
 from proxy.infrastructure.ledger.spool import Spool
 from proxy.infrastructure.persistence.rows import ledger_row
 from tests.ledger.conftest import Writer, row
@@ -24,7 +25,7 @@ def dead_spool(root: Path, name: str) -> Path:
     spool = Spool(root, max_bytes=64 * MEBIBYTE)
     spool.reserve()
     one = row(name)
-    spool.note_outcome(ledger_row(one))
+    spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
     spool._lock.close()
     return spool.directory
 
@@ -62,7 +63,7 @@ async def test_a_spool_is_removed_from_its_oldest_segment_on_and_its_lock_last(w
     for number in range(900):
         one = row(f"{number}")
         spool.reserve()
-        spool.note_outcome(ledger_row(one))
+        spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
     spool._lock.close()
     segments = sorted(path.name for path in spool.directory.glob("*.segment"))
     assert len(segments) > 3

@@ -24,25 +24,18 @@ class Drain:
         self.booked_rows = 0
         self.last_error: str | None = None
 
-    async def book_outcomes(
-        self, outcomes: Sequence[bytes | LedgerRow], holder: str = ""
-    ) -> Sequence[LedgerRow] | None:
-        """Books outcomes, read or still to be, and returns them; None when the database would not take them now."""
-        rows = [each for each in outcomes if isinstance(each, LedgerRow)]
-        if len(rows) < len(outcomes):
-            rows = [row async for each in in_turns(outcomes) if (row := self._read(each)) is not None]
+    async def book_payloads(self, payloads: Sequence[bytes], holder: str = "") -> Sequence[LedgerRow] | None:
+        """Books spooled outcomes and returns them; None when the database would not take them now."""
+        rows = []
+        async for payload in in_turns(payloads):
+            try:
+                row = read(payload)
+            except Unreadable as problem:
+                self._quarantine.unreadable(payload, problem)
+                continue
+            if isinstance(row, LedgerRow):
+                rows.append(row)
         return rows if await self.book(rows, holder) else None
-
-    def _read(self, outcome: bytes | LedgerRow) -> LedgerRow | None:
-        """None of one that this version cannot read: it is set aside."""
-        if isinstance(outcome, LedgerRow):
-            return outcome
-        try:
-            row = read(outcome)
-        except Unreadable as problem:
-            self._quarantine.unreadable(outcome, problem)
-            return None
-        return row if isinstance(row, LedgerRow) else None
 
     async def book(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> bool:
         """Books rows, all or none; False when the database would not take them now.

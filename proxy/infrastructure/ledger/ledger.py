@@ -16,7 +16,7 @@ from proxy.domain.request_log import RequestIntent, RequestLog
 from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
-from proxy.infrastructure.ledger.records import generation_payload, intent_payload
+from proxy.infrastructure.ledger.records import generation_payload, intent_payload, outcome_payload
 from proxy.infrastructure.ledger.spool import Spool, SpoolDamaged, SpoolFull
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.bulk_insert import RowWriter
@@ -80,7 +80,7 @@ class SpoolLedger:
         self._spool.note_generation(request, generation_payload(request, generation_id))
 
     def settle(self, row: RequestLog) -> None:
-        self._spool.note_outcome(ledger_row(row))
+        self._spool.note_outcome(row.id, outcome_payload(ledger_row(row)))
         self._something_waits.set()
 
     async def durable(self) -> None:
@@ -114,7 +114,7 @@ class SpoolLedger:
             _logger.critical("spool damaged", extra={"place": str(damage)})
             self._drain.last_error = type(damage).__name__
             return False
-        rows = await self._drain.book_outcomes(reading.outcomes, self.holder)
+        rows = await self._drain.book_payloads(reading.outcomes, self.holder)
         if rows is None:
             return False
         self._spool.booked(reading)

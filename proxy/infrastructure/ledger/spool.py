@@ -13,7 +13,6 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,9 @@ from typing import TextIO
 from uuid import UUID, uuid4
 
 from proxy.infrastructure.ledger.framing import HEADER_BYTES, payload_at
-from proxy.infrastructure.ledger.held import Held, HeldRows
 from proxy.infrastructure.ledger.progress import Progress
-from proxy.infrastructure.ledger.records import is_outcome, outcome_payload
+from proxy.infrastructure.ledger.records import is_outcome
 from proxy.infrastructure.ledger.segment import Segment
-from proxy.infrastructure.persistence.rows import LedgerRow
 
 LOCK_FILE = "lock"
 SEGMENT_SUFFIX = ".segment"
@@ -35,7 +32,6 @@ REQUEST_BYTES = 16 * 1024
 MOST_GENERATIONS = 4  # noted of one request; its outcome has the last one anyway
 _READ_BYTES = 256 * 1024
 _MARK_SECONDS = 1.0
-_MOST_HELD = 5000  # what waits for a batch or two at any rate that a process reaches: some 10 MB
 
 
 class SpoolFull(Exception):
@@ -48,20 +44,17 @@ class SpoolDamaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Outcomes read on from the spool, and where to go on when they are booked. `held` are those of memory."""
+    """Outcomes read on from the spool, and where to go on when they are booked."""
 
-    outcomes: Sequence[bytes | LedgerRow]
+    outcomes: list[bytes]
     segment: Segment | None
     place: int
-    held: Sequence[Held] = ()
 
 
 class Spool:
     """Belongs to one event loop. `max_bytes` bounds what lies in `root`, other processes' spools included."""
 
-    def __init__(
-        self, root: Path, *, max_bytes: int, segment_bytes: int = 4 * 1024 * 1024, most_held: int = _MOST_HELD
-    ) -> None:
+    def __init__(self, root: Path, *, max_bytes: int, segment_bytes: int = 4 * 1024 * 1024) -> None:
         self._root = root
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
@@ -78,7 +71,6 @@ class Spool:
         self._place = 0
         self._appended = self._booked = 0
         self._marks: deque[tuple[int, float]] = deque()
-        self._held = HeldRows(most_held)
 
     # Writing.
 
@@ -105,16 +97,15 @@ class Spool:
             segment.open_records += 1
             places.append(segment)
 
-    def note_outcome(self, row: LedgerRow) -> None:
+    def note_outcome(self, request: UUID, payload: bytes) -> None:
         """Ends the request's reservation."""
-        written = self._append(outcome_payload(row))
-        self._held.add(row, written, written.written_bytes)
+        self._append(payload)
         self._reserved -= 1
         self._appended += 1
         now = time.monotonic()
         if not self._marks or now - self._marks[-1][1] >= _MARK_SECONDS:
             self._marks.append((self._appended, now))
-        for segment in self._open.pop(row.id.int, ()):
+        for segment in self._open.pop(request.int, ()):
             segment.open_records -= 1
 
     def _append(self, payload: bytes) -> Segment:
@@ -158,11 +149,7 @@ class Spool:
     # Reading.
 
     def read_on(self, limit: int) -> Reading:
-        """Up to `limit` outcomes that are not booked yet; from the same one on until `booked` is called."""
-        unheld = self.waiting_rows() - len(self._held)
-        if not unheld and (held := self._held.oldest(limit)):
-            return Reading([each.row for each in held], held[-1].segment, held[-1].end, held)
-        limit = min(limit, unheld)
+        """Up to `limit` outcomes that are not booked yet; the same again until `booked` is called."""
         segment, place = self._reading or (self._segments[0] if self._segments else None), self._place
         outcomes: list[bytes] = []
         while segment is not None and len(outcomes) < limit:
@@ -187,7 +174,6 @@ class Spool:
         self._reading, self._place = reading.segment, reading.place
         if reading.segment is not None:
             self._progress.note(reading.segment.path, reading.place)
-        self._held.drop(reading.held)
         self._booked += len(reading.outcomes)
         while self._marks and self._marks[0][0] <= self._booked:
             self._marks.popleft()
