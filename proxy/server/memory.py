@@ -10,7 +10,7 @@ from typing import Final
 # mallopt(3), and malloc.h of the GNU C library.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_LARGEST_KEPT_BYTES: Final = 4 * 1024 * 1024
+_LARGEST_KEPT_BYTES: Final = 1024 * 1024  # larger pieces go back to the kernel when they are free
 _KEPT_BYTES: Final = 64 * 1024 * 1024
 
 

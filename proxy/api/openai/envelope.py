@@ -129,7 +129,7 @@ def read_chat_request(body: bytes) -> ChatRequest:
     members = _read_members(body)
     for name, value in members.items():
         accepted = FIELDS.get(name)
-        if accepted is not None and _KINDS.get(memoryview(value)[0]) not in accepted:
+        if accepted is not None and _KINDS.get(memoryview(value)[0], _NUMBER) not in accepted:
             _check(name, bytes(memoryview(value)[:_PEEK_BYTES]), accepted)
     if "model" not in members or "messages" not in members:
         raise _missing("messages" if "model" in members else "model", members)
