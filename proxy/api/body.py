@@ -44,7 +44,10 @@ async def read_json_body(request: web.Request, limit_bytes: int) -> bytes:
 
 
 def _all_of(content: StreamReader) -> bytes:
-    """What a reader that has come to its end holds. In one piece it is taken out: nobody asks for it again."""
+    """What a reader that has come to its end holds. In one piece it is taken out: nobody asks for it again.
+
+    tests/http/test_aiohttp_internals.py fails if aiohttp moves what it keeps private of that.
+    """
     is_plain = content.total_bytes and content._exception is None and not content._buffer_offset  # noqa: SLF001
     if is_plain and len(content._buffer) == 1:  # noqa: SLF001
         return content._buffer.popleft()  # noqa: SLF001
