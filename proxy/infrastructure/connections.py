@@ -208,11 +208,16 @@ class UpstreamConnection(ResponseHandler):
 
     def pause_reading(self) -> None:
         """aiohttp would tell the parser, which has no part in this, and would stop at the next that it gets."""
-        if not self._is_unwrapping:
+        if self._is_unwrapping:
+            self.hold()
+        else:
             super().pause_reading()
-            return
-        self._reading_paused = True
-        self._pause_transport_reading()
+
+    def hold(self) -> None:
+        """Nothing more is read until `resume_reading`: who watches cannot take it."""
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._pause_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # aiohttp's signature
         """Unless it was paused there is nothing to resume: aiohttp would run the parser over nothing at each read."""

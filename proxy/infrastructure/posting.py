@@ -145,6 +145,14 @@ class DirectReply:
             self._protocol.on_change = on_change
             self._protocol.on_piece = on_piece
 
+    def hold(self, *, is_held: bool) -> None:
+        """While it is held nothing is read from the connection, and the upstream waits."""
+        if self._connection is not None:
+            if is_held:
+                self._protocol.hold()
+            else:
+                self._protocol.resume_reading()
+
     def keep_time(self, most_seconds: float, idle_seconds: float) -> None:
         """Have reading fail with SocketTimeoutError when this time is over, or nothing comes for so long."""
         if self._connection is not None:

@@ -379,6 +379,20 @@ async def test_a_slow_reader_slows_the_upstream_down(gateway: TestGateway, upstr
     await _until(lambda: upstream.cancelled == 1)
 
 
+async def test_a_reader_that_pauses_gets_all_of_it(gateway: TestGateway, upstream: Upstream) -> None:
+    """The upstream's connection is held while the client does not read, and let go again, over and over."""
+    events = [chunk(f"{number} " + "x" * 10_000) for number in range(2000)]  # 20 MB: no kernel holds that
+    upstream.answer(streams(*events, *ending()))
+    async with gateway.http.post(gateway.url / "v1/chat/completions", json=STREAMED) as response:
+        got = b""
+        while data := await response.content.read(4_000_000):
+            await asyncio.sleep(0.1)
+            got += data
+    assert got.startswith(b"".join(events))
+    assert got.endswith(b"data: [DONE]\n\n")
+    assert (await gateway.row()).status is RequestStatus.SUCCESS
+
+
 async def _never_answers(request: web.Request) -> web.StreamResponse:
     await stall(request)
     raise AssertionError

@@ -96,6 +96,22 @@ async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
     assert [len(mine) for mine in raw.heard] == [2]
 
 
+async def test_while_a_reply_is_held_nothing_is_read() -> None:
+    raw = Raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", ANSWER)
+    async with posting(raw) as post:
+        reply = await post(b"{}", {}, stream=True)
+        assert isinstance(reply, DirectReply)
+        assert await reply.content.readany() == b"abc"
+        reply.hold(is_held=True)
+        raw.writers[0].write(b"3\r\ndef\r\n0\r\n\r\n")
+        await asyncio.sleep(0.1)
+        assert reply.content.read_nowait() == b""
+        reply.hold(is_held=False)
+        assert await reply.read() == b"def"
+        reply.hold(is_held=True)  # it is over: the connection is the next one's
+        await (await post(b"{}", {})).read()
+
+
 async def test_the_connection_used_last_is_used_next() -> None:
     raw = Raw(*[ANSWER] * 5)
     async with posting(raw) as post:

@@ -380,6 +380,25 @@ def test_usage_in_a_last_chunk_without_choices() -> None:
     assert facts.error_message is None
 
 
+def test_of_a_flood_in_one_read_no_more_is_kept_than_the_last_events() -> None:
+    tail = tail_of(delta("word") * 4000 + delta("", "stop", usage=USAGE) + DONE)
+    assert sum(map(len, tail._reads)) < 2 * TAIL_BYTES
+    facts = tail.facts()
+    assert facts.usage == Usage(10, 20, cost=CostAmount(Decimal("0.25")))
+    assert (facts.model, facts.finish_reason) == ("z-ai/glm-4.6", "stop")
+
+
+@pytest.mark.parametrize("before", [b"", delta("word"), delta("word") * 4000])
+def test_a_last_event_is_kept_however_long_it_is(before: bytes) -> None:
+    tail = tail_of(before + delta("word " * 20_000, "stop", usage=USAGE) + DONE)
+    assert tail.facts().usage == Usage(10, 20, cost=CostAmount(Decimal("0.25")))
+
+
+def test_an_error_in_a_flood_is_kept() -> None:
+    tail = tail_of(event(error={"message": "Overloaded"}) + delta("word") * 4000 + DONE)
+    assert tail.facts().error_message == "Overloaded"
+
+
 def test_usage_beside_a_delta() -> None:
     facts = tail_of(delta("Hi"), delta("", "length", usage=USAGE), DONE).facts()
     assert facts.usage == Usage(10, 20, cost=CostAmount(Decimal("0.25")))

@@ -137,9 +137,19 @@ class StreamTail:
     def _trim(self) -> None:
         """Not at each read: one that is kept longer costs less than looking."""
         while self._kept_bytes - len(self._reads[0]) >= _TAIL_BYTES:
-            dropped = len(self._reads.popleft())
-            self._kept_bytes -= dropped
-            self._dropped_bytes += dropped
+            self._drop(len(self._reads.popleft()))
+        first = self._reads[0]
+        if (
+            len(first) >= _TRIMMED_FROM_BYTES and b'"error"' not in first
+        ):  # a flood's: 256 KiB for as long as it is held
+            end = first.rfind(_EVENT_END, 0, self._kept_bytes - _TAIL_BYTES) + len(_EVENT_END)
+            if end >= _TAIL_BYTES:
+                self._reads[0] = first[end:]
+                self._drop(end)
+
+    def _drop(self, count: int) -> None:
+        self._kept_bytes -= count
+        self._dropped_bytes += count
 
     def facts(self) -> AnswerFacts:
         total_bytes = self._dropped_bytes + self._kept_bytes

@@ -92,7 +92,8 @@ class WireStream:
 
         Raises what the sink raises.
         """
-        if self.done or not isinstance(self._response, DirectReply):
+        response = self._response
+        if self.done or not isinstance(response, DirectReply):
             return
         passing, write, feed, may_hold_usage = self._passing, sink.write, self._tail.feed, self._hides_usage
         aligner = self._aligner
@@ -106,19 +107,27 @@ class WireStream:
                 and not (may_hold_usage and b'"usage"' in data)
             ):  # nearly always: nothing to hold back, to end with or to leave out
                 feed(data)
-                return write(data, chunk)
-            whole = passing(data)
-            if self.done:
-                self._pending = whole
-                return False
-            return write(whole) if whole else True
+                takes_more = write(data, chunk)
+            else:
+                whole = passing(data)
+                if self.done:
+                    self._pending = whole
+                    return False
+                takes_more = write(whole) if whole else True
+            if not takes_more:
+                response.hold(is_held=True)  # in this very call, or as much again would be read
+            return takes_more
 
-        while not self.done:
-            if sink.is_full:
-                await sink.drained()
-            await Pump(self._response, hand_on).run()
-            if not sink.is_full:
-                return
+        try:
+            while not self.done:
+                if sink.is_full:
+                    await sink.drained()
+                response.hold(is_held=False)
+                await Pump(response, hand_on).run()
+                if not sink.is_full:
+                    return
+        finally:
+            response.hold(is_held=False)
 
     def __aiter__(self) -> Self:
         return self
