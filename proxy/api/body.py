@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 
+from proxy.application.whole_bodies import whole_body
 from proxy.domain.errors import (
     BodyTooLarge,
     MalformedHttp,
@@ -34,24 +35,13 @@ async def read_json_body(request: web.Request, limit_bytes: int) -> bytes:
             return await request.read()
         if not request.content.is_eof():
             await _arrival(request, limit_bytes)
-        return _all_of(request.content)
+        return whole_body(request.content)
     except web.HTTPRequestEntityTooLarge:
         raise BodyTooLarge(limit_bytes) from None
     except TimeoutError as limit:
         raise RequestTooSlow(f"The request body did not arrive in time ({limit}).") from None
     except web.RequestPayloadError:
         raise MalformedHttp("The request body is not framed as HTTP/1.1 has it.") from None
-
-
-def _all_of(content: StreamReader) -> bytes:
-    """What a reader that has come to its end holds. In one piece it is taken out: nobody asks for it again.
-
-    tests/http/test_aiohttp_internals.py fails if aiohttp moves what it keeps private of that.
-    """
-    is_plain = content.total_bytes and content._exception is None and not content._buffer_offset  # noqa: SLF001
-    if is_plain and len(content._buffer) == 1:  # noqa: SLF001
-        return content._buffer.popleft()  # noqa: SLF001
-    return content.read_nowait()
 
 
 async def _arrival(request: web.Request, limit_bytes: int) -> None:

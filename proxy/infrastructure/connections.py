@@ -1,18 +1,14 @@
-"""Connections to upstreams: aiohttp's, for who does not want to be woken, and with chunks unwrapped past its parser."""
+"""A connection to an upstream: aiohttp's, for who does not want to be woken; chunks are unwrapped past its parser."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
-from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from aiohttp import ClientConnectionError, ClientPayloadError, StreamReader, TCPConnector
+from aiohttp import ClientConnectionError, ClientPayloadError, StreamReader
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ConnectionKey
-from aiohttp.connector import Connection
 
 from proxy.application.outbox import GatheringTransport, Outbox
 from proxy.infrastructure.chunked import LONGEST_SIZE_LINE, bytes_missing, is_size, may_become_size, unwrapped
@@ -21,7 +17,6 @@ _FIRST_FINAL_STATUS = 200
 _HEAD_END = b"\n\r\n"
 _LARGE_BODY_BYTES = 32 * 1024  # beyond that a copy costs more than a second buffer
 _LOOKS = 16  # in an idle limit
-_KEEP_SECONDS = 15.0  # unused; servers keep them for longer, as a rule
 
 
 class UpstreamConnection(ResponseHandler):
@@ -234,79 +229,3 @@ class UpstreamConnection(ResponseHandler):
         super().connection_lost(exc)
         if self.on_change is not None:
             self.on_change()
-
-
-class KeptConnections:
-    """Connections to one address that wait for their next request. The last one used is used first.
-
-    The connector has them for taken; it closes them when it is closed itself.
-    """
-
-    def __init__(self, connector: DirectConnector, loop: asyncio.AbstractEventLoop, keep_seconds: float) -> None:
-        self._connector = connector
-        self._loop = loop
-        self._keep_seconds = keep_seconds
-        self.waiting: deque[tuple[Connection, UpstreamConnection, float]] = deque()
-        self._sweep: asyncio.TimerHandle | None = None
-
-    def take(self) -> tuple[Connection, UpstreamConnection] | None:
-        """One that is connected, if there is any."""
-        while self.waiting:
-            connection, protocol, since = self.waiting.pop()
-            transport = protocol.transport
-            if transport is not None and not transport.is_closing() and self._loop.time() - since < self._keep_seconds:
-                return connection, protocol
-            connection.close()
-        return None
-
-    def give(self, connection: Connection, protocol: UpstreamConnection) -> None:
-        """For the next request, unless nothing more can come of it."""
-        if protocol.should_close or self._connector.closed:
-            connection.close()
-            return
-        self.waiting.append((connection, protocol, self._loop.time()))
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(self._keep_seconds, self._drop_old)
-
-    def close(self) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        while self.waiting:
-            self.waiting.pop()[0].close()
-
-    def _drop_old(self) -> None:
-        """Of those that were given first: also what has been closed meanwhile goes."""
-        self._sweep = None
-        now = self._loop.time()
-        while self.waiting and now - self.waiting[0][2] >= self._keep_seconds:
-            self.waiting.popleft()[0].close()
-        if self.waiting:
-            oldest = self.waiting[0][2]
-            self._sweep = self._loop.call_later(oldest + self._keep_seconds - now, self._drop_old)
-
-
-class DirectConnector(TCPConnector):
-    """A connector whose connections `poster` may use directly. It sets no limit to their number."""
-
-    def __init__(self, *, keep_seconds: float = _KEEP_SECONDS, **options: Any) -> None:
-        super().__init__(limit=0, **options)
-        self._keep_seconds = keep_seconds
-        self._factory = functools.partial(UpstreamConnection, self._loop, Outbox(self._loop))  # type: ignore[assignment]
-        self._kept: dict[ConnectionKey, KeptConnections] = {}
-
-    def kept(self, key: ConnectionKey) -> KeptConnections:
-        """Those of an address: all who post there share them."""
-        if key not in self._kept:
-            self._kept[key] = KeptConnections(self, self._loop, self._keep_seconds)
-        return self._kept[key]
-
-    @property
-    def in_use(self) -> int:
-        """How many connections somebody has, and has not given back."""
-        return len(self._acquired) - sum(len(kept.waiting) for kept in self._kept.values())
-
-    async def close(self, *, abort_ssl: bool = False) -> None:
-        for kept in self._kept.values():
-            kept.close()
-        await super().close(abort_ssl=abort_ssl)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from proxy.infrastructure.connections import DirectConnector
+from proxy.infrastructure.connector import DirectConnector
 
 _READ_BUFFER_BYTES = 64 * 1024
 _DNS_CACHE_SECONDS = 60

@@ -25,9 +25,9 @@ def keep_freed_memory() -> bool:
     """Has the allocator keep up to 64 MiB for the next request; whether that could be arranged.
 
     A prompt of 100 KB is held in several pieces, each too large for Python's own pools. By default the C library gives
-    such memory back when it is free, and the kernel clears it page by page when it is asked for again: a seventh of
-    what such a request costs. Other allocators than the GNU C library's (musl, a preloaded jemalloc) go their own way,
-    as does whoever sets `MALLOC_TRIM_THRESHOLD_` or `MALLOC_MMAP_THRESHOLD_`.
+    such memory back when it is free, and the kernel clears it page by page when it is asked for again: a tenth of what
+    such a request costs, and more by the heap's luck. Other allocators than the GNU C library's (musl, a preloaded
+    jemalloc) go their own way, as does whoever sets `MALLOC_TRIM_THRESHOLD_` or `MALLOC_MMAP_THRESHOLD_`.
     """
     if os.environ.keys() & {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}:
         return False

@@ -20,7 +20,7 @@ from proxy.domain.errors import (
     UpstreamError,
 )
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
-from proxy.infrastructure.connections import DirectConnector
+from proxy.infrastructure.connector import DirectConnector
 from tests.harness import COMPLETION, Upstream, cut, fails, says, stall
 from tests.infrastructure.conftest import API_KEY, Connect, Connector, ask, hello, settings
 

@@ -15,7 +15,7 @@ from semantic_kernel.contents import AuthorRole, FinishReason, FunctionCallConte
 
 from proxy.domain.errors import PermanentUpstreamError, StreamBroken, TransientUpstreamError, UpstreamError
 from proxy.infrastructure.chat_completion.openrouter import OpenRouterChatCompletion
-from proxy.infrastructure.connections import DirectConnector
+from proxy.infrastructure.connector import DirectConnector
 from tests.harness import USAGE, Upstream, chunk, cut, ending, fails, stall, streams
 from tests.infrastructure.conftest import Connector, hello, settings
 

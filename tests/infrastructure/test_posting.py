@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from proxy.infrastructure.connections import DirectConnector
+from proxy.infrastructure.connector import DirectConnector
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.posting import DirectReply, Post, header_lines, poster
 
@@ -102,13 +102,13 @@ async def test_while_a_reply_is_held_nothing_is_read() -> None:
         reply = await post(b"{}", {}, stream=True)
         assert isinstance(reply, DirectReply)
         assert await reply.content.readany() == b"abc"
-        reply.hold(is_held=True)
+        reply.hold()
         raw.writers[0].write(b"3\r\ndef\r\n0\r\n\r\n")
         await asyncio.sleep(0.1)
         assert reply.content.read_nowait() == b""
-        reply.hold(is_held=False)
+        reply.go_on()
         assert await reply.read() == b"def"
-        reply.hold(is_held=True)  # it is over: the connection is the next one's
+        reply.hold()  # it is over: the connection is the next one's
         await (await post(b"{}", {})).read()
 
 

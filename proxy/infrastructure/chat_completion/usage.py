@@ -136,16 +136,18 @@ class StreamTail:
 
     def _trim(self) -> None:
         """Not at each read: one that is kept longer costs less than looking."""
+        if len(self._reads[-1]) >= _TRIMMED_FROM_BYTES:  # 256 KiB, of a stream that comes faster than it is taken
+            self._cut(self._reads.pop())
         while self._kept_bytes - len(self._reads[0]) >= _TAIL_BYTES:
             self._drop(len(self._reads.popleft()))
-        first = self._reads[0]
-        if (
-            len(first) >= _TRIMMED_FROM_BYTES and b'"error"' not in first
-        ):  # a flood's: 256 KiB for as long as it is held
-            end = first.rfind(_EVENT_END, 0, self._kept_bytes - _TAIL_BYTES) + len(_EVENT_END)
-            if end >= _TAIL_BYTES:
-                self._reads[0] = first[end:]
-                self._drop(end)
+
+    def _cut(self, read: bytes) -> None:
+        """Keeps the whole events at its end; all of it where an error is told that might be overlooked."""
+        end = 0 if b'"error"' in read else read.rfind(_EVENT_END, 0, len(read) - _TAIL_BYTES) + len(_EVENT_END)
+        if end >= _TAIL_BYTES:  # else it is hardly worth it
+            self._drop(end)
+            read = read[end:]
+        self._reads.append(read)
 
     def _drop(self, count: int) -> None:
         self._kept_bytes -= count

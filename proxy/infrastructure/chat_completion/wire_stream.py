@@ -115,19 +115,19 @@ class WireStream:
                     return False
                 takes_more = write(whole) if whole else True
             if not takes_more:
-                response.hold(is_held=True)  # in this very call, or as much again would be read
+                response.hold()  # in this very call, or as much again would be read
             return takes_more
 
         try:
             while not self.done:
                 if sink.is_full:
                     await sink.drained()
-                response.hold(is_held=False)
+                response.go_on()
                 await Pump(response, hand_on).run()
                 if not sink.is_full:
                     return
         finally:
-            response.hold(is_held=False)
+            response.go_on()
 
     def __aiter__(self) -> Self:
         return self
