@@ -79,7 +79,7 @@ def booked_exchanges(count: int) -> list[Any]:
         call = UpstreamCall(b"", "m", 0.0, attempts=1, upstream_seconds=0.1, answer=Said())
         attempt = Attempt(candidate, cast("LiveDeployment", _Silent()), 4, call=call)
         exchange = Exchange(NoLedger(), accounting, "req-1")
-        exchange.asked(ChatRequest(b"{}", model, stream=number % _STREAMED == 0, messages=b"[]"))
+        exchange.asked(ChatRequest(b"{}", model, stream=number % _STREAMED == 0, members={}))
         exchange.walked = [attempt]
         exchange.calling(candidate, call)
         exchange.answered_by(call)

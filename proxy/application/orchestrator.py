@@ -103,7 +103,7 @@ class _Run:
         async def perform(attempt: Attempt) -> Answer:
             call = await self._begin(attempt)
             contents = await self._service(attempt).get_chat_message_contents(
-                LazyHistory.reading(self._request.messages), RawSettings.carrying(call, self._request)
+                LazyHistory.reading(self._request), RawSettings.carrying(call, self._request)
             )
             return self._answer(attempt, contents[0].inner_content, contents[0].metadata)
 
@@ -113,7 +113,7 @@ class _Run:
         async def perform(attempt: Attempt) -> AnswerStream:
             call = await self._begin(attempt)
             chunks = self._service(attempt).get_streaming_chat_message_contents(
-                LazyHistory.reading(self._request.messages), RawSettings.carrying(call, self._request)
+                LazyHistory.reading(self._request), RawSettings.carrying(call, self._request)
             )
             opening = (await anext(chunks))[0]
             answer = self._answer(attempt, None, opening.metadata)

@@ -61,16 +61,17 @@ class LazyHistory(ChatHistory):
     sent from it.
     """
 
-    _raw: bytes = PrivateAttr(default=b"[]")
+    _request: ChatRequest | None = PrivateAttr(default=None)
 
     @classmethod
-    def reading(cls, messages: bytes) -> LazyHistory:
-        return bare(cls, {"system_message": None}, {"_raw": messages})
+    def reading(cls, request: ChatRequest) -> LazyHistory:
+        return bare(cls, {"system_message": None}, {"_request": request})
 
     def __getattr__(self, name: str) -> Any:
         if name != "messages":
             return super().__getattr__(name)  # type: ignore[misc]  # pydantic defines it outside TYPE_CHECKING
-        messages = [_as_content(message) for message in look_into(self._raw)]
+        raw = b"[]" if self._request is None else self._request.messages
+        messages = [_as_content(message) for message in look_into(raw)]
         self.__dict__["messages"] = messages
         return messages
 

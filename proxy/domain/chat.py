@@ -13,19 +13,23 @@ from proxy.domain.values import CostAmount, estimate_tokens
 
 @record
 class ChatRequest:
-    """A client's request. `body` is what came, unchanged; `messages` is the raw JSON of that member.
+    """A client's request. `body` is what came, unchanged.
 
-    `members` has the raw JSON of each member of the top level, as bytes or as something that bytes are made of; it may
-    not be here at all. `has_parts` is False if it is known that no message has a list of parts for its content: then
-    nobody need look for what parts may hold.
+    `members` has the raw JSON of each member of the top level, as bytes or as something that bytes are made of; the
+    messages may come to be there when they are asked for. `has_parts` is False if it is known that no message has a
+    list of parts for its content: then nobody need look for what parts may hold.
     """
 
     body: bytes
     model: str
     stream: bool
-    messages: bytes
-    members: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    members: Mapping[str, Any] = field(repr=False, compare=False)
     has_parts: bool = True
+
+    @property
+    def messages(self) -> bytes:
+        """The raw JSON of the messages, as long as the prompt: not for every request."""
+        return bytes(self.members["messages"])
 
     def member(self, name: str) -> bytes | None:
         """The raw JSON of a member of the top level, None if it is absent."""

@@ -13,8 +13,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from proxy import __version__
 from proxy.api.admin.app import add_admin_routes
 from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS
-from proxy.api.openai.envelope import FIELDS, ROLES, read_chat_request
+from proxy.api.openai.envelope import read_chat_request
 from proxy.api.openai.errors import TABLE, error_headers, error_object, status_of
+from proxy.api.openai.fields import FIELDS, ROLES
 from proxy.api.openai.object_schemas import FIELD_NOTES
 from proxy.api.openai.schemas import openapi_document
 from proxy.api.permissions import OPEN, access_to

@@ -146,7 +146,9 @@ def orchestrator(runtime: Runtime, ledger: FakeLedger, prices: FakePrices, fake_
 def chat_request(*, stream: bool = False, **members: Any) -> ChatRequest:
     payload = {**HELLO, **({"stream": True} if stream else {}), **members}
     messages = json.dumps(payload["messages"]).encode()
-    return ChatRequest(body=json.dumps(payload).encode(), model=payload["model"], stream=stream, messages=messages)
+    return ChatRequest(
+        body=json.dumps(payload).encode(), model=payload["model"], stream=stream, members={"messages": messages}
+    )
 
 
 async def complete(orchestrator: KernelOrchestrator, asked: ChatRequest, headers: Mapping[str, str] = {}) -> Answer:

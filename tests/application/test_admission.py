@@ -159,7 +159,6 @@ def asking(**members: Any) -> ChatRequest:
         body=json.dumps(payload).encode(),
         model=payload["model"],
         stream=False,
-        messages=raw["messages"],
         members=raw,
     )
 

@@ -56,7 +56,7 @@ class Said:
 def asked(model: str = GLM, text: str = "x" * 400, *, stream: bool = False) -> ChatRequest:
     messages = json.dumps([{"role": "user", "content": text}]).encode()
     body = b'{"model":' + json.dumps(model).encode() + b',"messages":' + messages + b"}"
-    return ChatRequest(body=body, model=model, stream=stream, messages=messages)
+    return ChatRequest(body=body, model=model, stream=stream, members={"messages": messages})
 
 
 def called(answer: Said | None = None, attempts: int = 1, upstream_seconds: float = 0.0) -> UpstreamCall:
@@ -386,7 +386,7 @@ def test_messages_that_cannot_be_measured_break_no_reply(ledger: FakeLedger, pri
     """JSON knows no longest integer, Python does."""
     messages = b'[{"role":"user","content":"x","n":' + b"1" * 5000 + b"}]"
     with exchange(ledger, prices) as served:
-        served.asked(ChatRequest(body=b"{}", model=GLM, stream=False, messages=messages))
+        served.asked(ChatRequest(body=b"{}", model=GLM, stream=False, members={"messages": messages}))
         served.calling(candidate(GLM, "test"), called(Said(AnswerFacts(model=GLM), output_tokens=40)))
         served.answering(200)
     assert ledger.row.status is RequestStatus.SUCCESS

@@ -288,7 +288,7 @@ async def test_an_auto_prompt_with_an_integer_that_python_cannot_read_is_served(
     """JSON knows no longest integer; nothing that a client sends is a defect of ours."""
     messages = b'[{"role":"user","content":"x","n":' + b"1" * 5000 + b"}]"
     body = b'{"model":"auto","messages":' + messages + b"}"
-    await complete(orchestrator, ChatRequest(body=body, model="auto", stream=False, messages=messages))
+    await complete(orchestrator, ChatRequest(body=body, model="auto", stream=False, members={"messages": messages}))
     assert upstream.bodies == [body.replace(b'"auto"', b'"z-ai/glm-4.6"')]
     assert ledger.row.status is RequestStatus.SUCCESS
 

@@ -44,12 +44,16 @@ NOT_JSON = b"this raises as soon as anything reads it"
 
 
 def history(*messages: Any) -> LazyHistory:
-    return LazyHistory.reading(json.dumps(messages or MESSAGES).encode())
+    return reading(json.dumps(messages or MESSAGES).encode())
+
+
+def reading(messages: bytes) -> LazyHistory:
+    return LazyHistory.reading(ChatRequest(b"{}", "m", False, {"messages": messages}))
 
 
 def carrying(stream: bool = False, model: str = "a/b") -> tuple[RawSettings, UpstreamCall]:
     call = UpstreamCall(body=b'{"model":"a/b"}', model=model, deadline=0.0)
-    request = ChatRequest(body=call.body, model=model, stream=stream, messages=b"[]")
+    request = ChatRequest(body=call.body, model=model, stream=stream, members={})
     return RawSettings.carrying(call, request), call
 
 
@@ -102,7 +106,7 @@ def test_settings_can_be_looked_at_in_every_way() -> None:
 
 def test_neither_body_nor_headers_show_in_a_dump() -> None:
     call = UpstreamCall(body=b"the prompt", model="m", deadline=0.0, headers={"x-key": "secret"})
-    settings = RawSettings.carrying(call, ChatRequest(b"the prompt", "m", False, b"[]"))
+    settings = RawSettings.carrying(call, ChatRequest(b"the prompt", "m", False, {}))
     for shown in (settings.model_dump_json(), repr(settings), str(settings)):
         assert "the prompt" not in shown
         assert "secret" not in shown
@@ -121,7 +125,7 @@ def test_settings_of_a_semantic_kernel_program_carry_no_call() -> None:
 
 
 def test_nothing_is_read_until_something_looks() -> None:
-    lazy = LazyHistory.reading(NOT_JSON)
+    lazy = reading(NOT_JSON)
     assert lazy.system_message is None
     assert lazy.model_fields_set == set()
     assert not hasattr(lazy, "no_such_thing")
@@ -130,8 +134,8 @@ def test_nothing_is_read_until_something_looks() -> None:
 
 
 def test_a_shallow_or_deep_copy_reads_nothing() -> None:
-    assert isinstance(copy.copy(LazyHistory.reading(NOT_JSON)), LazyHistory)
-    assert isinstance(copy.deepcopy(LazyHistory.reading(NOT_JSON)), LazyHistory)
+    assert isinstance(copy.copy(reading(NOT_JSON)), LazyHistory)
+    assert isinstance(copy.deepcopy(reading(NOT_JSON)), LazyHistory)
     assert len(copy.deepcopy(history())) == len(MESSAGES)
 
 
@@ -299,14 +303,14 @@ class Recorder(ChatCompletionClientBase):
 
 
 async def test_a_whole_call_arrives_as_it_is_and_unread() -> None:
-    service, (settings, _), lazy = Recorder(ai_model_id="m"), carrying(), LazyHistory.reading(NOT_JSON)
+    service, (settings, _), lazy = Recorder(ai_model_id="m"), carrying(), reading(NOT_JSON)
     await service.get_chat_message_contents(lazy, settings)
     assert service.received[0] is lazy
     assert service.received[1] is settings
 
 
 async def test_a_streamed_call_arrives_as_it_is_and_unread() -> None:
-    service, (settings, _), lazy = Recorder(ai_model_id="m"), carrying(stream=True), LazyHistory.reading(NOT_JSON)
+    service, (settings, _), lazy = Recorder(ai_model_id="m"), carrying(stream=True), reading(NOT_JSON)
     async for _ in service.get_streaming_chat_message_contents(lazy, settings):
         pass
     assert service.received[0] is lazy

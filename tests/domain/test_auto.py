@@ -162,7 +162,7 @@ def test_a_model_configured_twice_is_tried_once() -> None:
 
 
 def test_a_named_model_needs_no_reading_of_the_messages() -> None:
-    request = ChatRequest(body=b"{}", model="gpt-4o", stream=False, messages=b"not JSON")
+    request = ChatRequest(body=b"{}", model="gpt-4o", stream=False, members={"messages": b"not JSON"})
     assert len(plan(RequestShape(request), around(one_provider("OpenRouter"))).candidates) == 1
 
 

@@ -11,7 +11,7 @@ from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest
 
 
 def tokens(*messages: Any) -> int:
-    request = ChatRequest(body=b"", model="auto", stream=False, messages=json.dumps(messages).encode())
+    request = ChatRequest(body=b"", model="auto", stream=False, members={"messages": json.dumps(messages).encode()})
     return request.estimated_input_tokens()
 
 
@@ -71,12 +71,14 @@ def test_characters_count_not_bytes_nor_escapes() -> None:
     escaped = json.dumps([user(written_out)])
     raw = json.dumps([user(written_out)], ensure_ascii=False)
     for messages in (escaped, raw):
-        request = ChatRequest(body=b"", model="auto", stream=False, messages=messages.encode())
+        request = ChatRequest(body=b"", model="auto", stream=False, members={"messages": messages.encode()})
         assert request.estimated_input_tokens() == len(written_out) // 4 == 1
 
 
 def test_a_lone_surrogate_is_one_character() -> None:
-    request = ChatRequest(body=b"", model="auto", stream=False, messages=rb'[{"role":"user","content":"abc\ud800"}]')
+    request = ChatRequest(
+        body=b"", model="auto", stream=False, members={"messages": rb'[{"role":"user","content":"abc\ud800"}]'}
+    )
     assert request.estimated_input_tokens() == 1
 
 

@@ -181,14 +181,14 @@ def test_nothing_is_parsed_until_it_is_asked_for_and_then_once() -> None:
         def get(self, name: str, _default: object = None) -> bytes:
             return self[name]
 
-    shape = RequestShape(ChatRequest(b"{}", "m", False, b"not JSON either", Members()))
+    shape = RequestShape(ChatRequest(b"{}", "m", False, Members()))
     assert (shape.model, shape.tags, asked) == ("m", frozenset(), [])
     assert (shape.session, shape.session) == ("key", "key")
     assert asked == ["prompt_cache_key"]
 
 
-def test_a_request_whose_members_nobody_kept_asks_for_nothing() -> None:
-    shape = RequestShape(ChatRequest(b"{}", "m", False, b"[]"))
+def test_a_request_of_messages_alone_asks_for_nothing() -> None:
+    shape = RequestShape(ChatRequest(b"{}", "m", False, {"messages": b"[]"}))
     assert (shape.needs, shape.session, shape.models, shape.max_output_tokens) == (frozenset(), None, (), None)
 
 

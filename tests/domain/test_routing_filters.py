@@ -94,7 +94,7 @@ def test_prompt_and_answer_must_fit_the_context_window(window: int, max_tokens: 
 
 
 def test_a_prompt_that_must_fit_is_not_read() -> None:
-    request = ChatRequest(b"{}", "m", False, b"not JSON but 39 bytes long in any case.")
+    request = ChatRequest(b"no JSON, but 39 bytes long in any case.", "m", False, {"messages": b"not JSON"})
     assert kept(planned(deployment("d", context_window_tokens=9), shape=RequestShape(request))) == {"d"}
     with pytest.raises(ValueError, match="Expecting value"):
         planned(deployment("d", context_window_tokens=8), shape=RequestShape(request))

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from proxy.api.openai.envelope import FIELDS
+from proxy.api.openai.fields import FIELDS
 from proxy.domain.request_log import RequestStatus
 from tests.conftest import StartGateway
 from tests.gateway.raw_http import openai_error, request_bytes

@@ -13,7 +13,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from proxy.api.openai.envelope import FIELDS, ROLES
+from proxy.api.openai.fields import FIELDS, ROLES
 from tests.gateway.raw_http import chunked, connected, openai_error, request_bytes
 from tests.harness import COMPLETION, HELLO, TestGateway, Upstream, chunk, ending, says, streams
 

@@ -31,8 +31,8 @@ ANSWER = (
 def raw_call(*, stream: bool = False, **headers: str) -> tuple[UpstreamCall, LazyHistory, RawSettings]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     call = UpstreamCall(body=BODY, model="z-ai/glm-4.6", deadline=FAR, headers=named)
-    request = ChatRequest(body=BODY, model="z-ai/glm-4.6", stream=stream, messages=MESSAGES)
-    return call, LazyHistory.reading(MESSAGES), RawSettings.carrying(call, request)
+    request = ChatRequest(body=BODY, model="z-ai/glm-4.6", stream=stream, members={"messages": MESSAGES})
+    return call, LazyHistory.reading(request), RawSettings.carrying(call, request)
 
 
 async def test_bytes_go_out_and_come_back_as_they_are(service: OpenRouterChatCompletion, upstream: Upstream) -> None:
@@ -64,8 +64,8 @@ async def test_a_large_body_goes_out_whole_on_every_attempt(
     upstream.answer(fails(503), fails(503), says())
     body = b'{"model":"m","messages":[],"padding":"' + b"x" * 3_000_000 + b'"}'
     call = UpstreamCall(body=body, model="m", deadline=FAR)
-    request = ChatRequest(body=body, model="m", stream=False, messages=b"[]")
-    await service.get_chat_message_contents(LazyHistory.reading(b"[]"), RawSettings.carrying(call, request))
+    request = ChatRequest(body=body, model="m", stream=False, members={"messages": b"[]"})
+    await service.get_chat_message_contents(LazyHistory.reading(request), RawSettings.carrying(call, request))
     assert upstream.bodies == [body] * 3
     assert call.attempts == 3
 

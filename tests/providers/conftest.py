@@ -84,11 +84,11 @@ class Provider:
     def call(self, body: Any = None, **headers: str) -> tuple[UpstreamCall, LazyHistory, RawSettings]:
         raw = body if isinstance(body, bytes) else json.dumps(body or HELLO).encode()
         request = json.loads(raw)
-        messages = json.dumps(request["messages"]).encode()
+        members = {"messages": json.dumps(request["messages"]).encode()}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         call = UpstreamCall(body=raw, model=request["model"], deadline=_FAR, headers=named)
-        chat = ChatRequest(raw, request["model"], bool(request.get("stream")), messages)
-        return call, LazyHistory.reading(messages), RawSettings.carrying(call, chat)
+        chat = ChatRequest(raw, request["model"], bool(request.get("stream")), members)
+        return call, LazyHistory.reading(chat), RawSettings.carrying(call, chat)
 
     def asked(self) -> Asked:
         """What the upstream was asked first since it was told how to answer."""

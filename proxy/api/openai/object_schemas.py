@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from proxy.api.openai.envelope import FIELDS, ROLES
+from proxy.api.openai.fields import FIELDS, ROLES
 from proxy.api.openai.request_schemas import request_schemas
 from proxy.api.openai.usage_schemas import usage_schemas
 

@@ -39,7 +39,7 @@ class RequestShape:
     @property
     def most_input_tokens(self) -> int:
         """No estimate of the prompt can be higher than this. Costs nothing: JSON is never shorter than its text."""
-        return estimate_tokens(len(self._request.messages))
+        return estimate_tokens(len(self._request.body))
 
     @cached_property
     def input_tokens(self) -> int:
@@ -116,7 +116,10 @@ class RequestShape:
         return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
 
     def _needs_of_parts(self) -> set[Capability]:
-        if not self._request.has_parts or not any(word in self._request.messages for word in _NEEDY_WORDS):
+        if not self._request.has_parts:
+            return set()
+        messages = self._request.messages
+        if not any(word in messages for word in _NEEDY_WORDS):
             return set()
         kinds = self._request.content_part_types()
         return {capability for kind, capability in _PARTS.items() if kind in kinds}
@@ -138,7 +141,7 @@ def choices(request: ChatRequest) -> int:
 
 def mentioned_parts(request: ChatRequest) -> int:
     """As RequestShape has it."""
-    return sum(request.messages.count(word) for word in _FETCHED_WORDS) if request.has_parts else 0
+    return sum(map(request.messages.count, _FETCHED_WORDS)) if request.has_parts else 0
 
 
 def _whole(raw: Any) -> int:
