@@ -34,8 +34,8 @@ class Script:
 
     answered: int = 0
     plain: bytes = plain_answer(0)
-    burst: bytes = _STREAM_HEAD + _chunk(b"".join(stream_events(0))) + _END
     chunks: tuple[bytes, ...] = tuple(_chunk(event) for event in stream_events(0))
+    burst: bytes = b"".join((_STREAM_HEAD, *chunks, _END))
 
     def next_id(self) -> bytes:
         self.answered += 1

@@ -57,8 +57,7 @@ def _unwrapped_at_once(data: bytes) -> bytes:
     if lines.pop():
         return b""
     contents = lines[1::2]
-    sizes = [_known.get(size) for size in lines[::2]]
-    return b"".join(contents) if sizes == [len(piece) for piece in contents] else b""
+    return b"".join(contents) if list(map(_known.get, lines[::2])) == list(map(len, contents)) else b""
 
 
 @lru_cache(maxsize=_MOST_KNOWN)
