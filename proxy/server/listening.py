@@ -140,7 +140,8 @@ class Handover:
 
     def __init__(self, path: Path, listening_on: Listening) -> None:
         self._path = path
-        self._closed_path = path.with_name(f"{path.name}.{os.getpid()}")
+        self._maker = os.getpid()
+        self._closed_path = path.with_name(f"{path.name}.{self._maker}")
         self._listening = listening_on
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._closed_path.unlink(missing_ok=True)
@@ -156,7 +157,11 @@ class Handover:
             self._closed_path.replace(self._path)
 
     def close(self) -> None:
-        """Nobody can ask any more. The path is left alone if it is already that of the gateway after us."""
+        """Nobody can ask any more. The path is left alone if it is already that of the gateway after us, and by a process
+        that was forked off, such as a worker that ends: the door is the parent's."""
+        if os.getpid() != self._maker:
+            self._door.close()
+            return
         with suppress(OSError):
             self._closed_path.unlink(missing_ok=True)
             if self._path.exists() and self._path.stat().st_ino == self._inode:

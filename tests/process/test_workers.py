@@ -99,6 +99,9 @@ async def test_a_second_gateway_takes_over_without_a_lost_request(tmp_path: Path
             environment = {**old.environment, "LLMGATEWAY_PORT": port}
             if workers > 1:  # a single process asks for the door only when it serves
                 await asyncio.to_thread(_failing_to_take_over, command, tmp_path, environment)
+                before = set(workers_of(old))
+                old.process.send_signal(signal.SIGHUP)  # workers that end leave the door where it is
+                await until_workers(old, gone=before)
             new = await asyncio.to_thread(_taking_over, command, tmp_path, environment)
             try:
                 assert await asyncio.to_thread(old.process.wait, 30) == 0
