@@ -3,8 +3,9 @@
 The retry loop is aiohttp-retry's. It is entered when the first attempt has failed: building it costs a tenth of a
 request, and most need none. Before each attempt the breaker is asked, so a breaker that opens ends all other loops at
 once. A request counts as one failure when its retries are used up, so a blip never opens the breaker. Not counted at
-all: what says nothing about the upstream's health (the client's hang-up, 4xx answers) and what comes too late to matter
-(the outcome of a call that began before the breaker last opened).
+all: what says nothing about the upstream's health (the client's hang-up, 4xx answers, 429 among them: who says so is
+well, and one busy model must not close a provider's others) and what comes too late to matter (the outcome of a call
+that began before the breaker last opened).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from proxy.infrastructure.breaker import Breaker, Permit
 from proxy.infrastructure.retry_budget import RetryBudget
 
 _logger = logging.getLogger(__name__)
+_TOO_MANY_REQUESTS = 429
 _TOO_LATE = "The request's time was up before the provider could be asked."
 _Reply = TypeVar("_Reply")
 
@@ -129,6 +131,8 @@ class Resilience:
         return response
 
     def _blame(self, permit: Permit, error: TransientUpstreamError, blamed: set[str]) -> None:
+        if error.status == _TOO_MANY_REQUESTS:
+            return
         name = str(self.breaker.name)
         if permit.is_probe or name not in blamed:
             self.breaker.failed(permit, error)

@@ -157,8 +157,10 @@ class Handover:
             self._closed_path.replace(self._path)
 
     def close(self) -> None:
-        """Nobody can ask any more. The path is left alone if it is already that of the gateway after us, and by a process
-        that was forked off, such as a worker that ends: the door is the parent's."""
+        """Nobody can ask any more. The path is left alone if it is already that of the gateway after us.
+
+        A worker that ends leaves all as it is: the door is its parent's.
+        """
         if os.getpid() != self._maker:
             self._door.close()
             return

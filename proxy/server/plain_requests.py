@@ -9,7 +9,8 @@ from aiohttp.streams import StreamReader
 
 _HEAD_END: Final = b"\r\n\r\n"
 # Header lines of the plainest kind, in lower case: nothing that is about framing, or about what follows the request.
-_LINES: Final = rb"(?:(?!transfer-encoding|content-length|upgrade|expect|connection:(?! ?keep-alive\r))[a-z0-9_-]++:[\t -~]*+\r\n)*+"
+_TELLING: Final = rb"transfer-encoding|content-length|upgrade|expect|connection:(?! ?keep-alive\r)"
+_LINES: Final = rb"(?:(?!" + _TELLING + rb")[a-z0-9_-]++:[\t -~]*+\r\n)*+"
 _PLAIN: Final = re.compile(
     rb"post (?:/v1)?/chat/completions http/1\.1\r\n" + _LINES + rb"content-length: ?(\d{1,9})\r\n" + _LINES + rb"\r\n"
 )

@@ -52,6 +52,14 @@ async def never(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def test_a_busy_model_does_not_close_its_provider(gateway: TestGateway, upstream: Upstream) -> None:
+    upstream.answer(fails(429))
+    for _ in range(6):
+        assert (await gateway.chat())[0] == 429
+    upstream.answer(says())
+    assert (await gateway.chat({**HELLO, "model": "another/model"}))[0] == 200
+
+
 async def test_after_five_used_up_requests_the_upstream_is_left_alone(
     gateway: TestGateway, upstream: Upstream, fake_time: FakeTime
 ) -> None:

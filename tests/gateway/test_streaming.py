@@ -148,6 +148,41 @@ async def test_an_error_event_in_the_middle_reaches_the_client_as_it_is(
         await read_by_the_sdk(gateway)
 
 
+async def test_an_error_that_ends_the_stream_is_the_upstreams_own_though_its_event_has_no_end(
+    gateway: TestGateway, upstream: Upstream
+) -> None:
+    error = b'data: {"error":{"code":503,"message":"gone","metadata":{"error_type":"provider_overloaded"}}}\n'
+    upstream.answer(streams(chunk("a"), error))
+    _, _, raw = await gateway.raw_chat(STREAMED)
+    assert raw == chunk("a") + error + b"\n\n"
+    assert (await gateway.row()).status is RequestStatus.STREAM_BROKEN
+
+
+@pytest.mark.parametrize("later", [0, 3, 200], ids=["at the end", "near the end", "long before it"])
+async def test_an_error_is_booked_however_much_follows_it(gateway: TestGateway, upstream: Upstream, later: int) -> None:
+    error = b'data: {"id":"gen-1","error":{"code":502,"message":"provider gone"},"choices":[]}\n\n'
+    writes = [chunk("a"), error, *[chunk("z" * 2000)] * later, *ending()]
+    upstream.answer(streams(*writes))
+    _, _, raw = await gateway.raw_chat(STREAMED)
+    assert raw == b"".join(writes)
+    row = await gateway.row()
+    assert (row.status, row.error_type) == (RequestStatus.STREAM_BROKEN, "error_in_stream")
+
+
+@pytest.mark.parametrize("words", [b"", b"[DONE] data: [DONE] "], ids=["", "a text that says it"])
+@pytest.mark.parametrize("after", [b": " + b"x" * 5000 + b"\n\n", b"event: bye\ndata: {}\n\n" * 9])
+async def test_done_counts_whatever_follows_it_in_the_same_read(
+    gateway: TestGateway, upstream: Upstream, words: bytes, after: bytes
+) -> None:
+    finish, usage, done = ending()
+    writes = [chunk("a"), chunk(words.decode()), finish, usage + done + after]
+    upstream.answer(streams(*writes))
+    _, _, raw = await gateway.raw_chat(STREAMED)
+    assert raw == b"".join(writes)
+    row = await gateway.row()
+    assert (row.status, row.output_tokens.value) == (RequestStatus.SUCCESS, 5)
+
+
 @pytest.mark.parametrize(
     ("writes", "then"),
     [

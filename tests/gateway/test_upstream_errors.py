@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from proxy.domain.request_log import RequestStatus
+from proxy.domain.request_log import CostSource, RequestStatus
 from tests.conftest import StartGateway
 from tests.gateway.raw_http import openai_error
 from tests.harness import COMPLETION, HELLO, TestGateway, Upstream, fails, says
@@ -56,6 +56,63 @@ def ids(rows: list[Any]) -> list[str]:
 
 def errors_logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize(("code", "calls"), [(402, 1), (429, 2), (503, 2)])
+async def test_an_error_in_a_200_answer_is_one_also_where_a_stream_was_asked_for(
+    start_gateway: StartGateway, upstream: Upstream, streamed: bool, code: int, calls: int
+) -> None:
+    gateway = await start_gateway(retry_max_retries=1, retry_base_seconds=0.001)
+    error = {"code": code, "message": "not now", "metadata": METADATA}
+    upstream.answer(says({"error": error}), says({"error": error}, headers={"Retry-After": "9000"}))
+    got, headers, raw = await gateway.raw_chat({**HELLO, "stream": streamed})
+    assert (got, upstream.calls) == (code, calls)
+    assert openai_error(raw)["message"] == "not now"
+    assert openai_error(raw)["metadata"] == METADATA
+    assert (headers.get("retry-after") == "9000") is (calls == 2)
+
+
+async def cut_in_its_body(request: web.Request) -> web.StreamResponse:
+    """400, and a connection that is lost before its body is whole."""
+    response = web.StreamResponse(status=400, headers={"Content-Type": "application/json", "Content-Length": "200"})
+    await response.prepare(request)
+    await response.write(b'{"error": {"message": "bad para')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def without_an_end(request: web.Request) -> web.StreamResponse:
+    """400, and a body that goes on for ever."""
+    response = web.StreamResponse(status=400, headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"error": {"message": "bad parameter"}}')
+    await asyncio.sleep(3600)
+    return response
+
+
+@pytest.mark.parametrize("answering", [cut_in_its_body, without_an_end])
+async def test_a_refusal_stays_one_though_its_body_does_not_come_to_its_end(
+    start_gateway: StartGateway, upstream: Upstream, answering: Any
+) -> None:
+    gateway = await start_gateway(upstream_first_byte_timeout_seconds=0.3, retry_max_retries=3)
+    upstream.answer(answering)
+    got, _, raw = await gateway.raw_chat(HELLO)
+    assert (got, upstream.calls) == (400, 1)
+    assert openai_error(raw)["type"] == "invalid_request_error"
+    row = await gateway.row()
+    assert (row.error_type, row.cost_source) == ("http_400", CostSource.NONE)
+
+
+async def test_what_an_error_tells_besides_its_message_is_not_shortened(
+    start_gateway: StartGateway, upstream: Upstream
+) -> None:
+    gateway = await start_gateway(**ONCE)
+    raw_answer = json.dumps({"why": "x" * 10_000})
+    upstream.answer(fails(400, metadata={"raw": raw_answer}))
+    _, _, raw = await gateway.raw_chat(HELLO)
+    assert openai_error(raw)["metadata"] == {"raw": raw_answer}
 
 
 @pytest.mark.parametrize(("upstreams", "status", "type_", "_class"), OTHERS, ids=ids(OTHERS))

@@ -15,7 +15,8 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _COMMENT_LINES = re.compile(rb"(?::[^\r\n]*(?:\r\n|\n|\r))+")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
-DONE_REACH_BYTES = 64
+DONE_MARK = b"[DONE]"
+_BEFORE_MARK_BYTES = len(b"\ndata: ")
 HOLD_BYTES = 1024 * 1024
 _ENDINGS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n")
 
@@ -58,10 +59,13 @@ def event_data(event: bytes) -> bytes | None:
 
 
 def says_done(chunk: bytes) -> bool:
-    """Whether `[DONE]` stands at the end of these whole events."""
-    if chunk.find(b"[DONE]", -DONE_REACH_BYTES) < 0:
-        return False
-    return _DONE.search(chunk, max(0, len(chunk) - DONE_REACH_BYTES)) is not None
+    """Whether one of these whole events is `[DONE]`. Texts of models may hold the word, too."""
+    at = chunk.find(DONE_MARK)
+    while at >= 0:
+        if _DONE.search(chunk, max(0, at - _BEFORE_MARK_BYTES), at + len(DONE_MARK)):
+            return True
+        at = chunk.find(DONE_MARK, at + 1)
+    return False
 
 
 class EventAligner:

@@ -59,6 +59,12 @@ class UpstreamErrors:
             body=body,
         )
 
+    def redacted(self, text: str) -> str:
+        """What the provider has said, without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
+        return _KEY_LIKE.sub("[redacted]", text)
+
     def timeout(self, what: str, seconds: float) -> TransientUpstreamError:
         return TransientUpstreamError(
             f"{self._provider} {what} within {seconds:g} s.", kind="timeout", provider=self._provider
@@ -91,6 +97,7 @@ class UpstreamErrors:
         message = clean.get("message")
         if not isinstance(message, str) or not message:
             message = f"{self._provider} answered HTTP {status}."
+        message = clean["message"] = message[:_MESSAGE_CHARACTERS]
         transient = is_transient_status(status) and not _refuses_the_content(status, clean)
         kind = TransientUpstreamError if transient else PermanentUpstreamError
         return kind(
@@ -108,9 +115,7 @@ class UpstreamErrors:
         if depth > _MOST_LEVELS:
             return None
         if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, "[redacted]")
-            return _KEY_LIKE.sub("[redacted]", value)[:_MESSAGE_CHARACTERS]
+            return self.redacted(value)
         if isinstance(value, list):
             return [self._redact(item, depth + 1) for item in value]
         if isinstance(value, dict):

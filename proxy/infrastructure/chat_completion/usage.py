@@ -17,6 +17,7 @@ _TAIL_BYTES = 16 * 1024
 _TRIMMED_FROM_BYTES = 2 * _TAIL_BYTES
 _EVENT_END, _DONE_EVENT, _CHUNK_START = b"\n\n", b"data: [DONE]", b"data: {"
 _DATA_BYTES = len(b"data: ")
+_ERROR = b'"error"'
 
 
 class Choice(msgspec.Struct):
@@ -124,6 +125,7 @@ class StreamTail:
         self._reads: deque[bytes] = deque()
         self._kept_bytes = 0
         self._dropped_bytes = 0
+        self._dropped_error: str | None = None  # some servers tell of one, and go on to usage and [DONE]
         self._told = NO_FACTS
         self._told_by_bytes = 0  # how many had come when that was read
 
@@ -139,19 +141,21 @@ class StreamTail:
         if len(self._reads[-1]) >= _TRIMMED_FROM_BYTES:  # 256 KiB, of a stream that comes faster than it is taken
             self._cut(self._reads.pop())
         while self._kept_bytes - len(self._reads[0]) >= _TAIL_BYTES:
-            self._drop(len(self._reads.popleft()))
+            self._drop(self._reads.popleft())
 
     def _cut(self, read: bytes) -> None:
-        """Keeps the whole events at its end; all of it where an error is told that might be overlooked."""
-        end = 0 if b'"error"' in read else read.rfind(_EVENT_END, 0, len(read) - _TAIL_BYTES) + len(_EVENT_END)
+        """Keeps the whole events at its end."""
+        end = read.rfind(_EVENT_END, 0, len(read) - _TAIL_BYTES) + len(_EVENT_END)
         if end >= _TAIL_BYTES:  # else it is hardly worth it
-            self._drop(end)
+            self._drop(read[:end])
             read = read[end:]
         self._reads.append(read)
 
-    def _drop(self, count: int) -> None:
-        self._kept_bytes -= count
-        self._dropped_bytes += count
+    def _drop(self, events: bytes) -> None:
+        if self._dropped_error is None and _ERROR in events:
+            self._dropped_error = self.read_carefully(events).error_message
+        self._kept_bytes -= len(events)
+        self._dropped_bytes += len(events)
 
     def facts(self) -> AnswerFacts:
         total_bytes = self._dropped_bytes + self._kept_bytes
@@ -161,13 +165,14 @@ class StreamTail:
 
     def _read(self) -> AnswerFacts:
         tail = b"".join(self._reads)
-        return _told_plainly(tail) or self.read_carefully(tail)
+        facts = _told_plainly(tail) or self.read_carefully(tail)
+        return facts if self._dropped_error is None else facts._replace(error_message=self._dropped_error)
 
     @staticmethod
     def read_carefully(tail: bytes) -> AnswerFacts:
         """Of events that may be anything."""
         usage = model = generation_id = provider = finish_reason = error = None
-        may_tell_error = b'"error"' in tail  # then in any of its events: some servers go on to usage and [DONE]
+        may_tell_error = _ERROR in tail  # then in any of its events: some servers go on to usage and [DONE]
         for event in events_from_the_end(tail):
             facts = _facts_of(event)
             if facts is None:
@@ -194,7 +199,7 @@ class StreamTail:
 
 def _told_plainly(tail: bytes) -> AnswerFacts | None:
     """What the last events say, if they are as nearly all are: one line each, and no word of an error; else None."""
-    if b"\r" in tail or b'"error"' in tail:
+    if b"\r" in tail or _ERROR in tail:
         return None
     usage = model = generation_id = provider = finish_reason = None
     end = tail.rfind(_EVENT_END)

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -76,6 +77,7 @@ class Wire:
             idle_timeout_seconds=settings.idle_timeout_seconds,
             total_timeout_seconds=settings.stream_total_timeout_seconds,
             done_marker=dialect.done_marker if settings.done_marker is None else settings.done_marker,
+            redacted=self.errors.redacted,
         )
 
     def now(self) -> float:
@@ -112,7 +114,7 @@ class Wire:
                 back = self.handed_back(response.headers)
                 raise self.errors.from_error_member(opening.error, opening.held, response.headers, back)
             if opening.ended:
-                raise self.errors.invalid("the stream ended before its first chunk", opening.held)
+                raise self._no_stream(opening.held, response)
             openings.append(opening)
 
         body = self._asking_for_usage(call.body)
@@ -198,15 +200,27 @@ class Wire:
         return self.errors.timeout("did not go on", self.settings.idle_timeout_seconds)
 
     async def _error(self, response: Reply) -> UpstreamError:
-        async with asyncio.timeout(self.settings.first_byte_timeout_seconds):
-            body = await _read_at_most(response, _ERROR_BODY_BYTES)
+        body = await _read_of(response, _ERROR_BODY_BYTES, self.settings.first_byte_timeout_seconds)
         return self.errors.from_response(response.status, response.headers, body, self.handed_back(response.headers))
 
+    def _no_stream(self, body: bytes, response: Reply) -> UpstreamError:
+        """What came instead of a stream, with 200: the error that it is if it is one."""
+        try:
+            error = WholeAnswer(body).error
+        except Malformed:
+            error = None
+        if error is None:
+            return self.errors.invalid("the stream ended before its first chunk", body)
+        return self.errors.from_error_member(error, body, response.headers, self.handed_back(response.headers))
 
-async def _read_at_most(response: Reply, limit_bytes: int) -> bytes:
+
+async def _read_of(response: Reply, most_bytes: int, most_seconds: float) -> bytes:
+    """What comes of an error's body: if that is cut or does not end, its status still says what it is."""
     body = b""
-    while len(body) < limit_bytes and (data := await response.content.readany()):
-        body += data
+    with suppress(TimeoutError, ClientError, OSError):
+        async with asyncio.timeout(most_seconds):
+            while len(body) < most_bytes and (data := await response.content.readany()):
+                body += data
     return body
 
 

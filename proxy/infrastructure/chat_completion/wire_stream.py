@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,7 +16,7 @@ from proxy.domain.errors import StreamBroken
 from proxy.infrastructure.chat_completion.opening import Opening
 from proxy.infrastructure.chat_completion.pump import Pump
 from proxy.infrastructure.chat_completion.reading import text_of
-from proxy.infrastructure.chat_completion.sse import DONE_REACH_BYTES, HOLD_BYTES, EventAligner, says_done
+from proxy.infrastructure.chat_completion.sse import DONE_MARK, HOLD_BYTES, EventAligner, says_done
 from proxy.infrastructure.chat_completion.stream_usage import without_usage_chunk
 from proxy.infrastructure.chat_completion.usage import StreamTail
 from proxy.infrastructure.posting import DirectReply, Reply
@@ -27,12 +28,13 @@ _END = b"\n\n"
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
-    """How streams of one upstream end, and how long they may take."""
+    """How streams of one upstream end, how long they may take, and what it says without its secrets."""
 
     provider: str
     idle_timeout_seconds: float
     total_timeout_seconds: float
     done_marker: bool
+    redacted: Callable[[str], str]
 
 
 class WireStream:
@@ -103,7 +105,7 @@ class WireStream:
                 chunk is not None
                 and data.endswith(_END)
                 and not aligner.held
-                and data.find(b"[DONE]", -DONE_REACH_BYTES) < 0
+                and DONE_MARK not in data
                 and not (may_hold_usage and b'"usage"' in data)
             ):  # nearly always: nothing to hold back, to end with or to leave out
                 feed(data)
@@ -183,13 +185,13 @@ class WireStream:
         if self.done and not rest:
             raise StopAsyncIteration
         if not self.done:
-            told = self._tail.facts().error_message is not None
-            rest = self._passing(rest + _END)[: -len(_END)] if rest else b""
+            whole = self._passing(rest + _END) if rest else b""
             if not self._is_complete():
-                error = self._broken("ended before it was complete", "truncated")
-                error.told = told  # what was in the rest is not relayed
-                raise error
+                if whole and self._tail.facts().error_message is not None:
+                    return whole  # the error that it tells: its end is ours, as another would follow
+                raise self._broken("ended before it was complete", "truncated")
             self.done = True
+            rest = whole[: -len(_END)]
         return rest
 
     def _is_complete(self) -> bool:
@@ -203,10 +205,8 @@ class WireStream:
 
     def _broken(self, what: str, kind: str) -> StreamBroken:
         self._response.close()
-        said = self._tail.facts().error_message
-        provider = self._rules.provider
-        error = StreamBroken(
-            said or f"The stream from {provider} {what}.", status=_BAD_GATEWAY, kind=f"stream_{kind}", provider=provider
-        )
+        said, provider = self._tail.facts().error_message, self._rules.provider
+        message = f"The stream from {provider} {what}." if said is None else self._rules.redacted(said)
+        error = StreamBroken(message, status=_BAD_GATEWAY, kind=f"stream_{kind}", provider=provider)
         error.told = said is not None
         return error

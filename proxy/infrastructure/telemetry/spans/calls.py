@@ -24,6 +24,7 @@ from proxy.infrastructure.telemetry.spans.server import W3C, fail
 
 _Reply = TypeVar("_Reply")
 _LOST = "hedged"
+_LARGEST = 2**63 - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -134,7 +135,12 @@ def _tell_answer(open_span: CallSpan, call: UpstreamCall, *, is_stream: bool) ->
             names.CACHE_WRITE_TOKENS: usage.cache_write_tokens,
             names.REASONING_TOKENS: usage.reasoning_tokens,
         }
-    open_span.span.set_attributes({name: value for name, value in known.items() if value is not None})
+    open_span.span.set_attributes({name: _fitted(value) for name, value in known.items() if value is not None})
+
+
+def _fitted(value: AttributeValue) -> AttributeValue:
+    """An upstream may claim any count; the exporter takes 64 bits."""
+    return min(value, _LARGEST) if isinstance(value, int) else value
 
 
 def _part_of(span: Span, clients: CIMultiDict[str]) -> CIMultiDict[str]:
