@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartGateway
-from tests.harness import HELLO, Answering, TestGateway, Upstream, fails, says
+from tests.harness import HELLO, Answering, TestGateway, Upstream, chunk, ending, fails, says, streams
 
 ONCE = {"retry_max_retries": 0}
 
@@ -82,6 +82,31 @@ SPEAKING = {
     "in an error of a 200": says({"error": {"code": 502, "message": f"Failed on '{PROMPT}'"}}),
     "with our key": fails(401, message=f"No key for '{PROMPT}'"),
 }
+
+
+@pytest.mark.parametrize("key", [PROVIDER_KEY, "a key of no known form"])
+@pytest.mark.parametrize("in_one_read", [False, True])
+@pytest.mark.parametrize("after", [[], [b"data: [DONE]\n\n"], [chunk("x" * 40_000), *ending()]])
+async def test_no_key_is_told_in_the_middle_of_a_stream(
+    start_gateway: StartGateway,
+    upstream: Upstream,
+    caplog: pytest.LogCaptureFixture,
+    key: str,
+    in_one_read: bool,
+    after: list[bytes],
+) -> None:
+    """And nothing else of the stream changes, though a model may write what looks like a key."""
+    caplog.set_level(logging.DEBUG)
+    gateway = await start_gateway(openrouter_api_key=key)
+    error = json.dumps({"error": {"code": 502, "message": f"refused Bearer {key}", "metadata": {"raw": [key]}}})
+    writes = [chunk('my "error": sk-of-a-model-0815'), b"data: " + error.encode() + b"\r\n\r\n", *after]
+    upstream.answer(streams(*([b"".join(writes)] if in_one_read else writes)))
+    _, _, raw = await gateway.raw_chat({**HELLO, "stream": True})
+    assert key.encode() not in raw
+    assert key not in everything_logged(caplog)
+    assert raw.startswith(writes[0])
+    assert raw.endswith(b"".join(after))
+    assert b'"message": "refused ' in raw
 
 
 @pytest.mark.parametrize("answer", SPEAKING.values(), ids=SPEAKING)

@@ -17,7 +17,7 @@ _TAIL_BYTES = 16 * 1024
 _TRIMMED_FROM_BYTES = 2 * _TAIL_BYTES
 _EVENT_END, _DONE_EVENT, _CHUNK_START = b"\n\n", b"data: [DONE]", b"data: {"
 _DATA_BYTES = len(b"data: ")
-_ERROR = b'"error"'
+ERROR_MARK = b'"error"'
 
 
 class Choice(msgspec.Struct):
@@ -152,7 +152,7 @@ class StreamTail:
         self._reads.append(read)
 
     def _drop(self, events: bytes) -> None:
-        if self._dropped_error is None and _ERROR in events:
+        if self._dropped_error is None and ERROR_MARK in events:
             self._dropped_error = self.read_carefully(events).error_message
         self._kept_bytes -= len(events)
         self._dropped_bytes += len(events)
@@ -172,7 +172,7 @@ class StreamTail:
     def read_carefully(tail: bytes) -> AnswerFacts:
         """Of events that may be anything."""
         usage = model = generation_id = provider = finish_reason = error = None
-        may_tell_error = _ERROR in tail  # then in any of its events: some servers go on to usage and [DONE]
+        may_tell_error = ERROR_MARK in tail  # then in any of its events: some servers go on to usage and [DONE]
         for event in events_from_the_end(tail):
             facts = _facts_of(event)
             if facts is None:
@@ -199,7 +199,7 @@ class StreamTail:
 
 def _told_plainly(tail: bytes) -> AnswerFacts | None:
     """What the last events say, if they are as nearly all are: one line each, and no word of an error; else None."""
-    if b"\r" in tail or _ERROR in tail:
+    if b"\r" in tail or ERROR_MARK in tail:
         return None
     usage = model = generation_id = provider = finish_reason = None
     end = tail.rfind(_EVENT_END)

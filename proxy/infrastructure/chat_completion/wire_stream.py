@@ -18,7 +18,8 @@ from proxy.infrastructure.chat_completion.pump import Pump
 from proxy.infrastructure.chat_completion.reading import text_of
 from proxy.infrastructure.chat_completion.sse import DONE_MARK, HOLD_BYTES, EventAligner, says_done
 from proxy.infrastructure.chat_completion.stream_usage import without_usage_chunk
-from proxy.infrastructure.chat_completion.usage import StreamTail
+from proxy.infrastructure.chat_completion.told_errors import without_secrets
+from proxy.infrastructure.chat_completion.usage import ERROR_MARK, StreamTail
 from proxy.infrastructure.posting import DirectReply, Reply
 
 _AFTER_DONE_SECONDS = 1.0
@@ -38,7 +39,8 @@ class StreamRules:
 
 
 class WireStream:
-    """An open stream: `opening` first, then iterate. Bytes come out between events, in order, none changed.
+    """An open stream: `opening` first, then iterate. Bytes come out between events, in order, none changed but for
+    secrets in events that tell of an error.
 
     With `hides_usage` the one event is left out that came because the gateway asked for usage. Iteration raises
     StreamBroken when the upstream stops before `[DONE]`, or, where the rules know no such marker, before any finish
@@ -106,8 +108,9 @@ class WireStream:
                 and data.endswith(_END)
                 and not aligner.held
                 and DONE_MARK not in data
+                and ERROR_MARK not in data
                 and not (may_hold_usage and b'"usage"' in data)
-            ):  # nearly always: nothing to hold back, to end with or to leave out
+            ):  # nearly always: nothing to hold back, to end with, to leave out or to blot out
                 feed(data)
                 takes_more = write(data, chunk)
             else:
@@ -152,6 +155,7 @@ class WireStream:
             self._tail.feed(whole)
             if not self.done:
                 self.done = says_done(whole)
+            whole = without_secrets(whole, self._rules.redacted)
             if self._hides_usage:
                 return without_usage_chunk(whole)
         return whole

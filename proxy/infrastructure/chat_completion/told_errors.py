@@ -1,0 +1,29 @@
+"""Errors that an upstream tells in the middle of a stream, without the secrets that it says in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.infrastructure.chat_completion.sse import EVENT_END
+from proxy.infrastructure.chat_completion.usage import ERROR_MARK, error_member, parse_chunk
+
+
+def without_secrets(events: bytes, redacted: Callable[[str], str]) -> bytes:
+    """These whole events, with `redacted` applied to those that tell of an error. No other byte changes.
+
+    Costs next to nothing if there is none.
+    """
+    if ERROR_MARK not in events:
+        return events
+    kept, start = [], 0
+    for end in EVENT_END.finditer(events):
+        kept.append(_told(events[start : end.start()], redacted) + end.group())
+        start = end.end()
+    return b"".join((*kept, events[start:]))
+
+
+def _told(event: bytes, redacted: Callable[[str], str]) -> bytes:
+    chunk = parse_chunk(event) if ERROR_MARK in event else None
+    if chunk is None or error_member(chunk) is None:
+        return event
+    return redacted(event.decode(errors="surrogateescape")).encode(errors="surrogateescape")
