@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from proxy.domain.json_bytes import (
     add_member,
+    has_more_tokens_than,
     member_names,
     nests_deeper_than,
     replace_member,
@@ -183,6 +185,37 @@ def test_without_a_member_the_others_stay_byte_for_byte_and_in_order(document: D
 )
 def test_examples_of_leaving_out(text: str, rest: str) -> None:
     assert without_member(encoded(text), "model") == encoded(rest)
+
+
+# has_more_tokens_than
+
+OUTSIDE = re.compile(r'[",{\[]')
+
+
+@_property
+@given(st.recursive(st.text(max_size=9) | st.integers(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
+def test_tokens_are_counted_outside_strings(value: object) -> None:
+    text = json.dumps(value)
+    tokens = len(OUTSIDE.findall(re.sub(r'"(?:[^"\\]|\\.)*"', '"', text)))
+    assert has_more_tokens_than(text.encode(), tokens - 1)
+    assert not has_more_tokens_than(text.encode(), tokens)
+
+
+@pytest.mark.parametrize("item", [b"[]", b"{}", b'""', b"1", b'{"a":"b"}', rb'"\""'])
+def test_many_of_anything_are_too_many(item: bytes) -> None:
+    text = b"[" + b",".join([item] * 1000) + b"]"
+    assert has_more_tokens_than(text, 999)
+    assert not has_more_tokens_than(json.dumps([text.decode() * 9]).encode(), 9)
+
+
+@_property
+@given(st.text(st.sampled_from('\\u"ad8c01Df'), max_size=40))
+def test_only_surrogates_are_blotted_out(text: str) -> None:
+    raw = text.encode()
+    expected = re.sub(
+        rb"\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", lambda found: b"?" if len(found[0]) == 6 else found[0], raw
+    )
+    assert without_surrogate_escapes(raw) == expected
 
 
 # nests_deeper_than

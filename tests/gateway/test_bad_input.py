@@ -7,12 +7,13 @@ import logging
 
 import pytest
 
+from proxy.api.openai.envelope import MOST_TOKENS
 from proxy.api.openai.fields import FIELDS
 from proxy.domain.request_log import RequestStatus
 from tests.conftest import StartGateway
 from tests.gateway.raw_http import openai_error, request_bytes
 from tests.gateway.refusals import GOOD, refusal
-from tests.harness import COMPLETION, TestGateway, Upstream, says
+from tests.harness import COMPLETION, HELLO, TestGateway, Upstream, says
 
 MESSAGES = b'[{"role":"user","content":"Hello"}]'
 
@@ -98,7 +99,20 @@ async def test_invalid_utf8(gateway: TestGateway, upstream: Upstream, place: byt
     assert "UTF-8" in message
 
 
-@pytest.mark.parametrize("depth", [257, 100_000])
+async def test_more_tokens_than_anybody_needs(gateway: TestGateway, upstream: Upstream) -> None:
+    many = b",".join([b"[]"] * MOST_TOKENS)
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"metadata":{"a":[' + many + b"]}}"
+    message = await refusal(gateway, upstream, request_bytes(body), code="too_complex")
+    assert "200,000" in message
+
+
+async def test_a_long_prompt_full_of_code_has_not_too_many(gateway: TestGateway, upstream: Upstream) -> None:
+    upstream.answer(says())
+    text = ",[" * MOST_TOKENS
+    assert (await gateway.chat({**HELLO, "messages": [{"role": "user", "content": text}]}))[0] == 200
+
+
+@pytest.mark.parametrize("depth", [257, 60_000])
 @pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"}")], ids=["arrays", "objects"])
 async def test_nesting_too_deep(
     gateway: TestGateway, upstream: Upstream, depth: int, brackets: tuple[bytes, bytes]

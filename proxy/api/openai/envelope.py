@@ -18,10 +18,13 @@ from proxy.api.openai.fields import CONTENT_KINDS, FIELDS, ROLES, Role, check_ki
 from proxy.api.openai.flat_requests import LONG_BYTES, FlatMembers, FlatMessage, are_flat, flat_members
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import InvalidRequest
-from proxy.domain.json_bytes import nests_deeper_than, without_surrogate_escapes
+from proxy.domain.json_bytes import has_more_tokens_than, nests_deeper_than, without_surrogate_escapes
 
 MAX_DEPTH: Final = 256
 _DEEP_BYTES = 2 * MAX_DEPTH  # what nests deeper has more
+MOST_TOKENS: Final = 200_000
+_LARGE_BYTES = 512 * 1024  # no smaller body takes long, whatever is in it
+_TOO_MANY_TOKENS = f"The request body holds more than {MOST_TOKENS:,} strings, lists, objects and commas between them."
 _TOO_DEEP = f"The request body nests deeper than {MAX_DEPTH} levels."
 
 
@@ -48,6 +51,8 @@ _PATH = re.compile(r" - at `\$\[(\d+)\](?:\.(\w+))?`$")
 def read_chat_request(body: bytes) -> ChatRequest:
     """The request in a body. Raises InvalidRequest, naming the field and the accepted form."""
     _check_encoding(body)
+    if len(body) >= _LARGE_BYTES and has_more_tokens_than(body, MOST_TOKENS):
+        raise InvalidRequest(_TOO_MANY_TOKENS, code="too_complex")
     flat = flat_members(body) if len(body) >= LONG_BYTES else None
     if flat is not None:
         _check_depth(flat)
