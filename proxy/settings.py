@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     )
     llmgateway_valkey_url: _OptionalSecret = Field(
         None,
-        description="`valkey://`, `redis://` or `rediss://`: rate limits and idempotency keys are shared through it",
+        description="`valkey(s)://` or `redis(s)://`: rate limits and idempotency keys are shared through it",
     )
     valkey_deadline_seconds: _Seconds = Field(0.05, description="for Valkey's answer; then limits and keys are local")
     limit_queue_length: int = Field(

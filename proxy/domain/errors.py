@@ -12,7 +12,7 @@ GatewayError
 │   ├── UnsupportedExpectation
 │   ├── IdempotencyKeyReused     with another body than the first time
 │   ├── IdempotentAnswerNotKept  the request was carried out, but its answer was too large to be sent again
-│   ├── IdempotentRequestRunning another gateway is still at it
+│   ├── IdempotentRequestRunning another worker or gateway is still at it
 │   ├── TokenLimitExceeded
 │   └── NoSuitableDeployment     no deployment of the model can do what the request needs
 ├── InvalidConfiguration         a configuration that was to be loaded cannot be used

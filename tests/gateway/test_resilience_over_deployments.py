@@ -298,6 +298,24 @@ async def test_what_is_too_much_for_one_deployment_goes_to_another_and_then_is_r
     assert (await gateway.chat(NAMED))[1]["x-gateway-provider"] == "one"
 
 
+@pytest.mark.parametrize("body", [NAMED, STREAMED], ids=["plain", "stream"])
+async def test_a_deployment_that_nobody_can_stand_in_for_is_busy_when_no_place_comes_free(
+    start: Start, config: Path, two: dict[str, Upstream], body: dict[str, Any]
+) -> None:
+    write_apart(config, two, providers={"one": {"max_concurrency": 1, "max_queue": 1, "queue_timeout_seconds": 0.2}})
+    gateway = await start()
+    release = asyncio.Event()
+    two["one"].answer(released(release))
+    running = asyncio.create_task(gateway.chat(NAMED))
+    await until(lambda: two["one"].calls == 1)
+    status, headers, answer = await gateway.chat(body)
+    assert (status, headers["retry-after"], answer["error"]["code"]) == (503, "1", "provider_busy")
+    assert "no place was free within 0.2 s" in answer["error"]["message"]
+    release.set()
+    assert (await running)[0] == 200
+    assert two["one"].calls == 1
+
+
 async def test_who_waited_in_vain_for_a_place_is_served_elsewhere(
     start: Start, config: Path, two: dict[str, Upstream]
 ) -> None:
