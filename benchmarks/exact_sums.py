@@ -6,7 +6,7 @@
 Rows go through the ledger's row writer, in batches as it drains its spool. They are summed from the rows themselves,
 from the rollups, and from the rollups when retention has taken most of the rows away.
 
-Claim: README: a ledger that is exact; totals and reports agree with the rows to the last picodollar.
+Claim: proxy/README.md: reports read sums that agree with the rows, on SQLite too, to the last picodollar.
 Short: --rows 20000
 """
 

@@ -5,6 +5,9 @@ python -m benchmarks.many_streams --streams 5000 --seconds 30
 Prints how many were dropped, the gateway's memory for each, how late chunks came, and its CPU for each chunk. The
 gateway has one core, the upstream and the clients another one. They raise their limits of open files as far as they
 may; each stream takes two of the gateway's.
+
+Claim: docs/operations.md: open streams cost little while nothing comes: memory for each, and CPU for each chunk.
+Short: --streams 500 --seconds 5
 """
 
 from __future__ import annotations

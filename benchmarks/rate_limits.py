@@ -9,7 +9,7 @@ over HTTP to a gateway of so many workers, whose windows are a minute; else limi
 Where Valkey's answer is late the worker counts for itself, and lets more in: set `VALKEY_DEADLINE_SECONDS=2` on a busy
 machine.
 
-Claim: README: rate limits that hold, over one process and several, with Valkey and without.
+Claim: docs/keys.md: who keeps asking gets the limit, from one process and several, with Valkey and without.
 Short: --limit 120 --window-seconds 8
 Short: --limit 200 --windows 0.2 --workers 2
 """

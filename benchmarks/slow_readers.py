@@ -4,6 +4,9 @@ python -m benchmarks.slow_readers --readers 200 --stall-seconds 10
 
 Prints the gateway's memory for each reader, how much it took from the upstream, how long /health took meanwhile, and
 whether all readers were cut off after the stall, their upstream calls ended and their rows booked.
+
+Claim: docs/operations.md: readers that read nothing take 0.4 MiB each until they are cut off.
+Short: --readers 50 --stall-seconds 3
 """
 
 from __future__ import annotations

@@ -37,6 +37,12 @@ def test_every_benchmark_is_listed_with_what_it_measures() -> None:
         assert f"{one.name}: {one.measures}" in ran.stdout
 
 
+def test_every_benchmark_says_which_claim_it_backs_and_how_it_is_shortened() -> None:
+    found = list(benchmarks())
+    assert [one.name for one in found if not one.claim] == []
+    assert [one.name for one in found if not one.short_runs] == []
+
+
 def test_short_forms_name_options_that_exist() -> None:
     for one in benchmarks():
         place = ROOT / "benchmarks" / one.name
