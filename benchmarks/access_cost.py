@@ -65,8 +65,18 @@ async def insert(to: Session, table: str, columns: Sequence[str], row: Sequence[
     await to.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", *row)
 
 
-async def key_with_budget_and_limit(url: str) -> str:
+@dataclass(frozen=True)
+class Member:
     """A key of a team with a hard monthly budget; the key has a rate limit that is never reached."""
+
+    secret: str
+    key: VirtualKey
+    team: Team
+    budget: Budget
+    limit: RateLimit
+
+
+def new_member() -> Member:
     secret, now = generate_key(), datetime.now(UTC)
     team = Team(id=uuid4(), name="benchmark", created_at=now)
     key = VirtualKey(
@@ -86,16 +96,22 @@ async def key_with_budget_and_limit(url: str) -> str:
         window=Window(Period.MONTH),
     )
     limit = RateLimit(id=uuid4(), subject=Subject(Scope.KEY, str(key.id)), requests_per_minute=100_000_000)
+    return Member(secret.secret, key, team, budget, limit)
+
+
+async def key_with_budget_and_limit(url: str) -> str:
+    """The secret of a new member's key, in the database."""
+    member, now = new_member(), datetime.now(UTC)
     async with open_database(url) as database:
         await migrate(database)
         async with session(database) as to:
-            await insert(to, "teams", access_rows.TEAM_COLUMNS, access_rows.team_row(team))
-            await insert(to, "virtual_keys", access_rows.KEY_COLUMNS, access_rows.key_row(key))
+            await insert(to, "teams", access_rows.TEAM_COLUMNS, access_rows.team_row(member.team))
+            await insert(to, "virtual_keys", access_rows.KEY_COLUMNS, access_rows.key_row(member.key))
             of_budgets = (*access_rows.BUDGET_COLUMNS, "created_at")
-            await insert(to, "budgets", of_budgets, (*access_rows.budget_row(budget), now))
+            await insert(to, "budgets", of_budgets, (*access_rows.budget_row(member.budget), now))
             of_limits = (*access_rows.LIMIT_COLUMNS, "created_at")
-            await insert(to, "rate_limits", of_limits, (*access_rows.limit_row(limit), now))
-    return secret.secret
+            await insert(to, "rate_limits", of_limits, (*access_rows.limit_row(member.limit), now))
+    return member.secret
 
 
 async def _load(side: Side, http: aiohttp.ClientSession, requests: int, clients: int) -> None:

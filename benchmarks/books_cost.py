@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from uuid import uuid4
 
-from benchmarks.access_cost import database_of, insert
+from benchmarks.access_cost import database_of, insert, new_member
 from proxy.api.openai.envelope import read_chat_request
 from proxy.application.access import Authenticator
 from proxy.application.allowances import Rulebook
@@ -34,14 +33,9 @@ from proxy.application.exchange import Exchange
 from proxy.application.gatekeeper import Gatekeeper
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import UpstreamCall
-from proxy.domain.access.keys import generate_key
 from proxy.domain.access.known_keys import KnownKey, known_key
-from proxy.domain.access.scopes import Scope, Subject
-from proxy.domain.access.tenants import Team, VirtualKey
-from proxy.domain.budgets import Budget, Period, Window
 from proxy.domain.catalog import Deployment
 from proxy.domain.pricing import ModelPricing
-from proxy.domain.rate_limits import RateLimit
 from proxy.domain.routing import Candidate
 from proxy.domain.values import ModelName
 from proxy.infrastructure.access.directory import CachedKeyDirectory
@@ -141,46 +135,22 @@ class Desk:
         return time.perf_counter()
 
 
-def known() -> tuple[str, KnownKey, Budget, RateLimit]:
-    """The secret of a key, and the key as it would be read; with its team's budget and a limit of its own."""
-    secret, now = generate_key(), datetime.now(UTC)
-    team = Team(id=uuid4(), name="benchmark", created_at=now)
-    key = VirtualKey(
-        id=uuid4(),
-        hash=secret.hash,
-        hint=secret.hint,
-        name="benchmark",
-        created_at=now,
-        created_by="x",
-        team_id=team.id,
-    )
-    budget = Budget(
-        id=uuid4(),
-        name="benchmark",
-        subject=Subject(Scope.TEAM, str(team.id)),
-        amount_usd=Decimal(1_000_000),
-        window=Window(Period.MONTH),
-    )
-    limit = RateLimit(id=uuid4(), subject=Subject(Scope.KEY, str(key.id)), requests_per_minute=100_000_000)
-    return secret.secret, known_key(key, team, None, [budget], [limit]), budget, limit
-
-
 async def desk(stack: AsyncExitStack, database: Database, directory: Path) -> Desk:
     await migrate(database)
-    secret, key, budget, _limit = known()
+    member = new_member()
     async with session(database) as to:
         columns = (*access_rows.BUDGET_COLUMNS, "created_at")
-        await insert(to, "budgets", columns, (*access_rows.budget_row(budget), datetime.now(UTC)))
+        await insert(to, "budgets", columns, (*access_rows.budget_row(member.budget), datetime.now(UTC)))
     writer = await stack.enter_async_context(row_writer(database))
     ledger = await stack.enter_async_context(spool_ledger(directory, writer, max_bytes=2**30))
     book = LeasedBudgets(Bank(database, ledger.holder))
     stack.push_async_callback(book.finish)
     ledger.on_booked = book.booked
-    source = OneKey(key)
+    source = OneKey(known_key(member.key, member.team, None, [member.budget], [member.limit]))
     price = ModelPricing(ModelName(_MODEL), "z-ai", Decimal("0.6"), Decimal("2.2"), 200_000, datetime.now(UTC))
     rules = Rulebook()
     return Desk(
-        f"Bearer {secret}",
+        f"Bearer {member.secret}",
         Authenticator(CachedKeyDirectory(source, source, 60.0), lambda: True, master_key_hash="0" * 64),
         Gatekeeper(CountingLimiter(LocalCounts(time.monotonic), None, WaitingRoom(10, 1.0)), book, lambda: rules, 1000),
         Accounting(RefreshingPriceBook(_NoPrices(), seeds=[price]), UnpricedModels()),  # type: ignore[arg-type]
