@@ -53,13 +53,3 @@ class RuntimeSource(Protocol):
     """Where the runtime of the moment is."""
 
     def current(self) -> Runtime: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FixedRuntime:
-    """A RuntimeSource without reloads."""
-
-    runtime: Runtime
-
-    def current(self) -> Runtime:
-        return self.runtime

@@ -26,7 +26,6 @@ class LoopLag:
         self._due = 0.0
         self._late = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.longest_seconds = 0.0
 
     def begin(self, after_seconds: float = _PERIOD_SECONDS) -> None:
         self._due = time.monotonic() + after_seconds
@@ -36,11 +35,6 @@ class LoopLag:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def take_longest(self) -> float:
-        """The longest since it was last asked for."""
-        longest, self.longest_seconds = self.longest_seconds, 0.0
-        return longest
 
     def _fired(self) -> None:
         self._late = time.monotonic() - self._due
@@ -57,16 +51,15 @@ class LoopLag:
             return
         now = time.monotonic()
         turn = max(now - began, self._late)
-        self.longest_seconds = max(self.longest_seconds, turn)
         self._observe(turn, now)
         self.begin(_QUIET_PERIOD_SECONDS if turn < _SHORT_SECONDS else _PERIOD_SECONDS)
 
 
 @contextmanager
-def measuring(lag: LoopLag) -> Iterator[LoopLag]:
+def measuring(lag: LoopLag) -> Iterator[None]:
     """Measures until the end."""
     lag.begin()
     try:
-        yield lag
+        yield
     finally:
         lag.end()

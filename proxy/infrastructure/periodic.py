@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 _GRACE_SECONDS = 2.0
+_JITTER = 0.1
 
 
 @asynccontextmanager
@@ -36,6 +37,37 @@ async def repeating(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@asynccontextmanager
+async def now_and_then(
+    step: Callable[[], Awaitable[float | None]],
+    every_seconds: float,
+    name: str,
+    *,
+    first_within_seconds: float,
+    jitter: Callable[[], float],
+) -> AsyncIterator[None]:
+    """Runs `step` for the first time within `first_within_seconds`, then about every so often, until the end.
+
+    What it returns, if anything, is the longest pause that may follow. `jitter` is a random number from 0 to 1, so that
+    many gateways do not ask at once.
+    """
+    is_first = True
+    pause = jitter() * min(first_within_seconds, every_seconds)
+
+    async def step_but_at_once() -> None:
+        nonlocal is_first, pause
+        if is_first:
+            is_first = False
+            return
+        pause = every_seconds * (1 - _JITTER + 2 * _JITTER * jitter())
+        longest = await step()
+        if longest is not None:
+            pause = min(pause, longest)
+
+    async with repeating(step_but_at_once, lambda: pause, name):
+        yield
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import ModelPricing, PriceChanges, PriceSource, check_price, per_1m_tokens
 from proxy.domain.values import ModelName
 from proxy.infrastructure.endpoint import ProviderEndpoint
-from proxy.infrastructure.periodic import repeating
+from proxy.infrastructure.periodic import now_and_then
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.tables import NAME_LENGTH
 
@@ -27,7 +27,6 @@ _logger = logging.getLogger(__name__)
 _FETCH_TIMEOUT_SECONDS = 30.0
 _FIRST_WITHIN_SECONDS = 60.0
 _RETRY_SECONDS = 900.0
-_JITTER = 0.1
 _OK = 200
 _MAX_INT = 2**31 - 1
 _PER_TOKEN = {
@@ -167,19 +166,13 @@ async def syncing(
     `refresh` is called after each change. `jitter` is a random number from 0 to 1, so that many gateways do not ask at
     once; a failure is logged and tried again within a quarter of an hour.
     """
-    first = True
-    pause = jitter() * min(_FIRST_WITHIN_SECONDS, every_seconds)
 
-    async def step() -> None:
-        nonlocal first, pause
-        if first:
-            first = False
-            return
-        pause = every_seconds * (1 - _JITTER + 2 * _JITTER * jitter())
-        if not await _synced(sync, refresh):
-            pause = min(pause, _RETRY_SECONDS)
+    async def step() -> float | None:
+        return None if await _synced(sync, refresh) else _RETRY_SECONDS
 
-    async with repeating(step, lambda: pause, "price sync"):
+    async with now_and_then(
+        step, every_seconds, "price sync", first_within_seconds=_FIRST_WITHIN_SECONDS, jitter=jitter
+    ):
         yield
 
 

@@ -19,7 +19,7 @@ from proxy.domain.reconciliation import Bill, Outcome, ReconcileReport
 from proxy.domain.values import CostAmount, TokenCount
 from proxy.infrastructure.chat_completion.upstream_errors import retry_after_seconds
 from proxy.infrastructure.endpoint import ProviderEndpoint
-from proxy.infrastructure.periodic import repeating
+from proxy.infrastructure.periodic import now_and_then
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 
@@ -37,7 +37,6 @@ _BACKGROUND_ROWS = 20
 _BACKGROUND_PER_SECOND = 1.0
 _YOUNGEST, _OLDEST = timedelta(minutes=5), timedelta(days=7)
 _FIRST_WITHIN_SECONDS = 300.0
-_JITTER = 0.1
 
 
 class _Generation(msgspec.Struct):
@@ -122,20 +121,15 @@ async def reconciling(
     round ends. `jitter` is a random number from 0 to 1, so that many gateways do not ask at once.
     """
     reconciliation = Reconciliation(rows, provider, pace or Pace(_BACKGROUND_PER_SECOND), now)
-    first = True
-    pause = jitter() * min(_FIRST_WITHIN_SECONDS, every_seconds)
 
     async def step() -> None:
-        nonlocal first, pause
-        if first:
-            first = False
-            return
-        pause = every_seconds * (1 - _JITTER + 2 * _JITTER * jitter())
         await _round(reconciliation, now())
         if retention_days:
             await _quietly(rows.forget(now() - timedelta(days=retention_days)))
 
-    async with repeating(step, lambda: pause, "reconciliation"):
+    async with now_and_then(
+        step, every_seconds, "reconciliation", first_within_seconds=_FIRST_WITHIN_SECONDS, jitter=jitter
+    ):
         try:
             yield
         finally:

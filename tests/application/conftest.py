@@ -16,7 +16,7 @@ from semantic_kernel import Kernel
 from proxy.application.booking import Accounting
 from proxy.application.kernel_factory import KernelFactory
 from proxy.application.orchestrator import KernelOrchestrator
-from proxy.application.runtime import FixedRuntime, Runtime
+from proxy.application.runtime import Runtime
 from proxy.application.unpriced import UnpricedModels
 from proxy.application.upstream import Answer
 from proxy.domain.catalog import one_provider
@@ -30,6 +30,16 @@ from proxy.infrastructure.chat_completion.registry import service_factory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.fleet import DeploymentSpec, running_fleet
 from tests.harness import HELLO, FakeTime, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class FixedRuntime:
+    """A RuntimeSource without reloads."""
+
+    runtime: Runtime
+
+    def current(self) -> Runtime:
+        return self.runtime
 
 
 @dataclass

@@ -18,7 +18,7 @@ from proxy.application.booking import Accounting
 from proxy.application.kernel_factory import KernelFactory
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.raw_call import RawSettings
-from proxy.application.runtime import FixedRuntime, Runtime
+from proxy.application.runtime import Runtime
 from proxy.application.tracing import trace_of
 from proxy.application.unpriced import UnpricedModels
 from proxy.domain.catalog import Catalog, Strategy
@@ -30,7 +30,7 @@ from proxy.infrastructure.chat_completion.registry import ServiceFactory
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.deployments.fleet import DeploymentSpec, running_fleet
 from proxy.infrastructure.resilience import Resilience, Timing
-from tests.application.conftest import FakeLedger, FakePrices, chat_request
+from tests.application.conftest import FakeLedger, FakePrices, FixedRuntime, chat_request
 from tests.catalogs import deployment, route
 
 COSTS = {"a": CostAmount(Decimal("0.001")), "b": CostAmount(Decimal("0.02"))}

@@ -54,10 +54,6 @@ class Record:
     expires: float = 0.0
 
 
-def packed(record: Record) -> bytes:
-    return packed_head(record) + packed_answer(record.answer)
-
-
 def packed_head(record: Record) -> bytes:
     return _HEAD.pack(record.state.value, record.claim.token, record.claim.fingerprint, record.expires)
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 _HEADER = struct.Struct("<2sHI")
 _LENGTH = struct.Struct("<H")
 _MAGIC = b"\xa5\x5a"
-MAX_PAYLOAD_BYTES = 2**16 - 1
 HEADER_BYTES = _HEADER.size
 
 
@@ -35,7 +34,7 @@ class Intact:
 
 
 def framed(payload: bytes) -> bytes:
-    """The record for a payload of at most MAX_PAYLOAD_BYTES."""
+    """The record for a payload of at most 65,535 bytes: its length must fit into two. Raises struct.error."""
     checksum = zlib.crc32(payload, zlib.crc32(_LENGTH.pack(len(payload))))
     return _HEADER.pack(_MAGIC, len(payload), checksum) + payload
 

@@ -46,7 +46,6 @@ class SpoolLedger:
         self._spool = spool
         self._drain = drain
         self._quarantine = quarantine
-        self._fsync = fsync
         self.waits_for_disk = fsync is Fsync.ALWAYS
         self._refusal: str | None = None
         self._something_waits = asyncio.Event()
