@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import MAX_PREC, ROUND_HALF_EVEN, Context, Decimal
 
 from proxy.domain.errors import InvalidValue
 
 _CHARACTERS_PER_TOKEN = 4
 _DISPLAY_PRECISION = Decimal("0.000001")
+_DISPLAY = Context(prec=MAX_PREC, rounding=ROUND_HALF_EVEN)  # the usual one has no place for 1e30 with six decimals
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,10 @@ class CostAmount:
     usd: Decimal
 
     def __post_init__(self) -> None:
-        if not self.usd.is_finite() or self.usd < 0:
+        if not self.usd.is_finite():
+            raise InvalidValue("Cost must be a finite amount")
+        if self.usd < 0:
             raise InvalidValue("Cost cannot be negative")
 
     def __str__(self) -> str:
-        return f"${self.usd.quantize(_DISPLAY_PRECISION, rounding=ROUND_HALF_EVEN):f}"
+        return f"${self.usd.copy_abs().quantize(_DISPLAY_PRECISION, context=_DISPLAY):f}"  # -0 is no less than 0

@@ -117,13 +117,19 @@ def test_token_counts_compare_by_size() -> None:
 # CostAmount
 
 
-@pytest.mark.parametrize("usd", ["-0.000000000001", "-1", "NaN", "sNaN", "Infinity", "-Infinity"])
-def test_cost_refuses_what_is_no_amount(usd: str) -> None:
+@pytest.mark.parametrize("usd", ["-0.000000000001", "-1", "-1E+30"])
+def test_cost_refuses_negative(usd: str) -> None:
     with pytest.raises(InvalidValue, match=r"^Cost cannot be negative$"):
         CostAmount(Decimal(usd))
 
 
-@pytest.mark.parametrize("usd", ["0", "0.000000000001", "12.34"])
+@pytest.mark.parametrize("usd", ["NaN", "-NaN", "sNaN", "Infinity", "-Infinity"])
+def test_cost_refuses_what_is_no_amount(usd: str) -> None:
+    with pytest.raises(InvalidValue, match=r"^Cost must be a finite amount$"):
+        CostAmount(Decimal(usd))
+
+
+@pytest.mark.parametrize("usd", ["0", "-0", "0.000000000001", "12.34"])
 def test_cost_takes_zero_and_more(usd: str) -> None:
     assert CostAmount(Decimal(usd)).usd == Decimal(usd)
 
@@ -141,6 +147,10 @@ def test_cost_takes_zero_and_more(usd: str) -> None:
         ("0.00000250000000001", "$0.000003"),
         ("1E-12", "$0.000000"),
         ("1E+3", "$1000.000000"),
+        ("-0", "$0.000000"),
+        ("-0E+3", "$0.000000"),
+        ("1E+30", "$1" + 30 * "0" + ".000000"),
+        ("123456789012345678901234567890.1234565", "$123456789012345678901234567890.123456"),
     ],
 )
 def test_display_is_rounded_half_even_at_six_decimals(usd: str, shown: str) -> None:
