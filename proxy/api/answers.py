@@ -5,7 +5,8 @@ completion never has use for, and sends a stream's head on its own; here a head 
 saves 5 µs a request, and a stream one call of the system. Whatever is not the plain case (HTTP/1.0, which keeps
 connections in another way) is left to aiohttp.
 
-aiohttp's serializer of heads is private: tests/http/test_aiohttp_internals.py fails if it moves.
+aiohttp's serializer of heads and its answers' fields are private: tests/http/test_aiohttp_internals.py fails if they
+move.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 `ClientSession.request` makes a request object, a response object, a timer and a task for each call. Here none is
 needed: the address and most headers never change, and the body is at hand. That halves what a call costs (65 against
-31 µs). What it stands on in aiohttp is public but for the connector's choice of protocol; `tests/infrastructure/
-test_posting.py` says so when that moves. Sessions with another connector (those of other Semantic Kernel programs) are
-asked the usual way.
+31 µs). What is called here is public in aiohttp, but the connections and the connector under it (`connections.py`,
+`connector.py`) and the taking of whole bodies use what is not: tests/http/test_aiohttp_internals.py fails if that
+moves. Sessions with another connector (those of other Semantic Kernel programs) are asked the usual way.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ log, and takes some requests that a proxy before or behind it might understand d
 before a request reaches the application. The hot path pays for one look at each head; time limits are looked after by
 one sweep over all connections, so that no request needs a timer.
 
-This file, `direct.py`, `stalls.py` and `shedding.py` alone use what aiohttp keeps private; tests/http/
-test_aiohttp_internals.py fails if that moves.
+This file and others here use what aiohttp keeps private, as do upstream connections, the answers to completions and
+their way around the application: tests/http/test_aiohttp_internals.py finds them all, and fails if that moves.
 """
 
 from __future__ import annotations

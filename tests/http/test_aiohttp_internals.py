@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import asyncio
 import hashlib
+import importlib
 import inspect
+import re
+import textwrap
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,47 +21,101 @@ from aiohttp.http_writer import _serialize_headers
 from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict
 
+import proxy
 from proxy.api.answers import WholeAnswer
-from proxy.server import direct, protocol, shedding, stalls
 
-_MODULES = (direct, protocol, stalls, shedding)
-_OURS = (direct.DirectHandler, protocol.ClientConnection, stalls.WatchedConnection, shedding.SheddingHandler)
+_PROXY = Path(proxy.__file__).parent
+_SELF = ("self", "super()")
+# What the things of aiohttp's are called whose private names are used from outside.
+_OTHERS = {"plain": web.Server, "reader": StreamReader, "request": web.Request}
+# Our own names that are but assigned in `__init__`, in classes without slots.
+_ASSIGNED = {"_gate", "_keep_seconds", "_kept", "_next_sweep", "_outbox", "_timeouts", "_transport"}
+# What of aiohttp's is overridden on purpose.
+_OVERRIDDEN = {
+    *("connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "pause_reading"),
+    *("resume_reading", "handle_error", "log_exception", "_make_error_handler", "start"),
+    *("pre_shutdown", "shutdown", "_make_server", "close"),
+    *("prepare", "write", "write_eof", "_zlib_executor", "_zlib_executor_size"),
+}
 
 
-def _private_names_used(module: object) -> set[str]:
-    """Every `self._name` of the classes that stand over aiohttp's."""
-    tree = ast.parse(Path(inspect.getfile(module)).read_text())  # type: ignore[arg-type]
-    return {
-        node.attr
-        for kind in ast.walk(tree)
-        if isinstance(kind, ast.ClassDef) and kind.name.endswith(("Connection", "Handler"))
-        for node in ast.walk(kind)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
-        and node.attr.startswith("_")
-    }
+def _sources(mark: str) -> Iterator[tuple[Path, ast.Module]]:
+    """Every module in which there is something like that."""
+    for path in sorted(_PROXY.rglob("*.py")):
+        text = path.read_text()
+        if re.search(mark, text, re.MULTILINE):
+            yield path, ast.parse(text)
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _private_names(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Of what is said to be whose, and the name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and _is_private(node.attr):
+            yield ast.unparse(node.value), node.attr
+
+
+def _is_theirs(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "aiohttp"
 
 
 def _own(*kinds: type) -> set[str]:
-    return {name for kind in kinds for name in (*vars(kind), *getattr(kind, "__slots__", ()))}
+    declared = {name for kind in kinds for name in (*vars(kind), *vars(kind).get("__slots__", ()))}
+    return declared - {"_abc_impl"}
 
 
-def test_every_private_name_that_is_used_is_there() -> None:
-    used = set().union(*map(_private_names_used, _MODULES))
-    ours = _own(*_OURS)
-    theirs = {name for kind in web_protocol.RequestHandler.__mro__ for name in (*vars(kind), *_own(kind))}
-    assert len(used - ours) >= 10
-    assert used - ours <= theirs
+def _names_of_theirs(kind: type) -> set[str]:
+    """Those that aiohttp's classes above it declare, or assign to themselves."""
+    theirs = [each for each in kind.__mro__ if _is_theirs(each)]
+    trees = [ast.parse(textwrap.dedent(inspect.getsource(each))) for each in theirs]
+    return _own(*theirs).union(*({name for whose, name in _private_names(tree) if whose == "self"} for tree in trees))
 
 
-def test_no_name_of_ours_hides_one_of_theirs() -> None:
-    theirs = {name for kind in web_protocol.RequestHandler.__mro__ for name in _own(kind)}
-    overridden = {"connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing"}
-    overridden |= {"resume_reading", "handle_error", "log_exception", "_make_error_handler", "start"}
-    dunder = {name for name in theirs if name.startswith("__")}
-    for kind in _OURS:
-        assert _own(kind) & theirs - dunder <= overridden
+def _classes() -> dict[type, ast.ClassDef]:
+    """The gateway's classes over aiohttp's."""
+    found = {}
+    for path, tree in _sources(r"^class \w+\((?!Protocol|StrEnum)"):
+        module = ".".join(path.relative_to(_PROXY.parent).with_suffix("").parts).removesuffix(".__init__")
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                kind = getattr(importlib.import_module(module), node.name)
+                if any(map(_is_theirs, kind.__mro__)):
+                    found[kind] = node
+    return found
+
+
+_OURS = _classes()
+
+
+def test_the_classes_over_aiohttp_s_are_found() -> None:
+    assert {kind.__name__ for kind in _OURS} >= {
+        *("DirectHandler", "ClientConnection", "WatchedConnection", "SheddingHandler", "ClientServer"),
+        *("SheddingServer", "SheddingRunner", "UpstreamConnection", "DirectConnector", "WholeAnswer", "StreamedAnswer"),
+    }
+
+
+@pytest.mark.parametrize("kind", _OURS, ids=lambda kind: kind.__name__)
+def test_every_private_name_that_is_used_is_there(kind: type) -> None:
+    used = {name for whose, name in _private_names(_OURS[kind]) if whose in _SELF}
+    ours = _own(*(each for each in kind.__mro__ if each in _OURS))
+    assert used - ours - _ASSIGNED <= _names_of_theirs(kind)
+
+
+@pytest.mark.parametrize("kind", _OURS, ids=lambda kind: kind.__name__)
+def test_no_name_of_ours_hides_one_of_theirs(kind: type) -> None:
+    names = {name for name in _own(kind) if not name.startswith("__")}
+    assert (names | _ASSIGNED) & _names_of_theirs(kind) <= _OVERRIDDEN
+
+
+def test_every_private_name_that_is_used_from_outside_is_there() -> None:
+    used = {
+        (whose, name) for _, tree in _sources("aiohttp") for whose, name in _private_names(tree) if whose not in _SELF
+    }
+    assert {whose for whose, _ in used} == set(_OTHERS)
+    assert [f"{whose}.{name}" for whose, name in used if name not in _names_of_theirs(_OTHERS[whose])] == []
 
 
 @pytest.mark.parametrize(
