@@ -18,7 +18,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from proxy.api.app_keys import GATEWAY, PRINCIPAL, REQUEST_ID
-from proxy.api.middlewares.access_log import note_answered
+from proxy.api.middlewares.access_log import given_up, note_answered
 from proxy.api.middlewares.errors import error_answer
 from proxy.api.middlewares.request_id import id_of
 from proxy.api.permissions import RouteAccess, access_to, check_access
@@ -72,7 +72,7 @@ class _DirectRoute:
             status = response.status
             return response
         except asyncio.CancelledError:
-            status = "client disconnected"
+            status = given_up(request)
             raise
         finally:
             note_answered(request, gateway.metrics, self._path, status, started)

@@ -35,6 +35,7 @@ _SWEEPS_PER_TIMEOUT: Final = 16
 _LONGEST_SWEEP_SECONDS: Final = 1.0
 _BUFFER_BYTES: Final = 65_536
 _LINGER_SECONDS: Final = 2.0
+_GIVEN_UP_SECONDS: Final = 1.0  # for requests to end that are given up, which takes no waiting
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,11 @@ class ClientConnection(DirectHandler):
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
 
+    @property
+    def serving(self) -> asyncio.Task[None] | None:
+        """What serves its requests, or waits for them; None when nothing does any more."""
+        return self._task_handler
+
     def look(self, now: float, timeouts: Timeouts, transport: asyncio.Transport) -> None:
         """Ends what has taken too long. `transport` is the connection's, also when it is closing already."""
         if self.transport is None or transport.is_closing():
@@ -300,6 +306,17 @@ class ClientServer(web.Server):
         self.bad_requests.tell()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """Requests have that long to end. The others are given up while their clients are still connected, so that it
+        can be told who has left whom; aiohttp would close the connections first."""
         self._next_sweep.cancel()
         self.bad_requests.tell()
-        await super().shutdown(timeout)
+        serving = [task for each in self._connections if (task := _serving(each)) is not None]
+        if serving:
+            _, late = await asyncio.wait(serving, timeout=timeout)
+            for task in late:
+                task.cancel()
+        await super().shutdown(_GIVEN_UP_SECONDS)
+
+
+def _serving(connection: web.RequestHandler) -> asyncio.Task[None] | None:
+    return connection.serving if isinstance(connection, ClientConnection) else None

@@ -38,7 +38,7 @@ async def serve_on(
         handler_cancellation=True,  # a client that hangs up must end its upstream call
         access_log=None,  # ours has the facts
         auto_decompress=False,  # compressed bodies are refused, not unpacked
-        shutdown_timeout=settings.shutdown_grace_seconds / 2,  # aiohttp waits twice
+        shutdown_timeout=settings.shutdown_grace_seconds,
     )
     stack.push_async_callback(runner.cleanup)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""A gateway that is killed in the middle of an answer: the next one books it, and its bill can be asked for."""
+"""A gateway that ends in the middle of an answer: it is booked as interrupted, and its bill can be asked for."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ async def test_what_kill_9_interrupts_is_booked_with_the_id_that_its_bill_is_ask
     (row,) = rows
     assert (row["status"], row["generation_id"]) == ("interrupted", "gen-77")
     assert (row["reported_cost_usd"], row["cost_source"]) == (None, "unknown")
+
+
+async def test_what_a_signal_leaves_no_more_time_for_is_interrupted_too(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answer(streams(chunk("Hel", id="gen-78"), then=stall, generation_header="gen-78"))
+    settings = {"OPENROUTER_BASE_URL": upstream.url, "OPENROUTER_API_KEY": "sk-or-x", "RECONCILE_SECONDS": "0"}
+    with serving(tmp_path, SHUTDOWN_GRACE_SECONDS="0.5", **settings) as gateway:
+        async with aiohttp.ClientSession() as session:
+            body = {**HELLO, "stream": True}
+            async with session.post(f"{gateway.url}/v1/chat/completions", json=body) as response:
+                assert b"Hel" in await response.content.readany()
+                assert await asyncio.to_thread(gateway.stop) == 0
+        (row,) = await asyncio.to_thread(_rows, gateway)
+    assert (row["status"], row["generation_id"]) == ("interrupted", "gen-78")
 
 
 def _rows(gateway: Serving) -> list[dict[str, Any]]:

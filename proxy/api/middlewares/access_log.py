@@ -27,12 +27,18 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
         status = response.status
         return response
     except asyncio.CancelledError:
-        status = "client disconnected"
+        status = given_up(request)
         raise
     finally:
         resource = request.match_info.route.resource
         route = None if resource is None else resource.canonical
         note_answered(request, request.app[GATEWAY].metrics, route, status, started)
+
+
+def given_up(request: web.Request) -> str:
+    """What there is to say instead of a status when a request is cancelled."""
+    is_gone = request.transport is None or request.transport.is_closing()
+    return "client disconnected" if is_gone else "interrupted"
 
 
 def note_answered(
