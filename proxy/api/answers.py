@@ -84,6 +84,7 @@ class StreamedAnswer(_Answer):
 
     _unsent = b""  # the head, and what completes the answer
     _is_ours = False  # its head and its chunks are written here
+    is_whole = False  # what completes it was written
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         if not self._is_plain(request):
@@ -105,6 +106,7 @@ class StreamedAnswer(_Answer):
     async def write_last(self, data: bytes) -> None:
         """Writes what completes the answer: together with the end of the stream, if that comes in this turn of the
         event loop as it does nearly always, else without it."""
+        self.is_whole = True
         if self._is_ours:
             self._unsent += _chunk(data)
             asyncio.get_running_loop().call_soon(self._let_go)

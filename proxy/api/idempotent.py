@@ -14,7 +14,7 @@ from aiohttp import web
 from proxy.api.answer_headers import answer_headers
 from proxy.api.app_keys import PRINCIPAL, Gateway
 from proxy.api.openai.errors import error_event, error_response, status_of
-from proxy.api.streaming import begin, stream_headers
+from proxy.api.streaming import begin, break_off, stream_headers
 from proxy.application.exchange import Exchange
 from proxy.application.idempotency import AnswerHead, IdempotencyKey, Recording, SharedAnswer
 from proxy.application.orchestrator import TAGS_HEADER
@@ -136,6 +136,7 @@ class _Delivery:
         self._exchange = exchange
         self._shared = shared
         self._capture = capture
+        self._is_whole = False  # what the client was sent
 
     async def run(self) -> web.StreamResponse:
         head = await self._shared.head()
@@ -157,6 +158,10 @@ class _Delivery:
             await response.write_eof()
         except ConnectionError:
             self._exchange.abandoned()
+        except asyncio.CancelledError:
+            self._exchange.abandoned()
+            await break_off(self._request, None if self._is_whole else response.write)
+            raise
         return response
 
     async def _write_all(self, response: web.StreamResponse) -> None:
@@ -178,6 +183,7 @@ class _Delivery:
                 await self._exchange.durable()
             if not data:
                 return
+            self._is_whole = self._is_whole or completes
             yield data
 
     def _note(self, data: bytes) -> None:

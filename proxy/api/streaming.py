@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
 
 from aiohttp import HttpVersion11, web
 
@@ -13,9 +18,11 @@ from proxy.application.answer_stream import AnswerStream
 from proxy.application.exchange import Exchange
 from proxy.application.payloads import Capture
 from proxy.application.upstream import Answer
-from proxy.domain.errors import StreamBroken
+from proxy.domain.errors import NotServing, StreamBroken
 
 _WRITE_BUFFER_BYTES = 16 * 1024
+_STOPPED: Final = NotServing("The gateway stopped before the answer had come to its end.", 1)
+_CLOSES_WITH_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 _Write = Callable[[bytes], Awaitable[None]]
 
@@ -25,7 +32,8 @@ async def relay(
 ) -> web.StreamResponse:
     """Writes the stream as it comes, at the speed of the slower side.
 
-    A stream that broke ends with an error event and without `[DONE]`. A client that hangs up ends the upstream call.
+    A stream that broke, or that the gateway cuts because it stops, ends with an error event and without `[DONE]`. A
+    client that hangs up ends the upstream call.
     """
     try:
         response = StreamedAnswer(headers=stream_headers(stream.answer, exchange))
@@ -37,14 +45,20 @@ async def relay(
             write, write_last = capture.noting(write), capture.noting(write_last)
         try:
             if stream.is_all:
+                whole = await anext(stream)
                 await response.prepare(request)
-                await write_last(await anext(stream))
+                await write_last(whole)
             else:
                 await begin(request, response)
                 await _write_all(write, write_last, _ClientSink(request, capture), exchange, stream)
             await response.write_eof()
         except ConnectionError:
             exchange.abandoned()
+        except asyncio.CancelledError:
+            exchange.abandoned()
+            exchange.settle()
+            await break_off(request, write if response.prepared and not response.is_whole else None)
+            raise
         return response
     finally:
         await stream.aclose()
@@ -65,6 +79,22 @@ async def begin(request: web.Request, response: web.StreamResponse) -> None:
     if request.transport is not None:  # a slow reader's unread bytes wait upstream, not here
         request.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
     await response.prepare(request)
+
+
+async def break_off(request: web.Request, write: _Write | None) -> None:
+    """Ends a stream whose request was cancelled: its client must not take what it got for all there is.
+
+    `write` is None when nothing is to be added. If the client has gone, nobody is told. An answer without chunks ends
+    with its connection: if the client has not taken all of it, and may not be given the rest, that ends with a reset.
+    """
+    transport = request.transport
+    if transport is None:
+        return
+    if request.version < HttpVersion11 and transport.get_write_buffer_size():
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSES_WITH_RESET)
+    if write is not None:
+        with suppress(ConnectionError):
+            await write(error_event(_STOPPED))
 
 
 class _ClientSink:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -99,3 +100,57 @@ async def test_all_that_share_an_answer_are_interrupted(
             await under_way(clients, gateway, endless, request_bytes(STREAMED, KEY))
     assert ended(await gateway.rows(2)) == [(RequestStatus.INTERRUPTED, "interrupted")] * 2
     assert endless.calls == 1
+
+
+# What a client is told whose stream is cut
+
+
+STREAMS = pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(request_bytes(STREAMED), id="direct"),
+        pytest.param(request_bytes(STREAMED, path=ORDINARY), id="ordinary"),
+        pytest.param(request_bytes(STREAMED, KEY), id="with a key"),
+    ],
+)
+
+
+def in_http_1_0(request: bytes) -> bytes:
+    return request.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+
+
+@STREAMS
+@pytest.mark.parametrize("framed", [pytest.param(True, id="HTTP/1.1"), pytest.param(False, id="HTTP/1.0")])
+async def test_a_stream_that_is_cut_ends_with_an_error(
+    endless: Upstream, sqlite_url: str, clients: AsyncExitStack, request_: bytes, framed: bool
+) -> None:
+    async with gateway_over(endless.url, sqlite_url, shutdown_grace_seconds=0.2) as gateway:
+        client = await under_way(clients, gateway, endless, request_ if framed else in_http_1_0(request_))
+    rest = await client.reader.read()
+    assert b"[DONE]" not in rest
+    error = json.loads(rest.rpartition(b"data: ")[2].split(b"\n")[0])["error"]
+    assert (error["type"], error["code"]) == ("server_error", "service_unavailable")
+    assert rest.endswith(b"\n\n\r\n" if framed else b"\n\n")  # the chunk's own end, and none of all chunks
+
+
+@STREAMS
+async def test_a_stream_that_is_cut_while_it_is_not_read_never_ends_well(
+    upstream: Upstream, sqlite_url: str, request_: bytes
+) -> None:
+    """Without chunks; what has not been taken when the gateway ends may be lost, the error among it."""
+    upstream.answer(streams(*[chunk("Hel" * 5000)] * 1000, then=stall))
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        async with gateway_over(upstream.url, sqlite_url, shutdown_grace_seconds=0.2) as gateway:
+            client.connect((gateway.url.host, gateway.url.port))
+            client.sendall(in_http_1_0(request_))
+            await asyncio.sleep(1)  # by then nothing more fits in between
+        client.settimeout(20)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(read_all, client)
+    assert ended(await gateway.rows()) == [(RequestStatus.INTERRUPTED, "interrupted")]
+
+
+def read_all(client: socket.socket) -> None:
+    while client.recv(65_536):
+        pass
