@@ -26,6 +26,7 @@ from proxy.domain.errors import GatewayError, HeadTooLarge, MalformedHttp, Reque
 from proxy.server.bad_requests import BadRequests, RefusalAnswer
 from proxy.server.direct import DirectHandler, Serve
 from proxy.server.framing import head_error, head_size_bytes, parser_error
+from proxy.server.plain_requests import is_exactly
 
 MAX_HEAD_BYTES: Final = 65_536
 # Of a chunked body, what is neither data nor the frame of one-byte chunks: extensions, trailers, leading zeros.
@@ -71,6 +72,8 @@ class ClientConnection(DirectHandler):
         "_is_in_body",
         "_is_over",
         "_outbox",
+        "_upgrade_body",
+        "_upgrade_bytes",
     )
 
     def __init__(self, manager: ClientServer, **more: Any) -> None:
@@ -82,6 +85,8 @@ class ClientConnection(DirectHandler):
         self._is_in_body = False
         self._framed_body: StreamReader = EMPTY_PAYLOAD
         self._framed_bytes = 0
+        self._upgrade_body: StreamReader = EMPTY_PAYLOAD  # of a request whose wish for another protocol is not heeded
+        self._upgrade_bytes = 0  # of it, that came with the head
         self._body_due = 0.0
         self._body_seen_bytes = 0
         self._head_bytes = 0
@@ -105,12 +110,13 @@ class ClientConnection(DirectHandler):
                 and len(data) <= MAX_HEAD_BYTES
                 and type(message) is RawRequestMessage
                 and head_error(message) is None
+                and not message.upgrade
             ):  # nearly always: the rest is for the others
                 self._body = payload
                 self._is_in_body = not payload.is_eof()
                 self._body_due = 0.0
             else:
-                self._look_at_new(new, self._head_bytes + len(data))
+                self._look_at_new(new, data)
         elif self._is_in_body:
             self._look_at_frame(len(data))
         elif data:
@@ -121,8 +127,9 @@ class ClientConnection(DirectHandler):
         if self._reading_paused or self._buffer_paused:
             super().resume_reading(resume_parser)
 
-    def _look_at_new(self, count: int, read_bytes: int) -> None:
+    def _look_at_new(self, count: int, data: bytes) -> None:
         """Messages that the parser has just queued: heads, or what it could not parse."""
+        read_bytes = self._head_bytes + len(data)
         self._head_bytes = 0
         messages = self._messages
         for index in range(len(messages) - count, len(messages)):
@@ -142,6 +149,40 @@ class ClientConnection(DirectHandler):
             self._body = payload
         self._is_in_body = not self._body.is_eof()
         self._body_due = 0.0
+        message = messages[-1][0]
+        if isinstance(message, RawRequestMessage) and message.upgrade:
+            self._look_behind_upgrade(data)
+
+    def _look_behind_upgrade(self, data: bytes) -> None:
+        """The parser throws away what it reads in one go behind a request that asks for another protocol.
+
+        A request is the last of its connection unless there surely was nothing: while its body is on its way, that is
+        seen when the body ends. Of data that begins with a line's end, the first empty line might not be the head's.
+        """
+        self._upgrade_body, self._upgrade_bytes = self._body, self._body.total_bytes
+        if self._is_in_body:
+            is_sure = not self._reading_paused
+        else:
+            is_sure = is_exactly(data, self._body) and not data.startswith((b"\r", b"\n"))
+        if not is_sure:
+            self._make_last()
+
+    def _look_behind_upgraded_body(self) -> None:
+        """More has come than the body: chunks have frames, so nobody knows of them, or there is something behind."""
+        if self._upgrade_bytes + self._framed_bytes != self._body.total_bytes:
+            self._make_last()
+
+    def _make_last(self) -> None:
+        """After the newest request the connection ends, and its answer says so if it has not begun."""
+        if self._messages:
+            message, payload = self._messages[-1]
+            if isinstance(message, RawRequestMessage):
+                self._messages[-1] = (message._replace(should_close=True), payload)
+            return
+        request = self._current_request
+        if request is not None:
+            request._message = request._message._replace(should_close=True)  # noqa: SLF001  # what keep_alive looks at
+        self.close()
 
     def _look_at_frame(self, read_bytes: int) -> None:
         """Some of a body has come; how much of it was body is for the parser to know."""
@@ -151,6 +192,8 @@ class ClientConnection(DirectHandler):
         self._framed_bytes += read_bytes
         if self._framed_bytes > _MAX_FRAMING_BYTES + _FRAMING_PER_BYTE * self._body.total_bytes:
             self._reject(MalformedHttp("The body's chunks carry too little.", "chunk_overhead"))
+        elif self._body is self._upgrade_body and not self._is_in_body:
+            self._look_behind_upgraded_body()
 
     def _look_at_part_of_head(self, read_bytes: int) -> None:
         if self._head_since < self._idle_since:
