@@ -10,7 +10,6 @@ from proxy.domain.errors import (
     MalformedHttp,
     RequestTooSlow,
     UnsupportedContentEncoding,
-    UnsupportedExpectation,
     UnsupportedMediaType,
 )
 
@@ -56,7 +55,7 @@ async def _arrival(request: web.Request, limit_bytes: int) -> None:
 async def expect_continue(request: web.Request) -> None:
     """Asks a client that waits for it to send its body, unless the body will not be taken anyway.
 
-    Instead of aiohttp's own answer to unknown expectations, which is plain text and comes before any middleware.
+    There are no other expectations here: the server refuses their heads.
     """
     if _expectation(request) == _CONTINUE and (request.content_length or 0) <= request.client_max_size:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -69,8 +68,6 @@ def _expectation(request: web.Request) -> str:
 
 def _check_headers(request: web.Request) -> None:
     headers = request.headers
-    if "Expect" in headers and _expectation(request) not in ("", _CONTINUE):
-        raise UnsupportedExpectation("Only 'Expect: 100-continue' is supported.")
     if "Content-Encoding" in headers:
         encoding = headers["Content-Encoding"].strip().lower()
         if encoding not in ("", "identity"):

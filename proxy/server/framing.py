@@ -13,9 +13,10 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadStatusLine, InvalidHeader, InvalidURLError, LineTooLong
 
-from proxy.domain.errors import GatewayError, HeadTooLarge, MalformedHttp
+from proxy.domain.errors import GatewayError, HeadTooLarge, MalformedHttp, UnsupportedExpectation
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
+_MET: Final = ("", "100-continue")
 _TOO_MANY: Final = "Too many headers"
 MAX_LINE_BYTES: Final = 8190
 MAX_HEADERS: Final = 128
@@ -37,7 +38,15 @@ def head_error(message: RawRequestMessage) -> GatewayError | None:
         version != HttpVersion11 or headers[hdrs.TRANSFER_ENCODING].strip().lower() != "chunked"
     ):
         return MalformedHttp("The only Transfer-Encoding is 'chunked', in HTTP/1.1.", "transfer_encoding")
-    return None
+    return _expectation_error(message) if hdrs.EXPECT in headers else None
+
+
+def _expectation_error(message: RawRequestMessage) -> GatewayError | None:
+    """For all paths alike: aiohttp answers with the client's words, before any middleware. HTTP/1.0 has none."""
+    expectations = message.headers.getall(hdrs.EXPECT)
+    if message.version != HttpVersion11 or all(each.lower() in _MET for each in expectations):
+        return None
+    return UnsupportedExpectation("Only 'Expect: 100-continue' is supported.")
 
 
 @lru_cache(maxsize=256)

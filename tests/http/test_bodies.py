@@ -182,6 +182,34 @@ async def test_an_upgrade_to_http_2_is_declined_by_not_heeding_it(served: Served
             assert (await connection.answer()).status == 200
 
 
+PATHS = [
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/route"),
+    ("GET", "/v1/models"),
+    ("GET", "/health/live"),
+    ("GET", "/docs"),
+    ("GET", "/metrics"),
+    ("POST", "/admin/keys"),
+    ("GET", "/nowhere"),
+    ("DELETE", "/v1/models"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+@pytest.mark.parametrize(
+    "lines", [b"Expect: <b>", b"Expect: 100-continue\r\nExpect: <b>", b"Expect: <b>, 100-continue"]
+)
+async def test_unknown_expectations_are_refused_in_one_form(
+    served: Served, method: str, path: str, lines: bytes
+) -> None:
+    """Whatever is at the path; the client's words are not repeated, and what it sends all the same is no request."""
+    answer = await served.last_answer(request_bytes(SMUGGLED, lines, method=method, path=path))
+    assert answer is not None
+    check_refusal(answer, 417)
+    assert openai_error(answer.body)["code"] == "unsupported_expectation"
+    assert "<b>" not in repr(answer)
+
+
 async def test_requests_one_behind_the_other_are_answered_in_order(served: Served) -> None:
     paths = ["/health/live", "/nowhere", "/health/ready"] * 20
     async with connected(served.gateway.url) as connection:
