@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from proxy.application.whole_bodies import whole_body
 from proxy.domain.errors import (
@@ -55,9 +55,12 @@ async def _arrival(request: web.Request, limit_bytes: int) -> None:
 async def expect_continue(request: web.Request) -> None:
     """Asks a client that waits for it to send its body, unless the body will not be taken anyway.
 
-    There are no other expectations here: the server refuses their heads.
+    There are no other expectations here: the server refuses their heads. A client of HTTP/1.0 knows no interim answers
+    (RFC 9110, section 10.1.1).
     """
-    if _expectation(request) == _CONTINUE and (request.content_length or 0) <= request.client_max_size:
+    if request.version != HttpVersion11 or (request.content_length or 0) > request.client_max_size:
+        return
+    if _expectation(request) == _CONTINUE:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # aiohttp counts the answer's bytes from here on
 

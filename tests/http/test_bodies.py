@@ -182,6 +182,17 @@ async def test_an_upgrade_to_http_2_is_declined_by_not_heeding_it(served: Served
             assert (await connection.answer()).status == 200
 
 
+@pytest.mark.parametrize("expectation", [b"100-continue", b"200-ok"])
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/health/live"])
+async def test_expectations_in_http_1_0_are_ignored(served: Served, path: bytes, expectation: bytes) -> None:
+    """Its clients know no interim answers."""
+    lines = (JSON, b"Host: a", b"Content-Length: %d" % len(BODY), b"Expect: " + expectation, b"", BODY)
+    method = b"POST " if path.startswith(b"/v1") else b"GET "
+    async with connected(served.gateway.url) as connection:
+        await connection.send(b"\r\n".join((method + path + b" HTTP/1.0", *lines)))
+        assert (await connection.answer()).status == 200
+
+
 PATHS = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/route"),
