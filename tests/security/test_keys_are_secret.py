@@ -12,7 +12,7 @@ from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.sessions import session
 from tests.access.tenancy import Tenancy, scope
 from tests.conftest import StartGateway
-from tests.harness import HELLO, Upstream, fails, says
+from tests.harness import HELLO, TestGateway, Upstream, fails, says
 
 MASTER = "the-master-key-is-a-canary-4711"
 
@@ -81,6 +81,22 @@ async def test_no_key_is_anywhere_in_clear(
             assert secret[3:15] not in place
         assert secret.encode() not in files
     assert f"sk-…{disabled[-4:]}" in logged
+
+
+async def test_keys_in_the_wrong_place_are_not_logged(gateway: TestGateway, caplog: pytest.LogCaptureFixture) -> None:
+    """In a path, as a model, or as a request's id, which would go to rows and answers besides."""
+    caplog.set_level(logging.DEBUG)
+    key = "sk-" + "misplacedMISPLACED_0123456789"
+    for path in ("v1/models/", "v1/x/", "admin/keys/", "docs/", f"v1/requests/{key}/", "v1/Bearer "):
+        async with gateway.http.get(gateway.url / f"{path}{key}", headers={"x-request-id": key}) as response:
+            assert response.headers["x-request-id"].startswith("req-")
+    _, headers, _ = await gateway.raw_chat(HELLO, **{"x-request-id": f"mine_{key}"})
+    assert headers["x-request-id"].startswith("req-")
+    assert (await gateway.row()).request_id == headers["x-request-id"]
+    await gateway.raw_chat({**HELLO, "model": key})
+    logged = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
+    assert logged.count("[redacted]") >= 7
+    assert key[3:] not in logged
 
 
 async def test_refusals_are_told_once_a_second(start_gateway: StartGateway, caplog: pytest.LogCaptureFixture) -> None:

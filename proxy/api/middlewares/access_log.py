@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID
 from proxy.application.observing import HttpMetrics
+from proxy.domain.key_like import without_keys
 
 _logger = logging.getLogger("proxy.access")
 _QUIET_PATHS = ("/health/live", "/health/ready", "/health/accepting", "/health", "/metrics")
@@ -19,7 +20,7 @@ _NO_STATUS = 0
 
 @web.middleware
 async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Never logs bodies, query strings or headers: prompts and keys are in them."""
+    """Never logs bodies, query strings or headers: prompts and keys are in them. Nor keys in a path or a name."""
     started = time.perf_counter()
     status: int | str = "cancelled"
     try:
@@ -48,14 +49,15 @@ def note_answered(
     metrics.responded(route, status if isinstance(status, int) else _NO_STATUS)
     level = logging.DEBUG if request.path in _QUIET_PATHS else logging.INFO
     if _logger.isEnabledFor(level):
-        _logger.log(level, "request", extra=_facts(request, status, time.perf_counter() - started))
+        _logger.log(level, "request", extra=_facts(request, route, status, time.perf_counter() - started))
 
 
-def _facts(request: web.Request, status: int | str, seconds: float) -> dict[str, object]:
+def _facts(request: web.Request, route: str | None, status: int | str, seconds: float) -> dict[str, object]:
+    path = request.path
     facts: dict[str, object] = {
         "request_id": request[REQUEST_ID],
         "method": request.method,
-        "path": request.path,
+        "path": path if path == route else without_keys(path),  # nearly always nothing in it is the client's
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
     }
@@ -64,7 +66,7 @@ def _facts(request: web.Request, status: int | str, seconds: float) -> dict[str,
         cost = row.cost()
         facts |= {
             "outcome": row.status.value,
-            "model": row.model.value,
+            "model": without_keys(row.model.value),
             "stream": row.stream,
             "attempts": row.attempts,
             "input_tokens": row.input_tokens.value,

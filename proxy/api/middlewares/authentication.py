@@ -12,6 +12,7 @@ from proxy.api.app_keys import GATEWAY, PRINCIPAL
 from proxy.api.permissions import NO_STRANGERS, Open, access_to, check_access
 from proxy.domain.access.principals import ANONYMOUS, PrincipalKind
 from proxy.domain.errors import NotAllowed
+from proxy.domain.key_like import without_keys
 
 _logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
         raise NotAllowed(NO_STRANGERS)
     if route.http_exception is None:
         if access is None:
-            _logger.error("route without a permission", extra={"path": request.path})
+            _logger.error("route without a permission", extra={"path": without_keys(request.path)})
             raise NotAllowed("This path declares no permission, so nobody may use it.")
         check_access(principal, access)
     return await handler(request)

@@ -12,6 +12,7 @@ from proxy.api.app_keys import EXCHANGE, REQUEST_ID
 from proxy.api.openai.errors import error_object, error_response, error_type, json_error
 from proxy.application.tracing import short_trace
 from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound
+from proxy.domain.key_like import without_keys
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ def error_answer(request: web.Request, raised: Exception) -> web.StreamResponse:
     elif isinstance(raised, web.HTTPException):
         response = _from_aiohttp(request, raised)
     else:
-        _logger.error("defect", exc_info=raised, extra={"request_id": request[REQUEST_ID], "path": request.path})
+        facts = {"request_id": request[REQUEST_ID], "path": without_keys(request.path)}
+        _logger.error("defect", exc_info=raised, extra=facts)
         message = f"The gateway failed to handle this request. Request id: {request[REQUEST_ID]}"
         body = {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
         response = problem(body, 500) if is_admin_path(request.path) else json_error(500, body)

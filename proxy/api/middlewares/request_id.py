@@ -1,4 +1,4 @@
-"""Gives each request an id: the client's own when it is well-formed, else a new one."""
+"""Gives each request an id: the client's own when it is well-formed and no key, else a new one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import REQUEST_ID
 from proxy.domain.identifiers import random_hex
+from proxy.domain.key_like import holds_key
 
 HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -23,9 +24,11 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def id_of(headers: Mapping[str, str]) -> str:
-    """The request's id, by its headers."""
+    """The request's id, by its headers. It goes to rows, answers and logs, so it is none that looks like a key."""
     offered = headers.get(HEADER)
-    return offered if offered is not None and _WELL_FORMED.fullmatch(offered) else f"req-{random_hex()}"
+    if offered is None or _WELL_FORMED.fullmatch(offered) is None or holds_key(offered):
+        return f"req-{random_hex()}"
+    return offered
 
 
 def complete_head(request: web.Request, response: web.StreamResponse, *, is_stopping: bool) -> None:
