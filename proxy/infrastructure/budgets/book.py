@@ -83,6 +83,10 @@ class LeasedBudgets:
         """Held by whoever tells the database of the account's lease: each statement states the whole of it."""
         return self._leasing.setdefault(key, asyncio.Lock())
 
+    def is_known(self, account: Account) -> bool:
+        """To be asked by whoever has waited for the lock: of an account that is over nothing may be told any more."""
+        return self.accounts.get(account.key) is account
+
     def forget(self, account: Account) -> None:
         """The account is over; who holds its lock is the last to know of it."""
         del self.accounts[account.key]
@@ -119,7 +123,8 @@ class LeasedBudgets:
         self._asking[account.key] = asking = asyncio.Event()
         try:
             async with self.leasing(account.key):
-                await self._lease_alone(account, amount)
+                if self.is_known(account):
+                    await self._lease_alone(account, amount)
         finally:
             del self._asking[account.key]
             asking.set()
@@ -186,7 +191,7 @@ class LeasedBudgets:
 
     async def _ahead(self, account: Account, amount: int) -> None:
         async with self.leasing(account.key):
-            if account.free >= amount:
+            if account.free >= amount or not self.is_known(account):
                 return
             try:
                 lease = await self._more(account, amount)

@@ -58,7 +58,8 @@ class Upkeep:
                     await self._give_back(account)
                 elif account.has_lease and account.held != account.told_held:
                     async with self._book.leasing(account.key):
-                        await self._tell(account)
+                        if self._book.is_known(account):
+                            await self._tell(account)
                 elif self._is_over(account):
                     await self._close(account)
         except DATABASE_ERRORS as problem:
@@ -66,8 +67,9 @@ class Upkeep:
 
     async def _give_back(self, account: Account) -> None:
         async with self._book.leasing(account.key):
-            account.granted -= max(0, account.free)  # first: whoever sets aside meanwhile must not have it, too
-            await self._tell(account)
+            if self._book.is_known(account):
+                account.granted -= max(0, account.free)  # first: whoever sets aside meanwhile must not have it, too
+                await self._tell(account)
 
     async def _tell(self, account: Account) -> None:
         """After a failure the next statement says it again: it is a whole sum."""
@@ -78,9 +80,12 @@ class Upkeep:
 
     async def _close(self, account: Account) -> None:
         async with self._book.leasing(account.key):
-            if self._is_over(account):
-                if account.has_lease:
-                    await self._bank.close(account.key)
+            if not self._book.is_known(account) or not self._is_over(account):
+                return
+            if account.has_lease:
+                await self._bank.close(account.key)
+                account.has_lease = False
+            if self._is_over(account):  # still: what costs nothing can be set aside meanwhile
                 self._book.forget(account)
 
     def _is_over(self, account: Account) -> bool:
