@@ -19,13 +19,14 @@ from proxy.domain.errors import InvalidValue
 PICODOLLARS_PER_USD: Final = 10**12
 _PER_USD: Final = Decimal(PICODOLLARS_PER_USD)  # a whole number would be turned into one with each multiplication
 MOST_USD: Final = Decimal(9_000_000)  # in picodollars it fits 63 bits
+MOST_PICODOLLARS: Final = int(MOST_USD) * PICODOLLARS_PER_USD
 _ROLLING_BUCKETS = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def picodollars(usd: Decimal) -> int:
-    """Rounded up: what is set aside is never too little."""
-    return math.ceil(usd * _PER_USD)
+    """Rounded up: what is set aside is never too little. More than any budget can have is as much as that."""
+    return math.ceil(usd * _PER_USD) if usd < MOST_USD else MOST_PICODOLLARS
 
 
 def usd(amount_picodollars: int) -> Decimal:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import uuid4
 
+import msgspec
 import pytest
 
-from proxy.domain.budgets import Charge
+from proxy.application.allowances import AppliedBudget
+from proxy.domain.access.scopes import GATEWAY
+from proxy.domain.budgets import MOST_PICODOLLARS, Charge, Period, Window, picodollars
+from proxy.infrastructure.budgets.reports import SqlBudgetReports
 from proxy.infrastructure.ledger.records import (
     SpooledIntent,
     intent_payload,
@@ -17,11 +22,11 @@ from proxy.infrastructure.ledger.records import (
     read,
 )
 from proxy.infrastructure.persistence.bulk_insert import row_writer
-from proxy.infrastructure.persistence.charges import sums_of
+from proxy.infrastructure.persistence.charges import MOST_BIG_INT, sums_of
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 from proxy.infrastructure.persistence.sessions import session
-from tests.budgets.conftest import a_budget, charged_row, leases, put, spent
+from tests.budgets.conftest import Start, a_budget, charged_row, leases, put, spent
 from tests.ledger.conftest import intent_of, row
 
 BUCKET = datetime(2026, 11, 1, tzinfo=UTC)
@@ -106,6 +111,51 @@ def test_the_spool_keeps_charges_and_holds() -> None:
     intent = read(intent_payload(intent_of(row())._replace(holds=charges)))
     assert isinstance(intent, SpooledIntent)
     assert interrupted(intent).charges == outcome.charges
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_sums_stay_at_the_most_that_a_column_holds(database: Database, again: bool) -> None:
+    """Spools of earlier versions have such charges. Whatever comes afterwards is booked like any other."""
+    budget = await put(database, a_budget())
+    await lease(database, budget.id, "me", 100)
+    absurd = msgspec.structs.replace(charged(budget.id, 0), charges=(Charge(budget.id, "", BUCKET, MOST_BIG_INT),))
+    rows = [absurd, charged(budget.id, 7), charged(budget.id, 8), charged(budget.id, 9)]
+    async with row_writer(database) as writer:
+        await writer.write(rows[:2], "me", again=again)
+        await writer.write(rows[2:3], "me", again=again)
+        await writer.write(rows, "me", again=again)
+    async with session(database) as to:
+        assert await to.fetch("SELECT COUNT(*) FROM request_logs") == [(4,)]
+        ((picodollars,),) = await to.fetch("SELECT picodollars FROM budget_spend")
+    assert picodollars == MOST_BIG_INT
+    assert isinstance(picodollars, int)
+    assert await leases(database, budget) == {"me": 100 - MOST_BIG_INT}
+
+
+async def test_sums_of_several_parts_of_time_are_exact(database: Database, start: Start) -> None:
+    budget, process = await put(database, a_budget(window=Window(Period.ROLLING, 60))), start("p")
+    now = datetime.now(UTC)
+    buckets = [budget.window.bucket(now + timedelta(seconds=ahead)) for ahead in (0, 1, 2)]
+    amounts = [MOST_BIG_INT, MOST_BIG_INT, 5]
+    rows = [
+        msgspec.structs.replace(charged(budget.id, 0), charges=(Charge(budget.id, "", bucket, amount),))
+        for bucket, amount in zip(buckets, amounts, strict=True)
+    ]
+    await process.writer.write(rows, process.holder)
+    standing = await process.book.bank.look(process.book.accounts_of([AppliedBudget(budget, GATEWAY)])[0])
+    assert standing is not None
+    assert standing.spent == sum(amounts)
+    report = await SqlBudgetReports(database).report(budget)
+    assert [each["spent_usd"] for each in report["subjects"]] == ["18446744.073709551619"]
+
+
+def test_nothing_is_charged_more_than_all_of_a_budget() -> None:
+    (charge,) = ledger_row(charged_row([Charge(uuid4(), "", BUCKET, 2**64)])).charges
+    assert charge.picodollars == MOST_PICODOLLARS
+    for usd in ("9000000", "9000000.000000000001", "9300000", "1e999999"):
+        assert picodollars(Decimal(usd)) == MOST_PICODOLLARS
+    assert picodollars(Decimal("8999999.9999999999991")) == MOST_PICODOLLARS
+    assert picodollars(Decimal("8999999.999999999999")) == MOST_PICODOLLARS - 1
 
 
 @pytest.mark.parametrize("subject", ["x" * 65, "Grüße", "line\nbreak", "\ud800"])

@@ -170,6 +170,21 @@ async def test_money_is_free_again_after_every_kind_of_end(
     await until_settled(database, budget, 3 * CENT)
 
 
+async def test_rows_that_follow_an_absurd_cost_are_booked(
+    open_gateway: Open, database: Database, database_url: str, upstream: Upstream
+) -> None:
+    budget = await put(database, a_budget("1", window=TOTAL, is_hard=False))
+    gateway = await open_gateway(budget, database_url)
+    well = upstream.script[0]
+    absurd = says({**COMPLETION, "usage": {**COMPLETION["usage"], "cost": 9_300_000}})
+    upstream.answer(absurd, absurd, well)
+    assert await status(gateway) == 200
+    await gateway.rows(1)
+    assert [await status(gateway) for _ in range(3)] == [200] * 3
+    assert len(await gateway.rows(4)) == 4
+    assert await spent(database, budget) == 2**63 - 1
+
+
 async def test_while_the_database_is_away_what_is_leased_is_spent_and_then_nothing_more(
     open_gateway: Open, server: Server, upstream: Upstream
 ) -> None:

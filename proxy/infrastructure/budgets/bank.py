@@ -16,6 +16,7 @@ from uuid import UUID
 
 from proxy.domain.budgets import PICODOLLARS_PER_USD, Period, Window
 from proxy.infrastructure.budgets.account import LEASE_SECONDS, Account, AccountKey, Standing
+from proxy.infrastructure.persistence.charges import HIGH_SUM, LOW_SUM, MOST_BIG_INT, whole_sum
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.sessions import Session, session_within
 
@@ -27,8 +28,10 @@ _OF_ACCOUNT = "budget_id = $1 AND subject_id = $2"
 _BUDGET = "SELECT amount_usd, period, window_seconds FROM budgets WHERE id = $1"
 # One statement, so one snapshot: a row that is booked between two would be missing in what was spent, and in the lease.
 _ELSEWHERE = "holder <> $4 AND granted > booked AND renewed_at > $5"
+_SPENT = f"FROM budget_spend WHERE {_OF_ACCOUNT} AND bucket >= $3"
 _STANDING = f"""SELECT
-        CAST(COALESCE((SELECT SUM(picodollars) FROM budget_spend WHERE {_OF_ACCOUNT} AND bucket >= $3), 0) AS BIGINT),
+        (SELECT {HIGH_SUM} {_SPENT}),
+        (SELECT {LOW_SUM} {_SPENT}),
         CAST(COALESCE(SUM(granted - booked) FILTER (WHERE {_ELSEWHERE}), 0) AS BIGINT),
         COUNT(*) FILTER (WHERE {_ELSEWHERE}),
         MAX(booked) FILTER (WHERE holder = $4)
@@ -68,6 +71,7 @@ class Bank:
             if standing is None:
                 return Lease(account.granted, _NO_BUDGET, is_removed=True)
             free = standing.amount - standing.spent - standing.leased_elsewhere - own
+            free = min(free, MOST_BIG_INT - account.granted)  # what the column holds: the next account begins anew
             if free < needed:
                 return Lease(account.granted, standing)
             granted = account.granted + min(free, max(needed, free // (_SHARES * (standing.holders_elsewhere + 1))))
@@ -133,10 +137,10 @@ class Bank:
         ((amount_usd, period, window_seconds),) = budget
         since = Window(Period(period), window_seconds).counts_since(now)
         alive_since = now - timedelta(seconds=LEASE_SECONDS)
-        ((spent, leased, holders, own),) = await to.fetch(_STANDING, *of_account, since, self.holder, alive_since)
+        ((high, low, leased, holders, own),) = await to.fetch(_STANDING, *of_account, since, self.holder, alive_since)
         booked = account.booked if own is None else own
         amount = int(Decimal(amount_usd) * PICODOLLARS_PER_USD)
-        return Standing(amount, spent, leased, holders, booked), max(0, account.granted - booked)
+        return Standing(amount, whole_sum(high, low), leased, holders, booked), max(0, account.granted - booked)
 
     async def _grant(self, to: Session, account: Account, granted: int) -> None:
         await to.execute(
@@ -145,8 +149,8 @@ class Bank:
             account.key.subject_id,
             self.holder,
             granted,
-            account.booked,
-            account.held,
+            min(account.booked, MOST_BIG_INT),
+            min(account.held, MOST_BIG_INT),
             False,
             datetime.now(UTC),
         )

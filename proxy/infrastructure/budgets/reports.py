@@ -11,6 +11,7 @@ from proxy.domain.budgets import Budget, usd
 from proxy.domain.errors import NotServing
 from proxy.domain.usage_report import plain_usd
 from proxy.infrastructure.budgets.account import LEASE_SECONDS
+from proxy.infrastructure.persistence.charges import HIGH_SUM, LOW_SUM, whole_sum
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.sessions import session_within
@@ -18,8 +19,9 @@ from proxy.infrastructure.persistence.sessions import session_within
 _TIMEOUT_SECONDS = 10.0
 _RETRY_AFTER_SECONDS = 5.0
 _MOST_SUBJECTS = 1000
-_SPENT = f"""SELECT subject_id, CAST(SUM(picodollars) AS BIGINT) AS spent FROM budget_spend
-    WHERE budget_id = $1 AND bucket >= $2 GROUP BY subject_id ORDER BY spent DESC LIMIT {_MOST_SUBJECTS}"""  # noqa: S608
+_SPENT = f"""SELECT subject_id, {HIGH_SUM}, {LOW_SUM} FROM budget_spend
+    WHERE budget_id = $1 AND bucket >= $2
+    GROUP BY subject_id ORDER BY SUM(CAST(picodollars AS DOUBLE PRECISION)) DESC LIMIT {_MOST_SUBJECTS}"""  # noqa: S608
 _LEASED = f"""SELECT subject_id, holder, granted - booked, held FROM budget_leases
     WHERE budget_id = $1 AND granted > booked AND renewed_at > $2 ORDER BY holder LIMIT {_MOST_SUBJECTS}"""  # noqa: S608
 
@@ -52,7 +54,7 @@ def _by_subject(
     budget: Budget, spent: Sequence[Sequence[Any]], leased: Sequence[Sequence[Any]]
 ) -> list[dict[str, Any]]:
     """One entry, but for a budget for each of a scope, which has one for every subject that has used it."""
-    sums = {subject: int(amount) for subject, amount in spent}
+    sums = {subject: whole_sum(high, low) for subject, high, low in spent}
     leases: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     totals: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for subject, holder, amount, held in leased:

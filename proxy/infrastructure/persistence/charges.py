@@ -2,6 +2,9 @@
 
 Only a row that was really added is charged, so a row that is booked again, by whomever, is charged once. A charge goes
 from what the row's process has leased (`budget_leases.booked`) to what was spent (`budget_spend`): their sum stays.
+
+What would be more than 63 bits hold stays at that: it is more than any budget has, and a sum that PostgreSQL refuses
+would take all later rows of the budget with it, while SQLite would go on with a float.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,16 +22,25 @@ from proxy.domain.budgets import Charge
 from proxy.infrastructure.persistence.rows import LedgerRow
 
 RELEASE: Final = "DELETE FROM budget_leases WHERE holder = {}"
-_ADD = "ON CONFLICT (budget_id, subject_id, bucket) DO UPDATE SET picodollars = budget_spend.picodollars"
+MOST_BIG_INT: Final = 2**63 - 1
+# Sums of several buckets may be longer, and SQLite has no exact type for them: their halves are added by themselves.
+HIGH_SUM: Final = "COALESCE(SUM(picodollars >> 32), 0)"
+LOW_SUM: Final = "COALESCE(SUM(picodollars & 4294967295), 0)"
+_ADD = "ON CONFLICT (budget_id, subject_id, bucket) DO UPDATE SET picodollars = "
+_ADD_SQLITE = f"{_ADD} MIN(picodollars, {MOST_BIG_INT} - ?4) + ?4"
+_ADD_POSTGRES = f"{_ADD} LEAST(budget_spend.picodollars, {MOST_BIG_INT} - excluded.picodollars) + excluded.picodollars"
+_SUM_POSTGRES = f"LEAST(SUM(picodollars), {MOST_BIG_INT})::bigint AS picodollars"
 
-_SPEND = f"INSERT INTO budget_spend (budget_id, subject_id, bucket, picodollars) VALUES (?, ?, ?, ?) {_ADD} + ?4"  # noqa: S608
-_BOOK = "UPDATE budget_leases SET booked = booked + ? WHERE budget_id = ? AND subject_id = ? AND holder = ?"
-_BOOK_LEASES = """UPDATE budget_leases AS lease SET booked = lease.booked + of_lease.picodollars
+_SPEND = f"INSERT INTO budget_spend (budget_id, subject_id, bucket, picodollars) VALUES (?, ?, ?, ?) {_ADD_SQLITE}"  # noqa: S608
+_BOOK = f"""UPDATE budget_leases SET booked = MIN(booked, {MOST_BIG_INT} - ?1) + ?1
+    WHERE budget_id = ?2 AND subject_id = ?3 AND holder = ?4"""  # noqa: S608
+_BOOK_LEASES = f"""UPDATE budget_leases AS lease
+        SET booked = LEAST(lease.booked, {MOST_BIG_INT} - of_lease.picodollars) + of_lease.picodollars
         FROM (
-            SELECT budget_id, subject_id, SUM(picodollars)::bigint AS picodollars
+            SELECT budget_id, subject_id, {_SUM_POSTGRES}
             FROM charged GROUP BY budget_id, subject_id
         ) AS of_lease
-        WHERE lease.budget_id = of_lease.budget_id AND lease.subject_id = of_lease.subject_id AND lease.holder ="""
+        WHERE lease.budget_id = of_lease.budget_id AND lease.subject_id = of_lease.subject_id AND lease.holder ="""  # noqa: S608
 POSTGRES_CHARGE: Final = f"""WITH charged AS (
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[])
             AS charge (budget_id, subject_id, bucket, picodollars)
@@ -35,7 +48,7 @@ POSTGRES_CHARGE: Final = f"""WITH charged AS (
     spent AS (
         INSERT INTO budget_spend (budget_id, subject_id, bucket, picodollars)
         SELECT * FROM charged ORDER BY budget_id, subject_id, bucket
-        {_ADD} + excluded.picodollars
+        {_ADD_POSTGRES}
     )
     {_BOOK_LEASES} $5"""  # noqa: S608
 _BOOKED = "SELECT id FROM request_logs WHERE id IN ({})"
@@ -50,14 +63,14 @@ def postgres_charging(insert: str, columns: int) -> str:
     places = ", ".join(f"${columns + place}::{kind}" for place, kind in enumerate(arrays, 1))
     return f"""WITH added AS ({insert} RETURNING id),
         charged AS (
-            SELECT budget_id, subject_id, bucket, SUM(picodollars)::bigint AS picodollars
+            SELECT budget_id, subject_id, bucket, {_SUM_POSTGRES}
             FROM unnest({places}) AS charge (row_id, budget_id, subject_id, bucket, picodollars)
             JOIN added ON added.id = row_id GROUP BY budget_id, subject_id, bucket
         ),
         spent AS (
             INSERT INTO budget_spend (budget_id, subject_id, bucket, picodollars)
             SELECT * FROM charged ORDER BY budget_id, subject_id, bucket
-            {_ADD} + excluded.picodollars
+            {_ADD_POSTGRES}
         )
         {_BOOK_LEASES} ${columns + len(arrays) + 1}"""  # noqa: S608  # all names are ours
 
@@ -89,8 +102,13 @@ def _sums(rows: Sequence[LedgerRow]) -> list[_Sum]:
                 found = _Sum(charge.budget_id, charge.subject_id, charge.bucket)
                 sums.append(found)
             latest[account] = found
-            found.picodollars += charge.picodollars
+            found.picodollars = min(found.picodollars + charge.picodollars, MOST_BIG_INT)
     return sums
+
+
+def whole_sum(high: int | Decimal, low: int | Decimal) -> int:
+    """Of HIGH_SUM and LOW_SUM as either engine gives them."""
+    return (int(high) << 32) + int(low)
 
 
 def sums_of(rows: Sequence[LedgerRow]) -> list[list[Any]]:

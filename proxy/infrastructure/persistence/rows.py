@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from proxy.domain.budgets import Charge
+from proxy.domain.budgets import MOST_PICODOLLARS, Charge
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 from proxy.infrastructure.persistence.tables import MONEY_DIGITS, NAME_LENGTH, WORD_LENGTH
@@ -108,15 +108,15 @@ def _model_columns(name: str) -> tuple[str, str]:
 
 
 def row_charges(charges: Sequence[Charge]) -> tuple[Charge, ...]:
-    """Charges as they are spooled and booked; a long subject is known by its hash."""
+    """Charges as they are spooled and booked: none above what a budget can have, long subjects known by their hash."""
     for each in charges:
-        if each.subject_id or each.picodollars > _MAX_BIG_INT:
+        if each.subject_id or each.picodollars > MOST_PICODOLLARS:
             return tuple(map(_fitted, charges))
     return tuple(charges)
 
 
 def _fitted(charge: Charge) -> Charge:
-    amount = min(charge.picodollars, _MAX_BIG_INT)
+    amount = min(charge.picodollars, MOST_PICODOLLARS)
     return charge._replace(subject_id=budget_subject(charge.subject_id), picodollars=amount)
 
 
