@@ -86,6 +86,30 @@ async def test_what_cost_more_than_was_set_aside_is_not_had_by_others(database: 
     assert await admitted(other, budget, amount="0.1") is not None
 
 
+async def test_what_cost_more_than_was_set_aside_leaves_the_rest(database: Database, start: Start) -> None:
+    budget, process, other = await put(database, a_budget("1")), start("p"), start("other")
+    process.end(await process.begin("0.01", budget), "0.8")
+    await process.drain()
+    await process.begin("0.05", budget)
+    await other.begin("0.05", budget)
+    assert await admitted(process, budget, amount="0.11") is None
+    process.end(await process.begin("0.1", budget), "0.1")
+    await process.drain()
+    assert sum((await leases(database, budget)).values()) == USD // 10
+
+
+async def test_a_soft_budget_that_becomes_hard_has_what_is_left(database: Database, start: Start) -> None:
+    soft, process, other = await put(database, a_budget("1", is_hard=False)), start("p"), start("other")
+    for cost in ("0.5", "0.1"):
+        process.end(await process.begin("0.1", soft), cost)
+    await process.drain()
+    hard = replace(soft, is_hard=True)
+    await process.begin("0.3", hard)
+    assert await leases(database, soft) == {"p": 3 * USD // 10}
+    assert await admitted(other, hard, amount="0.11") is None
+    await other.begin("0.1", hard)
+
+
 async def test_the_refusal_names_the_budget_and_what_is_left(database: Database, start: Start) -> None:
     budget, process = await put(database, a_budget("0.5", name="tiny")), start("p")
     process.end(await process.begin("0.4", budget), "0.4")

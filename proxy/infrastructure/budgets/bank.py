@@ -127,7 +127,11 @@ class Bank:
             )
 
     async def _standing(self, to: Session, account: Account, *, is_locked: bool) -> tuple[Standing | None, int]:
-        """And what our own lease has outstanding in the database."""
+        """And what our own lease has outstanding in the database.
+
+        That is less than nothing if requests have cost more than was granted: it is in what was spent, and again in
+        what the account needs.
+        """
         key, now = account.key, datetime.now(UTC)
         of_account = (str(key.budget_id), key.subject_id)
         lock = " FOR UPDATE" if is_locked and to.is_postgres else ""  # SQLite's transaction keeps the others out
@@ -140,7 +144,7 @@ class Bank:
         ((high, low, leased, holders, own),) = await to.fetch(_STANDING, *of_account, since, self.holder, alive_since)
         booked = account.booked if own is None else own
         amount = int(Decimal(amount_usd) * PICODOLLARS_PER_USD)
-        return Standing(amount, whole_sum(high, low), leased, holders, booked), max(0, account.granted - booked)
+        return Standing(amount, whole_sum(high, low), leased, holders, booked), account.granted - booked
 
     async def _grant(self, to: Session, account: Account, granted: int) -> None:
         await to.execute(
