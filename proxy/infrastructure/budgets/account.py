@@ -52,14 +52,14 @@ class Account:
     def __init__(self, key: AccountKey, budget: Budget, now_seconds: float) -> None:
         self.key = key
         self.granted = self.consumed = self.booked = self.held = 0
-        self.told_held = 0  # what the database was told of `held` last
+        self.told_held = 0  # what the database was told of `held` last; -1 if it is to be told of the lease again
         self.standing: Standing | None = None
         self.consumed_then = 0  # of that, what is in the `spent` of `standing`
         self.put(budget)
         self.renewed_seconds = now_seconds
         self.used_seconds = now_seconds
         self.recalled_seconds = float("-inf")
-        self.has_lease = False
+        self.has_lease = False  # or may have one, of whose being granted no answer has come
         self.is_removed = False
         self._bucket = self._bucket_ends = _NEVER
 

@@ -146,14 +146,17 @@ class LeasedBudgets:
         return refusal if refusal is not None and self.clock() < refusal.until_seconds else None
 
     async def _ask(self, account: Account, amount: int) -> None:
-        put_in = max(0, account.free)  # again: together with what others leave it may be enough
-        account.granted -= put_in
+        kept, put_in = account.granted, max(0, account.free)  # again: with what others leave it may be enough
+        account.granted = asked = kept - put_in
         try:
             lease = await self._more(account, amount)
             if not account.may_set_aside(amount, self.clock()) and lease.standing.leased_elsewhere > 0:
                 lease = await self._recalled(account, amount, lease)
-        except DATABASE_ERRORS as problem:
-            account.granted += put_in  # nobody was told of it, and smaller requests may do with it
+        except (*DATABASE_ERRORS, asyncio.CancelledError) as problem:
+            if account.granted == asked:  # nobody was told of it, and smaller requests may do with it
+                account.granted = kept
+            if isinstance(problem, asyncio.CancelledError):
+                raise
             raise NotServing(
                 f"Budget '{account.budget.name}' cannot be checked: the database does not answer.", _AWAY_SECONDS
             ) from problem
@@ -161,7 +164,9 @@ class LeasedBudgets:
             raise exceeded(account, amount, lease.standing)
 
     async def _more(self, account: Account, amount: int) -> Lease:
+        """If no answer comes the lease may be there: it counts as ours until all of it is told again."""
         asked_at = self.clock()
+        account.has_lease, account.told_held = True, -1
         lease = await self.bank.lease(account, amount - account.free)
         account.granted = lease.granted
         account.is_removed = lease.is_removed
