@@ -11,9 +11,9 @@ from proxy.application.admission import Admission
 from proxy.application.booking import NO_COSTS, Accounting, Turn
 from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
 from proxy.domain.request_log import RequestIntent, RequestLog, RequestStatus, UsageSource
-from proxy.domain.values import ModelName, TokenCount
+from proxy.domain.values import UNKNOWN, ModelName, TokenCount
 
-_UNREAD_MODEL = ModelName("unknown")
+_UNREAD_MODEL = ModelName(UNKNOWN)
 _NO_PROVIDER = "none"
 _NO_USAGE = Usage(0, 0)
 _model_name = lru_cache(maxsize=1024)(ModelName)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import MAX_PREC, ROUND_HALF_EVEN, Context, Decimal
+from typing import Final
 
 from proxy.domain.errors import InvalidValue
 
+UNKNOWN: Final = "unknown"  # what stands where a name should be
 _CHARACTERS_PER_TOKEN = 4
 _DISPLAY_PRECISION = Decimal("0.000001")
 _DISPLAY = Context(prec=MAX_PREC, rounding=ROUND_HALF_EVEN)  # the usual one has no place for 1e30 with six decimals
@@ -26,10 +28,15 @@ class ModelName:
     def provider(self) -> str:
         """The text before the first `/` (`z-ai` of `z-ai/glm-4.6`), else `unknown`."""
         head, slash, _ = self.value.partition("/")
-        return head if slash and head else "unknown"
+        return head if slash and head else UNKNOWN
 
     def __str__(self) -> str:
         return self.value
+
+
+def name_or_unknown(text: str) -> str:
+    """The text, or `unknown` if it is blank."""
+    return text if text.strip() else UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, order=True)

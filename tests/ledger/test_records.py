@@ -40,6 +40,13 @@ def test_whom_a_request_is_for_is_kept_when_its_process_dies() -> None:
     assert row.end_user == "?" + "u" * 254
 
 
+def test_a_request_whose_name_is_blank_where_it_is_cut_is_booked_as_any_other() -> None:
+    for name in ("\x00", " " * 255 + "x"):
+        spooled = read(intent_payload(RequestIntent(UUID(int=9), datetime.now(UTC), "r", name, name, "p", False)))
+        assert isinstance(spooled, SpooledIntent)
+        assert interrupted(spooled).model_used == "unknown"
+
+
 def test_records_of_before_there_were_keys_are_read() -> None:
     intent = intent_payload(RequestIntent(UUID(int=9), datetime.now(UTC), "r", "m", "m", "p", stream=True))
     for payload in (intent, outcome_payload(ledger_row(ROW))):

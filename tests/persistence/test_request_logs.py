@@ -9,15 +9,21 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from proxy.application.administration.ports import Page
 from proxy.domain.errors import InvalidValue
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
+from proxy.domain.usage_report import Dimension, UsageQuery
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
+from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
+from proxy.infrastructure.persistence.request_list import LedgerRequestList
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.rows import ledger_row
+from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
+from tests.persistence.booked_rows import sum_up
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 FULL = RequestLog(
@@ -150,6 +156,61 @@ async def test_what_no_column_takes_is_clamped(database: Database) -> None:
     assert row.input_tokens.value == 2**63 - 1
     assert row.end_user == "?" + "u" * 254
     assert row.estimated_cost is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "provider"),
+    [
+        ("\x00", "unknown", "unknown"),
+        ("\x00 \x00", "unknown", "unknown"),
+        (" " * 255 + "x", "unknown", "unknown"),
+        ("or/\x00", "or/", "or"),
+        ("\x00/x", "/x", "unknown"),
+    ],
+)
+async def test_a_name_that_is_blank_when_it_is_cleaned_is_unknown(
+    database: Database, name: str, model: str, provider: str
+) -> None:
+    async with row_writer(database) as writer:
+        for requested in (name, "\x00"):
+            one = RequestLog(model=ModelName(name), provider_name="\x00", timestamp=NOW, requested_model=requested)
+            await writer.write([ledger_row(one)])
+    rows = await PiccoloRequestLogs(database).get_recent(2)
+    assert [(row.model.value, row.provider_name) for row in rows] == [(model, "unknown")] * 2
+    assert {row.requested_model for row in rows} == {model, "unknown"}
+    columns = await database.request_logs.select(database.request_logs.model_provider)
+    assert {each["model_provider"] for each in columns} == {provider}
+
+
+async def test_rows_that_were_booked_without_a_name_are_read_as_unknown(database: Database) -> None:
+    blank = msgspec.structs.replace(ledger_row(BARE), request_id="req-2", model_used="", requested_model="")
+    async with row_writer(database) as writer:
+        await writer.write([ledger_row(FULL), blank])
+    assert [row.model.value for row in await PiccoloRequestLogs(database).get_recent(2)] == ["unknown", "z-ai/glm-4.6"]
+    for asked in ("req-2", str(BARE.id)):
+        found = await LedgerRequestArchive(database).find(asked)
+        assert found is not None
+        assert found.row.model.value == "unknown"
+    listed = await LedgerRequestList(database).page(Page())
+    assert [row["model_used"] for row in listed] == ["unknown", "z-ai/glm-4.6"]
+    for _ in range(2):
+        report = await LedgerUsageReports(database).report(UsageQuery(Dimension.MODEL))
+        assert {name: usage.requests for name, usage in report.rows.items()} == {"unknown": 1, "z-ai/glm-4.6": 1}
+        await sum_up(database)
+
+
+async def test_a_row_that_cannot_be_read_is_left_out_and_the_others_are_shown(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = msgspec.structs.replace(ledger_row(BARE), request_id="req-1", status="of a later version")
+    async with row_writer(database) as writer:
+        await writer.write([ledger_row(FULL), strange])
+    assert await PiccoloRequestLogs(database).get_recent(10) == [FULL]
+    found = await LedgerRequestArchive(database).find("req-1")
+    assert found is not None
+    assert (found.row, list(found.others)) == (FULL, [])
+    assert await LedgerRequestArchive(database).find(str(BARE.id)) is None
+    assert str(BARE.id) in str([vars(each).get("row") for each in caplog.records])
 
 
 async def test_a_row_stays_small(database: Database) -> None:

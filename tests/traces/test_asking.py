@@ -18,7 +18,7 @@ from proxy.domain.trace import RequestTrace, TracedAttempt
 from proxy.domain.values import ModelName, TokenCount
 from proxy.infrastructure.persistence.database import open_database
 from tests.conftest import StartGateway
-from tests.harness import TestGateway
+from tests.harness import HELLO, TestGateway
 from tests.traces.conftest import FALLEN_BACK, book, row
 
 DOCUMENT: Any = openapi_document()
@@ -56,6 +56,13 @@ async def test_a_request_is_told_as_described(start_gateway: StartGateway, datab
     status, told = await gateway.get("/v1/requests/served")
     assert (status, faults(told), told["trace"]) == (200, [], None)
     assert (told["status"], told["output_tokens"], told["reported_cost_usd"]) == ("success", 5, "0.00123")
+
+
+async def test_a_request_for_a_model_of_a_name_that_no_column_takes_is_told(gateway: TestGateway) -> None:
+    await gateway.chat({**HELLO, "model": "\x00"}, x_request_id="blank")
+    await gateway.rows(1)
+    status, told = await gateway.get("/v1/requests/blank")
+    assert (status, told["model"], told["requested_model"]) == (200, "unknown", "unknown")
 
 
 @pytest.mark.parametrize("asked", ["nobody's", "%00", "a%2Fb", "%F0%9F%A6%84", "x" * 500])

@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.domain.budgets import Charge
 from proxy.domain.request_log import CostSource, RequestIntent, RequestLog, RequestStatus, UsageSource
-from proxy.domain.values import ModelName
+from proxy.domain.values import ModelName, name_or_unknown
 from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row, row_charges
 
 _INTENT, _GENERATION, _OUTCOME = b"I", b"G", b"O"
@@ -110,7 +110,7 @@ def interrupted(intent: SpooledIntent, generation_id: str | None = None) -> Ledg
             timestamp=intent.timestamp,
             request_id=intent.request_id,
             requested_model=intent.requested_model,
-            model=ModelName(intent.model),
+            model=ModelName(name_or_unknown(intent.model)),
             provider_name=intent.provider_name,
             stream=intent.stream,
             attempts=1,

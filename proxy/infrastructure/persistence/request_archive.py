@@ -17,7 +17,7 @@ from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.owners import OwnedBy, owned_columns
 from proxy.infrastructure.persistence.owners import within as owners_within
-from proxy.infrastructure.persistence.rows import request_log
+from proxy.infrastructure.persistence.rows import readable_rows
 from proxy.infrastructure.persistence.sessions import session
 
 _logger = logging.getLogger(__name__)
@@ -60,14 +60,14 @@ class LedgerRequestArchive:
         except ValueError:
             return None
         table = self._database.request_logs
-        found = await table.select().where(table.id == row_id, *owned_columns(table, owned))
-        return request_log(found[0]) if found else None
+        found = readable_rows(await table.select().where(table.id == row_id, *owned_columns(table, owned)))
+        return found[0] if found else None
 
     async def _rows(self, request_id: str, owned: Sequence[OwnedBy]) -> Sequence[RequestLog]:
         table = self._database.request_logs
         wanted = (table.request_id == request_id, *owned_columns(table, owned))
         query = table.select().where(*wanted).order_by(table.timestamp, ascending=False)
-        return [request_log(columns) for columns in await query.limit(_MOST_ROWS)]
+        return readable_rows(await query.limit(_MOST_ROWS))
 
     async def _traces(self, row_ids: Sequence[UUID]) -> Mapping[UUID, RequestTrace]:
         places = ", ".join(f"${place}" for place in range(1, len(row_ids) + 1))

@@ -13,6 +13,7 @@ from proxy.application.administration.ports import Page
 from proxy.domain.access.scopes import GATEWAY, Scope
 from proxy.domain.errors import InvalidRequest, NotServing
 from proxy.domain.usage_report import plain_usd
+from proxy.domain.values import name_or_unknown
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.sessions import moment, session_within
@@ -62,6 +63,7 @@ _COLUMNS: Final = (
 _BOOLEANS = ("stream", "was_fallback")
 _MONEY = ("estimated_cost_usd", "reported_cost_usd")
 _IDS = ("id", "key_id", "team_id", "organisation_id")
+_NAMES = ("model_used", "provider_name")
 _STEP = Decimal("1e-12")
 
 
@@ -117,6 +119,7 @@ def _view(columns: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"timestamp": None if time is None else time.isoformat()}
     told |= {name: None if columns[name] is None else str(columns[name]) for name in _IDS}
     told |= {name: bool(columns[name]) for name in _BOOLEANS}
+    told |= {name: name_or_unknown(columns[name]) for name in _NAMES}
     for name in _MONEY:
         amount = columns[name]
         told[name] = None if amount is None else plain_usd(Decimal(amount).quantize(_STEP))

@@ -14,7 +14,7 @@ from proxy.domain.request_log import RequestLog
 from proxy.domain.values import CostAmount
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.owners import meant_by, names_of, owned_columns
-from proxy.infrastructure.persistence.rows import ledger_row, request_log
+from proxy.infrastructure.persistence.rows import ledger_row, readable_rows
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 
@@ -46,7 +46,7 @@ class PiccoloRequestLogs:
         if of:
             async with session(self._database) as reader:
                 query = query.where(*owned_columns(table, await meant_by(reader, of)))
-        return [request_log(columns) for columns in await query]
+        return readable_rows(await query)
 
     async def key_names(self, rows: Sequence[RequestLog]) -> Mapping[UUID, str]:
         ids = {str(row.key_id) for row in rows if row.key_id is not None}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -14,9 +15,10 @@ import msgspec
 
 from proxy.domain.budgets import MOST_PICODOLLARS, Charge
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
-from proxy.domain.values import CostAmount, ModelName, TokenCount
+from proxy.domain.values import CostAmount, ModelName, TokenCount, name_or_unknown
 from proxy.infrastructure.persistence.tables import MONEY_DIGITS, NAME_LENGTH, WORD_LENGTH
 
+_logger = logging.getLogger(__name__)
 _MONEY_STEP = Decimal(1).scaleb(-MONEY_DIGITS[1])
 _MAX_MONEY = Decimal(10) ** (MONEY_DIGITS[0] - MONEY_DIGITS[1]) - _MONEY_STEP
 _MAX_INT, _MAX_SMALL_INT, _MAX_BIG_INT = 2**31 - 1, 2**15 - 1, 2**63 - 1
@@ -63,7 +65,10 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 def ledger_row(row: RequestLog) -> LedgerRow:
-    """The row clamped to the columns' ranges, without what a database refuses (NUL bytes, lone surrogates)."""
+    """The row clamped to the columns' ranges, without what a database refuses (NUL bytes, lone surrogates).
+
+    A name that is blank without them is `unknown`.
+    """
     name, requested, milliseconds = row.model.value, row.requested_model, row.time_to_first_byte_ms
     model, provider = _model_columns(name)
     estimated, reported = row.estimated_cost, row.reported_cost
@@ -72,10 +77,10 @@ def ledger_row(row: RequestLog) -> LedgerRow:
         row.id,
         _text(row.request_id, _ID_LENGTH),
         row.timestamp,
-        model if requested == name else None if requested is None else _text(requested, NAME_LENGTH),
+        model if requested == name else None if requested is None else _name(requested, NAME_LENGTH),
         model,
         provider,
-        _text(row.provider_name, WORD_LENGTH),
+        _name(row.provider_name, WORD_LENGTH),
         str(row.status),
         row.http_status,
         None if row.error_type is None else _text(row.error_type, WORD_LENGTH),
@@ -104,7 +109,7 @@ def ledger_row(row: RequestLog) -> LedgerRow:
 @lru_cache(maxsize=1024)
 def _model_columns(name: str) -> tuple[str, str]:
     """`model_used` and `model_provider`. Names come again and again."""
-    return _text(name, NAME_LENGTH), _text(ModelName(name).provider, NAME_LENGTH)
+    return _name(name, NAME_LENGTH), _name(ModelName(name).provider, NAME_LENGTH)
 
 
 def row_charges(charges: Sequence[Charge]) -> tuple[Charge, ...]:
@@ -133,6 +138,10 @@ def _text(value: str, length: int) -> str:
     return value.replace("\x00", "").encode(errors="replace").decode()[:length]
 
 
+def _name(value: str, length: int) -> str:
+    return name_or_unknown(_text(value, length))
+
+
 def _whole(value: int) -> int:
     return max(-_MAX_BIG_INT, min(value, _MAX_BIG_INT))
 
@@ -142,15 +151,26 @@ def _money(cost: CostAmount) -> Decimal:
     return (usd if usd < _MAX_MONEY else _MAX_MONEY).quantize(_MONEY_STEP)
 
 
-def request_log(columns: Mapping[str, Any]) -> RequestLog:
-    """The row as the domain knows it, from a query's columns."""
+def readable_rows(found: Iterable[Mapping[str, Any]]) -> list[RequestLog]:
+    """The rows of a query, without those that cannot be read: of them the log is told, and the others are shown."""
+    rows = []
+    for columns in found:
+        try:
+            rows.append(_request_log(columns))
+        except ValueError as problem:
+            _logger.warning("row not read", extra={"row": str(columns["id"]), "reason": str(problem)})
+    return rows
+
+
+def _request_log(columns: Mapping[str, Any]) -> RequestLog:
+    """The row as the domain knows it; blank names, which are there from before, are read as they are written now."""
     return RequestLog(
         id=columns["id"],
         request_id=columns["request_id"],
         timestamp=columns["timestamp"].astimezone(UTC),
         requested_model=columns["requested_model"],
-        model=ModelName(columns["model_used"]),
-        provider_name=columns["provider_name"],
+        model=ModelName(name_or_unknown(columns["model_used"])),
+        provider_name=name_or_unknown(columns["provider_name"]),
         status=RequestStatus(columns["status"]),
         http_status=columns["http_status"],
         error_type=columns["error_type"],

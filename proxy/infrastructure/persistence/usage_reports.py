@@ -17,6 +17,7 @@ from enum import Enum, auto
 from proxy.domain.errors import NotServing
 from proxy.domain.request_log import CostSource
 from proxy.domain.usage_report import OWNERS, Dimension, Usage, UsageQuery, UsageReport
+from proxy.domain.values import name_or_unknown
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.owners import OwnedBy, arguments, condition, meant_by, names_of, within
@@ -36,6 +37,7 @@ _END = datetime(9999, 12, 31, tzinfo=UTC)
 _TIMEOUT_SECONDS = 60.0
 _RETRY_AFTER_SECONDS = 5.0
 _MILLION = 10**6
+_NAMED = (Dimension.MODEL, Dimension.PROVIDER)
 
 
 class Source(Enum):
@@ -154,7 +156,7 @@ class _Reading:
             usage = Usage(requests, errors, input_tokens, output_tokens, unknown)
             if requests > unknown and cost_source != CostSource.NONE:
                 usage.picodollars[cost_source] = microdollars * _MILLION + picodollars
-            self._groups[name].add(usage)
+            self._group(name).add(usage)
 
     async def add_times(self, segment: Segment) -> None:
         by = self._by
@@ -166,6 +168,10 @@ class _Reading:
         }[segment.source]
         found = await self._reader.fetch(statement, segment.start, segment.end, *self._owners)
         for name, measure, bucket, count in found:
-            usage = self._groups[name]
+            usage = self._group(name)
             times = usage.response_times if measure == "response_times" else usage.first_byte_times
             times[bucket] += count
+
+    def _group(self, name: str) -> Usage:
+        """Of requests that are named so; a blank name is read as it is in rows."""
+        return self._groups[name_or_unknown(name) if self._by in _NAMED else name]
