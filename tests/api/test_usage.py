@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from openapi_schema_validator import OAS31Validator
+from yarl import URL
 
 from proxy.api.openai.schemas import openapi_document
 from tests.conftest import StartGateway
-from tests.harness import TestGateway, Upstream, fails
+from tests.harness import ADMINISTERED, AS_ADMIN, TestGateway, Upstream, fails
 
 DOCUMENT: Any = openapi_document()
 
@@ -52,6 +53,28 @@ async def test_bounds_are_half_open_and_may_have_a_zone(gateway: TestGateway) ->
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     _, report = await gateway.get(f"/v1/usage?by=day&since={tomorrow}")
     assert report["data"] == []
+
+
+EDGES = [
+    "0001-01-01",
+    "0001-01-01T00:00:00.000001Z",
+    "9999-12-31",
+    "9999-12-31T23:30:00Z",
+    "9999-12-31T23:59:59.999999Z",
+]
+
+
+@pytest.mark.parametrize("path", ["v1/usage?by=model&", "admin/usage?by=day&", "admin/requests?", "admin/audit?"])
+async def test_every_time_of_the_calendar_is_a_bound(start_gateway: StartGateway, database_url: str, path: str) -> None:
+    gateway = await start_gateway(database_url=database_url, **ADMINISTERED)
+    for bound in ("since", "until"):
+        for moment in EDGES:
+            async with gateway.http.get(f"{gateway.url}{path}{bound}={moment}", headers=AS_ADMIN) as response:
+                assert response.status == 200, await response.text()
+        for beyond in ("0001-01-01T00:00:00%2B05:00", "9999-12-31T23:59:59-05:00"):  # in UTC they are no times
+            target = URL(f"{gateway.url}{path}{bound}={beyond}", encoded=True)
+            async with gateway.http.get(target, headers=AS_ADMIN) as response:
+                assert (response.status, bound in await response.text()) == (400, True)
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,20 @@ async def test_a_database_without_rows_gives_an_empty_report(database: Database)
         await sum_up(database)
 
 
+@pytest.mark.parametrize(
+    "moment", [BEGINNING, datetime.max.replace(tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)]
+)
+async def test_bounds_where_the_calendar_begins_and_ends_are_as_any_others(
+    database: Database, moment: datetime
+) -> None:
+    await book(database, some_rows(10))
+    for _ in range(2):
+        for query in (UsageQuery(Dimension.MODEL, moment), UsageQuery(Dimension.MODEL, None, moment)):
+            total = (await LedgerUsageReports(database).report(query)).total()
+            assert total.requests == (10 if (query.since == BEGINNING or query.until not in (None, BEGINNING)) else 0)
+        await sum_up(database)
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_segments_cover_the_query_once_and_nothing_twice(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311

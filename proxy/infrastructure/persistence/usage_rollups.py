@@ -28,6 +28,7 @@ from proxy.infrastructure.persistence.usage_sql import UsageSql
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
 LOCK_TIMEOUT_MS = 3000  # others wait behind a lock that waits
 _POSTGRES_HOUR = "SELECT date_trunc('hour', clock_timestamp(), 'UTC')"
 _SQLITE_HOUR = "SELECT strftime('%Y-%m-%d %H:00:00+00:00', 'now')"
@@ -142,5 +143,5 @@ def floor(time: datetime, unit: timedelta) -> datetime:
 
 
 def ceiling(time: datetime, unit: timedelta) -> datetime:
-    """The time itself if an hour or day starts then, else the start of the next one."""
-    return time + (BEGINNING - time) % unit
+    """The time itself if an hour or day starts then, else the start of the next one, or the calendar's last moment."""
+    return time + min((BEGINNING - time) % unit, _LAST - time)
