@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.domain.storable import is_storable
 from proxy.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class AdminClient:
         import aiohttp  # noqa: PLC0415
         from yarl import URL  # noqa: PLC0415
 
+        if not is_storable(json.dumps([path, query, body], ensure_ascii=False)):
+            raise click.ClickException("An argument has bytes in it that are no text in UTF-8.")
         parts = "/".join(quote(part, safe="") for part in path)
         url = URL(f"{self._url}/{parts}", encoded=True)
         sent = {name: value for name, value in (query or {}).items() if value is not None}

@@ -19,6 +19,7 @@ from typing import Final
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.request_log import RequestStatus
+from proxy.domain.storable import check_storable
 
 ERROR_STATUSES: Final = frozenset(RequestStatus) - {
     RequestStatus.SUCCESS,
@@ -209,6 +210,7 @@ def usage_query(arguments: Mapping[str, Sequence[str]], within: Subject = GATEWA
             raise InvalidRequest(f"Unknown argument '{name}'; known are {', '.join(_ARGUMENTS)}.", param=name)
         if len(values) != 1:
             raise InvalidRequest(f"Argument '{name}' is given {len(values)} times.", param=name)
+        check_storable(name, values[0])
     since, until = (_moment(name, arguments[name][0]) if name in arguments else None for name in ("since", "until"))
     if since is not None and until is not None and since >= until:
         raise InvalidRequest("'until' must be later than 'since'; it is not included itself.", param="until")

@@ -17,6 +17,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from proxy.application.ports import PriceHistory
 from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import ModelPricing, PriceChanges, PriceSource, check_price, per_1m_tokens
+from proxy.domain.storable import is_storable
 from proxy.domain.values import ModelName
 from proxy.infrastructure.endpoint import ProviderEndpoint
 from proxy.infrastructure.periodic import now_and_then
@@ -117,7 +118,7 @@ def _price(entry: msgspec.Raw, asked_at: datetime) -> ModelPricing | None:
         model = _models.decode(entry)
         given, name = model.pricing, ModelName(model.id)
         prompt, completion = _usd(given.get("prompt")), _usd(given.get("completion"))
-        if prompt is None or completion is None or len(model.id) > NAME_LENGTH or "\x00" in model.id:
+        if prompt is None or completion is None or len(model.id) > NAME_LENGTH or not is_storable(model.id):
             return None
         return ModelPricing(
             model=name,

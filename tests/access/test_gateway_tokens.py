@@ -70,6 +70,20 @@ async def test_what_is_wrong_is_told_by_its_status(start_gateway: StartGateway, 
         assert response.status == 401  # an issuer closes the gateway
 
 
+async def test_what_no_database_takes_in_a_token_is_no_outage(
+    start_gateway: StartGateway, database_url: str, issuer: Issuer
+) -> None:
+    gateway = await start_gateway(database_url=database_url, **oidc(issuer))
+    for team in ("\x00", "a\x00b", "\ud800"):
+        assert (await status_of(gateway, issuer.token(team=team), "v1/models"))[0] == 403
+    token = issuer.token(role="platform", sub="a\x00b", preferred_username="\ud800c")
+    admin = {"Authorization": f"Bearer {token}"}
+    async with gateway.http.post(gateway.url / "admin/teams", headers=admin, json={"name": "t"}) as response:
+        assert response.status == 201, await response.text()
+    async with gateway.http.get(gateway.url / "admin/audit", headers=admin) as response:
+        assert [each["actor"] for each in (await response.json())["data"]] == ["token:ab (?c)"]
+
+
 async def test_an_issuer_that_is_away_is_503(start_gateway: StartGateway, issuer: Issuer) -> None:
     gateway = await start_gateway(**oidc(issuer, oidc_team_claim=""))
     issuer.status = 500

@@ -142,6 +142,22 @@ def test_what_is_wrong_is_said_in_a_sentence(tenants: Command) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "show", "\udcff"),
+        ("keys", "create", "x", "--tag", "\udcff"),
+        ("audit", "--actor", "\udcff"),
+        ("usage", "--by", "day", "--key", "\udcff"),
+        ("prices", "set", "\udcff", "--input", "1", "--output", "1"),
+    ],
+    ids=" ".join,
+)
+def test_bytes_that_are_no_text_are_said_so(command: Command, arguments: tuple[str, ...]) -> None:
+    """Python has a lone surrogate for each of them."""
+    assert " text" in command.refused(*arguments)
+
+
 @pytest.mark.parametrize("url", ["localhost", "ftp://localhost", "http://", "http://[::1", "http://a:xyzzy@localhost"])
 def test_what_is_no_address_is_said_and_a_password_in_it_is_not(url: str) -> None:
     refused = CliRunner().invoke(main, ["teams", "list", "--url", url], env={"LLMGATEWAY_MASTER_KEY": "sk-x"})

@@ -34,7 +34,8 @@ async def test_a_payload_comes_back_as_it_was(database: Database) -> None:
         assert found.response is not None
         assert (found.response.body, found.response.is_truncated) == (b"\x00\xff answer", False)
         assert found.content_type == "application/json"
-    assert await rows.find("nobody's") == []
+    for asked in ("nobody's", "mine\x00", "\ud800"):
+        assert await rows.find(asked) == []
 
 
 async def test_a_payload_without_bodies_has_none(database: Database) -> None:

@@ -230,6 +230,10 @@ async def test_a_name_that_no_column_takes_is_refused(prices: PiccoloModelPricin
     with pytest.raises(InvalidValue, match="longer than 255"):
         await prices.set(price("x" * 256), NOON)
     assert await prices.set(price("x" * 255), NOON)
+    for name in ("\x00", "a\x00b", "\ud800"):
+        with pytest.raises(InvalidValue, match="without NUL"):
+            await prices.set(price(name), NOON)
+        assert (await prices.get_by_model(name), await prices.history(name)) == (None, [])
 
 
 # The upstream's prices

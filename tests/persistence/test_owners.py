@@ -133,6 +133,16 @@ async def test_owners_are_found_by_id_and_by_name_within_the_reach(database: Dat
     assert await requests(Subject(Scope.KEY, "' OR 1=1 --")) == 0
 
 
+@pytest.mark.parametrize("name", ["\x00", "bot\x00", "\ud800"], ids=ascii)
+async def test_what_no_database_takes_is_nobodys_name(database: Database, name: str) -> None:
+    await name_owners(database)
+    await book(database, some_rows(40))
+    for scope in (Scope.KEY, Scope.TEAM, Scope.ORGANISATION):
+        of = Subject(scope, name)
+        assert (await LedgerUsageReports(database).report(UsageQuery(Dimension.STATUS, of=(of,)))).rows == {}
+        assert await PiccoloRequestLogs(database).get_recent(10, [of]) == []
+
+
 async def test_reports_and_logs_name_the_owners_that_there_still_are(database: Database) -> None:
     await name_owners(database)
     rows = some_rows(100)

@@ -17,6 +17,7 @@ from proxy.application.administration.ports import BudgetReports, DeploymentSwit
 from proxy.application.ports import ConfigurationControl, PriceHistory, UsageReports
 from proxy.application.siblings import NoSiblings, Siblings
 from proxy.domain.errors import InvalidRequest, UnsupportedMediaType
+from proxy.domain.storable import check_storable
 
 _Body = TypeVar("_Body", bound=BaseModel)
 _MOST_BODY_BYTES = 1024 * 1024
@@ -60,7 +61,7 @@ async def body_of(request: web.Request, kind: type[_Body]) -> _Body:
 
 
 def page_of(request: web.Request, *filters: str) -> Page:
-    """`limit`, `after` and the filters of the query. Raises InvalidRequest for others."""
+    """`limit`, `after` and the filters of the query. Raises InvalidRequest for others, and for text that is none."""
     query = request.query
     for name in query:
         if name not in (*filters, "limit", "after"):
@@ -68,6 +69,7 @@ def page_of(request: web.Request, *filters: str) -> Page:
             raise InvalidRequest(f"Unknown parameter {name[:64]!a}; known are {known}.", param=name[:64])
         if len(query.getall(name)) > 1:
             raise InvalidRequest(f"Parameter '{name}' is given twice.", param=name)
+        check_storable(name, query[name])
     limit = query.get("limit", str(_USUAL_ON_A_PAGE))
     if not (
         limit.isascii()

@@ -20,6 +20,7 @@ from proxy.domain.access.tenants import Organisation, Team, VirtualKey
 from proxy.domain.budgets import Budget
 from proxy.domain.errors import InvalidRequest, NotAllowed, ObjectNotFound
 from proxy.domain.rate_limits import RateLimit
+from proxy.domain.storable import storable
 
 E = TypeVar("E", bound=Entity)
 _ACTOR_CHARACTERS = 255
@@ -34,8 +35,8 @@ class Actor:
 
     @property
     def name(self) -> str:
-        """For the audit log."""
-        return f"{self.principal.id} ({self.principal.name})"[:_ACTOR_CHARACTERS]
+        """For the audit log; what a token says of its holder may be any text."""
+        return storable(f"{self.principal.id} ({self.principal.name})")[:_ACTOR_CHARACTERS]
 
     def must(self, permission: Permission) -> None:
         if not self.principal.may(permission):

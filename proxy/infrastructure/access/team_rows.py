@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from proxy.domain.storable import is_storable
 from proxy.infrastructure.access.key_rows import RULES, named_columns
 from proxy.infrastructure.access.token_claims import Membership
 from proxy.infrastructure.persistence.access_rows import (
@@ -51,6 +52,8 @@ class TeamRows:
 
     async def find(self, key_id: UUID, team: str | None) -> Membership:
         """Raises DATABASE_ERRORS, or ValueError for what makes no sense to this version."""
+        if team is not None and not is_storable(team):
+            return Membership()
         async with asyncio.timeout(_TIMEOUT_SECONDS), session(self._database) as reader:
             (row,) = await reader.fetch(_POSTGRES if reader.is_postgres else _SQLITE, str(key_id), team)
         return _membership(list(row))

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from proxy.application.payloads import StoredBody, StoredPayload
+from proxy.domain.storable import is_storable
 from proxy.infrastructure.payloads.preparing import GZIP_FORMAT, PayloadRow
 from proxy.infrastructure.persistence.batch_table import BatchTable
 from proxy.infrastructure.persistence.database import Database
@@ -34,6 +35,8 @@ class PayloadRows:
         return await self._table.delete_before(moment, limit)
 
     async def find(self, request_id: str) -> Sequence[StoredPayload]:
+        if not is_storable(request_id):
+            return []
         table = self._database.request_payloads
         query = table.select().order_by(table.timestamp, ascending=False)
         row_id = _row_id(request_id)

@@ -16,6 +16,7 @@ from proxy.application.administration.ports import Changing, Page, Reading
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
 from proxy.domain.errors import AlreadyThere, InvalidRequest, NotServing
+from proxy.domain.storable import is_storable
 from proxy.infrastructure.persistence.access_tables import (
     KEYS_OF_ORGANISATION,
     KEYS_OF_TEAM,
@@ -128,10 +129,9 @@ class _Query:
 
     def matching(self, condition: str, value: str) -> None:
         """What a client gives means itself: nothing in it is a wildcard."""
-        text = _storable(value)
         if "LIKE" in condition:
-            text = re.sub(r"([\\%_])", r"\\\1", text)
-        self.where(condition.format(of=self.place(text)))
+            value = re.sub(r"([\\%_])", r"\\\1", value)
+        self.where(condition.format(of=self.place(value)))
 
     async def run(self, to: Session, page: Page) -> Sequence[Sequence[Any]]:
         if page.after is not None:
@@ -163,7 +163,9 @@ class _World:
 
     async def get(self, kind: type[E], id_or_name: str, within: Subject = GATEWAY) -> E | None:
         table = TABLES[kind]
-        arguments = [_storable(id_or_name)]
+        arguments = [id_or_name]
+        if not is_storable(id_or_name):
+            return None
         if _UUID.fullmatch(id_or_name):
             condition, order = "id = $1", "id"
         elif table.name is None:
@@ -263,8 +265,3 @@ def _entry(row: Sequence[Any]) -> AuditEntry:
         after=None if after is None else json.loads(after),
         request_id=request_id,
     )
-
-
-def _storable(text: str) -> str:
-    """Without what no database finds: NUL bytes and lone surrogates."""
-    return text.replace("\x00", "").encode(errors="replace").decode()

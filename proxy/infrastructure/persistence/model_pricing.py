@@ -13,6 +13,7 @@ from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 
 from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import EPOCH, PRICES, ModelPricing, PriceChanges, PriceSource, exact_text
+from proxy.domain.storable import is_storable
 from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.tables import NAME_LENGTH
@@ -39,6 +40,8 @@ class PiccoloModelPricing:
         self._now = now
 
     async def get_by_model(self, model: str) -> ModelPricing | None:
+        if not is_storable(model):
+            return None
         table = self._table
         found = (
             await table.select()
@@ -58,6 +61,8 @@ class PiccoloModelPricing:
         return [prices[model] for model in sorted(prices)]
 
     async def history(self, model: str) -> Sequence[ModelPricing]:
+        if not is_storable(model):
+            return []
         table = self._table
         rows = await table.select().where(table.model_name == model).order_by(table.valid_from, ascending=False)
         if rows:
@@ -161,6 +166,8 @@ def _to_columns(price: ModelPricing, valid_from: datetime, source: PriceSource) 
     """Raises InvalidValue for a name that no column takes, and for a moment without a time zone."""
     if len(price.model.value) > NAME_LENGTH:
         raise InvalidValue(f"Model name cannot be longer than {NAME_LENGTH} characters")
+    if not is_storable(price.model.value):
+        raise InvalidValue("Model name must be text without NUL characters and lone surrogates")
     if valid_from.tzinfo is None or valid_from < EPOCH:
         raise InvalidValue("Prices need a moment with a time zone, from 1970 on")
     dated = replace(price, valid_from=valid_from.astimezone(UTC), source=source)

@@ -10,6 +10,7 @@ from uuid import UUID
 from piccolo.columns.combination import Where
 
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.storable import is_storable
 from proxy.infrastructure.persistence.sessions import Session
 from proxy.infrastructure.persistence.tables import RequestLogTable
 
@@ -87,6 +88,8 @@ def owned_columns(table: type[RequestLogTable], owned: Iterable[OwnedBy]) -> lis
 
 
 async def _ids_of_name(reader: Session, subject: Subject) -> tuple[UUID, ...]:
+    if not is_storable(subject.id):
+        return ()
     query = f"SELECT id FROM {_TABLES[subject.scope]} WHERE name = $1 ORDER BY id LIMIT {_MOST_OF_ONE_NAME}"  # noqa: S608
     return tuple(UUID(str(id_)) for (id_,) in await reader.fetch(query, subject.id))
 

@@ -89,9 +89,7 @@ class LedgerRequestList:
                 sign = ">=" if name == "since" else "<"
                 conditions.append(f"timestamp {sign} {place(datetime.fromisoformat(value))}")
             else:
-                conditions.append(
-                    _FILTERS[name].format(place(value.replace(chr(0), "").encode(errors="replace").decode()))
-                )
+                conditions.append(_FILTERS[name].format(place(value)))
         if page.after is not None:
             if not _CURSOR.fullmatch(page.after):
                 raise InvalidRequest("after must be the id of a request.", param="after")

@@ -15,6 +15,7 @@ import msgspec
 
 from proxy.domain.budgets import MOST_PICODOLLARS, Charge
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
+from proxy.domain.storable import storable
 from proxy.domain.values import CostAmount, ModelName, TokenCount, name_or_unknown
 from proxy.infrastructure.persistence.tables import MONEY_DIGITS, NAME_LENGTH, WORD_LENGTH
 
@@ -135,7 +136,7 @@ def budget_subject(subject_id: str) -> str:
 def _text(value: str, length: int) -> str:
     if value.isascii() and len(value) <= length and "\x00" not in value:
         return value
-    return value.replace("\x00", "").encode(errors="replace").decode()[:length]
+    return storable(value)[:length]
 
 
 def _name(value: str, length: int) -> str:
