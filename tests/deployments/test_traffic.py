@@ -83,6 +83,15 @@ def test_a_model_cools_down_for_the_longest_time_that_was_asked_for(traffic: Tra
     assert (cooling.seconds_left("a"), cooling.models()) == (0, {})
 
 
+def test_a_model_cools_down_for_an_hour_at_most(traffic: Traffic, clock: Clock) -> None:
+    cooling = traffic.cool_downs
+    for seconds in (3601, 86_400, 1e308):
+        cooling.begin("a", seconds)
+    assert cooling.models() == {"a": 3600}
+    clock.now += 3600
+    assert (cooling.seconds_left("a"), cooling.models()) == (0, {})
+
+
 def test_models_that_cool_down_are_not_remembered_without_end(traffic: Traffic, clock: Clock) -> None:
     for number in range(5000):
         traffic.cool_downs.begin(f"model-{number}", 10)

@@ -199,6 +199,27 @@ async def test_a_long_cool_down_of_all_is_handed_to_the_client(
     assert (time.waits, two["one"].calls, two["two"].calls) == ([], 1, 1)
 
 
+async def test_a_wait_beyond_all_sense_is_none_and_a_long_one_is_kept_for_an_hour(
+    start: Start, config: Path, two: dict[str, Upstream]
+) -> None:
+    write_both(config, two)
+    time = FakeTime()
+    gateway = await start(time.timing())
+    for one in two.values():
+        one.answer(fails(429, {"Retry-After": "1e308", "retry-after-ms": "99999999999999999999"}))
+    status, headers, _ = await gateway.chat(NAMED)
+    assert (status, len(headers.get("retry-after", "")) < 3) == (429, True)
+    for one in two.values():
+        one.answer(fails(429, {"Retry-After": "7200"}))
+    await gateway.chat(NAMED)
+    status, headers, _ = await gateway.chat(NAMED)
+    assert (status, headers["retry-after"]) == (503, "3600")
+    for one in two.values():
+        one.answer(says())
+    time.now += 3600
+    assert (await gateway.chat(NAMED))[0] == 200
+
+
 # What fails later, or is asked of somebody else.
 
 

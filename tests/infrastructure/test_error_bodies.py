@@ -105,8 +105,10 @@ def google(delay: Any) -> dict[str, Any]:
     return {"code": 429, "message": "m", "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure"}, info]}
 
 
-@pytest.mark.parametrize(("delay", "seconds"), [("34s", 34.0), ("34.074824224s", 34.074824224), ("0s", 0.0)])
-def test_googles_wait_is_read(delay: str, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("delay", "seconds"), [("34s", 34.0), ("34.074824224s", 34.074824224), ("0s", 0.0), ("86401s", None)]
+)
+def test_googles_wait_is_read(delay: str, seconds: float | None) -> None:
     body = json.dumps([{"error": google(delay)}]).encode()
     assert ERRORS.from_response(429, CIMultiDict(), body, {}).retry_after_seconds == seconds
     header = CIMultiDict({"Retry-After": "7"})

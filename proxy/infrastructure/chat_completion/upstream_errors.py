@@ -22,6 +22,7 @@ _MESSAGE_CHARACTERS = 4000
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"']+")
 _BAD_REQUEST, _BAD_GATEWAY = 400, 502
 _MILLISECONDS = 1000.0
+_MOST_SECONDS = 86_400.0  # nobody means a longer wait
 _MOST_LEVELS = 32
 
 
@@ -108,7 +109,7 @@ class UpstreamErrors:
             body=body,
             details=clean,
             headers=relayed,
-            retry_after_seconds=_first(retry_after_seconds(headers), retry_delay_seconds(details)),
+            retry_after_seconds=_first(retry_after_seconds(headers), _sensible(retry_delay_seconds(details))),
         )
 
     def _redact(self, value: Any, depth: int = 0) -> Any:
@@ -135,25 +136,30 @@ def _first(*seconds: float | None) -> float | None:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """The wait that `retry-after-ms` or `Retry-After` asks for, None without one that makes sense.
+    """The wait that `retry-after-ms` or `Retry-After` asks for, None without one that makes sense: a day at most.
 
     Retry-After is a number of seconds or an HTTP date (RFC 9110, section 10.2.3).
     """
     milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / _MILLISECONDS
+    asked_for = _sensible(None if milliseconds is None else milliseconds / _MILLISECONDS)
     text = headers.get("Retry-After")
-    if text is None:
-        return None
+    if asked_for is not None or text is None:
+        return asked_for
     seconds = _number(text)
-    if seconds is not None:
-        return seconds
+    return _sensible(_seconds_until(text) if seconds is None else seconds)
+
+
+def _seconds_until(text: str) -> float | None:
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def _sensible(seconds: float | None) -> float | None:
+    return None if seconds is None or seconds > _MOST_SECONDS else seconds
 
 
 def _number(text: str | None) -> float | None:

@@ -14,6 +14,7 @@ _KEPT_LATENCIES = 200
 _FEWEST_FOR_P95 = 20
 _P95 = 0.95
 _MINUTE_SECONDS = 60.0
+_LONGEST_REST_SECONDS = 3600.0  # else a provider's mistake would keep its models away until a restart
 _MOST_MODELS = 1000  # names behind a wildcard come from clients
 
 
@@ -78,7 +79,7 @@ class Outcomes:
 
 
 class CoolDowns:
-    """Which models a deployment has asked not to be called for, by Retry-After, and for how long."""
+    """Which models a deployment has asked not to be called for, by Retry-After, and for how long: an hour at most."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -89,7 +90,7 @@ class CoolDowns:
         if len(self.until) >= _MOST_MODELS:
             self.until = {name: until for name, until in self.until.items() if until > now}
         if len(self.until) < _MOST_MODELS:
-            self.until[model] = max(now + seconds, self.until.get(model, now))
+            self.until[model] = max(now + min(seconds, _LONGEST_REST_SECONDS), self.until.get(model, now))
 
     def seconds_left(self, model: str) -> float:
         if model not in self.until:
