@@ -22,6 +22,7 @@ from proxy.domain.values import CostAmount
 
 _logger = logging.getLogger(__name__)
 _MOST_RATES = 4096
+_PER_TOKEN = Decimal(1).scaleb(-6)
 
 
 class Turn:
@@ -65,31 +66,42 @@ _UNKNOWN_COSTS: Final = Costs(source=CostSource.UNKNOWN)
 class _Rates(NamedTuple):
     """A price in whole picodollars, rounded up: for a token of input, for one of output, and for the request.
 
-    Input may be written to a cache, and output be reasoning: the dearer price counts.
+    Input may come from a cache or be written to one, and output be reasoning: the dearest price counts. `media` is for
+    a token of input that may be of an image or of audio, too.
     """
 
     price: ModelPricing | None
     input: int
+    media: int
     output: int
     request: int
     window: int | None  # input tokens that the model takes at most
 
     @classmethod
     def of(cls, price: ModelPricing) -> _Rates:
-        per_token = Decimal(1).scaleb(-6)
+        text = _dearest(
+            price.input_cost_per_1m_tokens, price.cached_input_cost_per_1m_tokens, price.cache_write_cost_per_1m_tokens
+        )
+        media = _dearest(text, price.image_input_cost_per_1m_tokens, price.audio_input_cost_per_1m_tokens)
         return cls(
             price,
-            picodollars(max(price.input_cost_per_1m_tokens, price.cache_write_cost_per_1m_tokens or 0) * per_token),
-            picodollars(max(price.output_cost_per_1m_tokens, price.reasoning_cost_per_1m_tokens or 0) * per_token),
+            picodollars(text * _PER_TOKEN),
+            picodollars(media * _PER_TOKEN),
+            picodollars(_dearest(price.output_cost_per_1m_tokens, price.reasoning_cost_per_1m_tokens) * _PER_TOKEN),
             picodollars(price.request_fee_usd or Decimal(0)),
             price.max_context_tokens,
         )
 
     def most(self, estimate: TokenEstimate) -> int:
-        input_tokens, output_tokens = estimate
+        input_tokens, output_tokens, has_media = estimate
         if self.window is not None and self.window < input_tokens:
             input_tokens = self.window
-        return input_tokens * self.input + output_tokens * self.output + self.request
+        rate = self.media if has_media else self.input
+        return input_tokens * rate + output_tokens * self.output + self.request
+
+
+def _dearest(price: Decimal, *others: Decimal | None) -> Decimal:
+    return max(price, *(each for each in others if each is not None), Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +155,7 @@ class Accounting:
         """Kept for as long as the price is the same object: decimals take longer than what they are used for here."""
         if len(self.rates) > _MOST_RATES:
             self.rates.clear()
-        rates = _Rates.of(price) if price else _Rates(None, 0, 0, picodollars(self.unpriced_hold_usd), None)
+        rates = _Rates.of(price) if price else _Rates(None, 0, 0, 0, picodollars(self.unpriced_hold_usd), None)
         self.rates[id(price)] = rates
         return rates
 

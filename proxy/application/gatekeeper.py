@@ -137,6 +137,7 @@ def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEst
     tokens = -(-len(request.body) // _BYTES_PER_TOKEN)
     if "n" in request.members:
         output *= min(choices(request), _MOST_CHOICES)
-    if request.has_parts:
-        tokens += _TOKENS_PER_MENTION * mentioned_parts(request)
-    return TokenEstimate(tokens, output)
+    if not request.has_parts:
+        return TokenEstimate(tokens, output)
+    fetched, has_media = mentioned_parts(request)
+    return TokenEstimate(tokens + _TOKENS_PER_MENTION * fetched, output, has_media)

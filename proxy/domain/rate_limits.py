@@ -41,10 +41,14 @@ class RateLimit:
 
 
 class TokenEstimate(NamedTuple):
-    """What a request may use at most, known before it is sent."""
+    """What a request may use at most, known before it is sent.
+
+    `has_media` is whether some of its input may be images or audio, which may have prices of their own.
+    """
 
     input_tokens: int
     output_tokens: int
+    has_media: bool = False
 
 
 NO_TOKENS: Final = TokenEstimate(0, 0)

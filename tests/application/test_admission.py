@@ -24,7 +24,7 @@ from proxy.domain.access.permissions import ROLE_PERMISSIONS, Role
 from proxy.domain.access.principals import Principal, PrincipalKind
 from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
 from proxy.domain.budgets import Budget, Charge, Period, Window, picodollars
-from proxy.domain.chat import ChatRequest
+from proxy.domain.chat import ChatRequest, Usage
 from proxy.domain.errors import BudgetExceeded, ModelNotAllowed, PermanentUpstreamError, RateLimited
 from proxy.domain.rate_limits import Priority, RateLimit, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestStatus
@@ -336,7 +336,22 @@ def test_the_estimate_is_what_the_request_allows(members: dict[str, Any], output
 def test_what_is_only_named_in_a_prompt_counts_for_more_than_its_name(kind: str) -> None:
     part = {"type": kind, kind: {"url": "https://example.com/a"}}
     request = asking(messages=[{"role": "user", "content": [part, part]}])
-    assert token_estimate(request, 0).input_tokens == -(-len(request.body) // 3) + 4000
+    assert token_estimate(request, 0) == TokenEstimate(-(-len(request.body) // 3) + 4000, 0, has_media=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "has_media"),
+    [
+        ("text", False),
+        ('"input_audio"', False),
+        ([{"type": "text", "text": 'an "image_url"'}], False),
+        ([{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}], True),
+        ([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}], True),
+    ],
+)
+def test_what_may_be_priced_otherwise_than_text_is_known(content: Any, has_media: bool) -> None:
+    request = asking(messages=[{"role": "user", "content": content}])
+    assert token_estimate(request, 0).has_media is has_media
 
 
 # Money
@@ -492,3 +507,31 @@ def test_input_may_be_written_to_a_cache_and_output_be_reasoning(prices: FakePri
     priced = deployment("up", model="m", price=dearer)
     accounting = Accounting(prices, UnpricedModels())
     assert accounting.most_cost([priced], (), TokenEstimate(10**6, 10**6)) == picodollars(Decimal("10.25"))
+
+
+def test_input_that_may_be_an_image_or_audio_is_at_the_dearest_price_of_input(prices: FakePrices) -> None:
+    priced = replace(
+        price("m", "2.5", "10"),
+        max_context_tokens=None,
+        image_input_cost_per_1m_tokens=Decimal(10),
+        audio_input_cost_per_1m_tokens=Decimal(40),
+    )
+    accounting, behind = Accounting(prices, UnpricedModels()), [deployment("up", model="m", price=priced)]
+    assert accounting.most_cost(behind, (), TokenEstimate(2000, 100)) == picodollars(Decimal("0.006"))
+    held = accounting.most_cost(behind, (), TokenEstimate(2000, 100, has_media=True))
+    assert held == picodollars(Decimal("0.081"))
+    for usage in (Usage(2000, 100, image_tokens=2000), Usage(2000, 100, audio_tokens=2000)):
+        assert picodollars(priced.cost_of(usage).usd) <= held
+
+
+def test_a_price_for_images_alone_is_the_dearest_only_where_it_is(prices: FakePrices) -> None:
+    for image, held in (("1", "3"), ("7", "7")):
+        priced = replace(
+            price("m", "2", "0"),
+            max_context_tokens=None,
+            cached_input_cost_per_1m_tokens=Decimal(3),
+            image_input_cost_per_1m_tokens=Decimal(image),
+        )
+        accounting, behind = Accounting(prices, UnpricedModels()), [deployment("up", model="m", price=priced)]
+        assert accounting.most_cost(behind, (), TokenEstimate(10**6, 0)) == picodollars(Decimal(3))
+        assert accounting.most_cost(behind, (), TokenEstimate(10**6, 0, has_media=True)) == picodollars(Decimal(held))

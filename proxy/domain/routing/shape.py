@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from proxy.domain.catalog import Capability
 from proxy.domain.chat import ChatRequest
@@ -22,6 +22,20 @@ _PARTS: Final = {
 }
 _NEEDY_WORDS = tuple(f'"{name}"'.encode() for name in _PARTS)
 _FETCHED_WORDS: Final = (b'"image_url"', b'"file"')
+_CARRIED_WORD: Final = b'"input_audio"'
+
+
+class MentionedParts(NamedTuple):
+    """What kinds of parts the messages name: how often such as may be fetched from elsewhere, and whether any but text.
+
+    What is fetched is not in the request; what else there is may be priced otherwise than text.
+    """
+
+    fetched: int = 0
+    has_media: bool = False
+
+
+_NO_PARTS: Final = MentionedParts()
 
 
 class RequestShape:
@@ -95,8 +109,8 @@ class RequestShape:
         return tuple(name for name in names[:MOST_LISTED_MODELS] if isinstance(name, str))
 
     @property
-    def mentioned_parts(self) -> int:
-        """How often the messages name a kind of part that may be fetched from elsewhere: what is in it is not here."""
+    def mentioned_parts(self) -> MentionedParts:
+        """Found without parsing the messages."""
         return mentioned_parts(self._request)
 
     def _value(self, name: str) -> Any:
@@ -139,9 +153,13 @@ def choices(request: ChatRequest) -> int:
     return max(1, _whole(request.members["n"])) if "n" in request.members else 1
 
 
-def mentioned_parts(request: ChatRequest) -> int:
-    """As RequestShape has it."""
-    return sum(map(request.messages.count, _FETCHED_WORDS)) if request.has_parts else 0
+def mentioned_parts(request: ChatRequest) -> MentionedParts:
+    """As RequestShape has it. Looks at the messages only if they may have parts."""
+    if not request.has_parts:
+        return _NO_PARTS
+    messages = request.messages
+    fetched = sum(map(messages.count, _FETCHED_WORDS))
+    return MentionedParts(fetched, fetched > 0 or _CARRIED_WORD in messages)
 
 
 def _whole(raw: Any) -> int:
