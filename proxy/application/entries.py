@@ -16,6 +16,8 @@ from proxy.domain.values import UNKNOWN, ModelName, TokenCount
 _UNREAD_MODEL = ModelName(UNKNOWN)
 _NO_PROVIDER = "none"
 _NO_USAGE = Usage(0, 0)
+_MOST_TOKENS = 2**63 - 1  # that a row holds
+_COUNTS = 4  # of a usage stand in a row, and come first
 _model_name = lru_cache(maxsize=1024)(ModelName)
 
 
@@ -70,8 +72,10 @@ class Entry(NamedTuple):
         usage, usage_source, costs = _NO_USAGE, UsageSource.NONE, NO_COSTS
         if turn is not None and request is not None:
             known, usage_source = turn.usage(request, facts, was_generated=ending.was_generated)
+            if known is not None:
+                usage = known = _bookable(known)
+                usage_source = UsageSource.ESTIMATED if known.estimated else usage_source
             costs = accounting.costs(turn, facts, known, may_be_billed=ending.may_be_billed)
-            usage = known or _NO_USAGE
         return RequestLog(
             id=row_id,
             request_id=self.request_id,
@@ -102,3 +106,25 @@ class Entry(NamedTuple):
             end_user=admission.end_user,
             charges=admission.charges(costs),
         )
+
+
+def _bookable(usage: Usage) -> Usage:
+    """Whatever an upstream says, its request is booked: what is no count is left out, one beyond all rows cut short."""
+    input_tokens, output_tokens, cached, reasoning = usage[:_COUNTS]
+    for count in (input_tokens, output_tokens, 0 if cached is None else cached, 0 if reasoning is None else reasoning):
+        if type(count) is not int or not 0 <= count <= _MOST_TOKENS:
+            break
+    else:
+        return usage
+    return Usage(
+        _count(input_tokens) or 0,
+        _count(output_tokens) or 0,
+        _count(cached),
+        _count(reasoning),
+        usage.cost,
+        estimated=True,
+    )
+
+
+def _count(told: object) -> int | None:
+    return min(told, _MOST_TOKENS) if type(told) is int and told >= 0 else None

@@ -382,6 +382,25 @@ def test_prices_that_cannot_be_read_break_no_reply(ledger: FakeLedger) -> None:
     assert (ledger.row.input_tokens.value, ledger.row.cost()) == (1000, None)
 
 
+@pytest.mark.parametrize("odd", [-5, 10.5, [1], "7", True, None], ids=str)
+@pytest.mark.parametrize("count", ["input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"])
+def test_whatever_an_upstream_counts_its_request_is_booked(
+    ledger: FakeLedger, prices: FakePrices, count: str, odd: Any
+) -> None:
+    counts = {"input_tokens": 1000, "output_tokens": 500, "cached_tokens": 30, "reasoning_tokens": 20}
+    serve(ledger, prices, used(**(counts | {count: odd})))
+    row, optional = ledger.row, count.startswith(("cached", "reasoning"))
+    booked = (row.input_tokens.value, row.output_tokens.value, row.cached_tokens, row.reasoning_tokens)
+    assert booked == tuple((counts | {count: None if optional else 0}).values())
+    assert row.usage_source is (UsageSource.REPORTED if optional and odd is None else UsageSource.ESTIMATED)
+
+
+def test_a_count_beyond_all_rows_is_cut_short_and_its_bill_kept(ledger: FakeLedger, prices: FakePrices) -> None:
+    serve(ledger, prices, used(10, 2**70, cost=CostAmount(Decimal("0.5"))))
+    assert (ledger.row.input_tokens.value, ledger.row.output_tokens.value) == (10, 2**63 - 1)
+    assert (ledger.row.reported_cost, ledger.row.cost_source) == (CostAmount(Decimal("0.5")), CostSource.REPORTED)
+
+
 def test_messages_that_cannot_be_measured_break_no_reply(ledger: FakeLedger, prices: FakePrices) -> None:
     """JSON knows no longest integer, Python does."""
     messages = b'[{"role":"user","content":"x","n":' + b"1" * 5000 + b"}]"

@@ -14,9 +14,9 @@ import pytest
 from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
 
-from proxy.domain.request_log import CostSource, UsageSource
+from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
 from tests.harness import FakeTime, TestGateway, cut, gateway_over, says, stall
-from tests.providers import anthropic_upstream
+from tests.providers import anthropic_upstream, google_upstream
 from tests.providers.anthropic_upstream import ANTHROPIC
 from tests.providers.conftest import AnyPathUpstream
 from tests.providers.google_upstream import GOOGLE
@@ -131,6 +131,28 @@ async def test_a_cut_stream_tells_the_client_and_is_booked(native: Native) -> No
         await _stream(native, "smart")
     row = await native.gateway.row()
     assert (row.provider_name, row.usage_source, row.generation_id) == ("claude", UsageSource.ESTIMATED, "msg_1")
+    assert row.output_tokens.value == 3
+
+
+@pytest.mark.parametrize("provider", ["claude", "gemini"])
+async def test_a_stream_whose_usage_makes_no_sense_is_whole_and_booked(native: Native, provider: str) -> None:
+    """Each was an error in the middle of the answer, a row that was lost, and money that stayed set aside."""
+    native.claude.answer(
+        anthropic_upstream.streaming(
+            anthropic_upstream.start(),
+            *anthropic_upstream.text_block(0, ["Hello, world!"]),
+            *anthropic_upstream.end(output_tokens=-5),
+        )
+        if provider == "claude"
+        else says(anthropic_upstream.error(529, "Overloaded"), status=529)
+    )
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": -3}
+    last = google_upstream.response(google_upstream.text("Hello, world!"), usageMetadata=usage)
+    native.gemini.answer(google_upstream.streaming(last))
+    status, _, body = await native.gateway.raw_chat({"model": "smart", "messages": HELLO, "stream": True})
+    assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+    row = await native.gateway.row()
+    assert (row.provider_name, row.status, row.usage_source) == (provider, RequestStatus.SUCCESS, UsageSource.ESTIMATED)
     assert row.output_tokens.value == 3
 
 

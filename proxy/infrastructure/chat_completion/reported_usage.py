@@ -55,6 +55,7 @@ _NO_DETAILS = _Details()
 _NO_COST = (b"", b"null")
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
 _COUNT = re.compile(rb"[0-9]{1,15}")
+_MOST_TOKENS = 2**63 - 1  # a count that no database holds makes no sense either
 
 
 def read_usage(raw: msgspec.Raw) -> Usage | None:
@@ -97,6 +98,13 @@ def usage_of(usage: PlainUsage) -> Usage | None:
         audio_tokens=_count(prompt.audio_tokens),
         image_tokens=_count(prompt.image_tokens),
     )
+
+
+def count_of(value: Any) -> int | None:
+    """A number of tokens, also as 10.0; None for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 def _read_details(raw: msgspec.Raw) -> _Details:

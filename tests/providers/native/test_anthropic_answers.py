@@ -66,6 +66,12 @@ def error_event(kind: str, words: str) -> bytes:
     return sse("error", error={"type": kind, "message": words})
 
 
+def ending(usage: Any) -> list[bytes]:
+    """A stream's last events, with that for its usage."""
+    delta = {"stop_reason": "end_turn", "stop_sequence": None}
+    return [sse("message_delta", delta=delta, usage=usage), sse("message_stop")]
+
+
 def data_of(content: Any) -> bytes:
     """What goes to the client."""
     data: bytes = content.inner_content
@@ -188,6 +194,73 @@ async def test_usage_in_a_stream_is_for_those_who_ask_and_for_the_books(anthropi
     streamed = await anthropic.stream()
     assert not any("usage" in chunk for chunk in streamed.chunks)
     assert streamed.metadata[-1]["input_tokens"] == 10
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"input_tokens": -1},
+        {"output_tokens": -5},
+        {"output_tokens": 10.5},
+        {"output_tokens": [1]},
+        {"output_tokens": 2**64 - 1},
+        {"output_tokens": None},
+    ],
+    ids=str,
+)
+async def test_usage_that_makes_no_sense_is_no_usage(anthropic: Provider, odd: dict[str, Any]) -> None:
+    """Nor are the tokens that a stream begins with those of its answer."""
+    anthropic.upstream.answer(message(text("Hi"), usage={**CACHED_USAGE, **odd}))
+    body, metadata = await anthropic.complete()
+    assert "usage" not in json.loads(body)
+    assert "output_tokens" not in metadata
+    anthropic.upstream.answer(streaming(start(CACHED_USAGE), *text_block(0, ["Hi"]), *ending(CACHED_USAGE | odd)))
+    streamed = await anthropic.stream(ASKING_FOR_USAGE)
+    assert (streamed.text, streamed.chunks[-1]["choices"][0]["finish_reason"]) == ("Hi", "stop")
+    assert "output_tokens" not in streamed.metadata[-1]
+
+
+@pytest.mark.parametrize("usage", [None, [1], "much", 5, {}], ids=str)
+async def test_what_is_no_usage_at_all_breaks_no_answer(anthropic: Provider, usage: Any) -> None:
+    answer = {"id": "msg_1", "type": "message", "content": [text("Hi")], "stop_reason": "end_turn", "usage": usage}
+    anthropic.upstream.answer(says(answer))
+    body, metadata = await anthropic.complete()
+    assert "usage" not in json.loads(body)
+    assert "output_tokens" not in metadata
+    anthropic.upstream.answer(streaming(start(), *text_block(0, ["Hi"]), *ending(usage)))
+    streamed = await anthropic.stream()
+    assert streamed.text == "Hi"
+    assert "output_tokens" not in streamed.metadata[-1]
+
+
+@pytest.mark.parametrize(
+    ("odd", "input_tokens", "cached", "thinking"),
+    [
+        ({"cache_read_input_tokens": -5}, 103, None, 2),
+        ({"cache_read_input_tokens": 10.5}, 103, None, 2),
+        ({"output_tokens_details": {"thinking_tokens": -1}}, 123, 20, None),
+        ({"output_tokens_details": [1]}, 123, 20, None),
+    ],
+    ids=str,
+)
+async def test_a_count_that_makes_no_sense_leaves_the_others(
+    anthropic: Provider, odd: dict[str, Any], input_tokens: int, cached: int | None, thinking: int | None
+) -> None:
+    usage = {**CACHED_USAGE, **odd}
+    anthropic.upstream.answer(message(text("Hi"), usage=usage))
+    _, whole = await anthropic.complete()
+    anthropic.upstream.answer(streaming(start(usage), *text_block(0, ["Hi"]), *ending(usage)))
+    for told in (whole, (await anthropic.stream()).metadata[-1]):
+        counts = [told[f"{kind}_tokens"] for kind in ("input", "output", "cached", "reasoning")]
+        assert counts == [input_tokens, 7, cached, thinking]
+
+
+async def test_names_that_are_none_are_not_kept(anthropic: Provider) -> None:
+    begun = {"id": 5, "type": "message", "role": "assistant", "model": ["m"], "content": [], "usage": CACHED_USAGE}
+    anthropic.upstream.answer(streaming(sse("message_start", message=begun), *text_block(0, ["Hi"]), *end()))
+    streamed = await anthropic.stream()
+    assert (streamed.text, streamed.metadata[-1]["generation_id"]) == ("Hi", None)
+    assert {chunk["model"] for chunk in streamed.chunks} == {"asked-model"}
 
 
 async def test_fragments_of_bytes_make_no_difference(anthropic: Provider) -> None:

@@ -109,6 +109,40 @@ async def test_usage_may_come_in_a_chunk_of_its_own(google: Provider) -> None:
     assert (streamed.metadata[-1]["input_tokens"], streamed.metadata[-1]["output_tokens"]) == (103, 25)
 
 
+@pytest.mark.parametrize(
+    "odd", [{"candidatesTokenCount": -3}, {"promptTokenCount": -1}, {"promptTokenCount": None}], ids=str
+)
+async def test_usage_that_makes_no_sense_is_no_usage(google: Provider, odd: dict[str, Any]) -> None:
+    """Nor is the one before it that of the answer."""
+    google.upstream.answer(says(response(text("Hi"), usageMetadata=THOUGHTFUL | odd)))
+    body, metadata = await google.complete()
+    assert "usage" not in json.loads(body)
+    assert "output_tokens" not in metadata
+    begun = response(text("Hi"), finish_reason=None, usageMetadata=THOUGHTFUL)
+    google.upstream.answer(streaming(begun, response(text(""), usageMetadata=THOUGHTFUL | odd)))
+    streamed = await google.stream({**HELLO, "stream_options": {"include_usage": True}})
+    assert (streamed.text, streamed.chunks[-1]["choices"][0]["finish_reason"]) == ("Hi", "stop")
+    assert "output_tokens" not in streamed.metadata[-1]
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ({"thoughtsTokenCount": -1}, [103, 5, 30, None]),
+        ({"toolUsePromptTokenCount": -1}, [100, 25, 30, 20]),
+        ({"cachedContentTokenCount": -1}, [103, 25, None, 20]),
+    ],
+    ids=str,
+)
+async def test_a_count_that_makes_no_sense_leaves_the_others(
+    google: Provider, odd: dict[str, Any], expected: list[int | None]
+) -> None:
+    google.upstream.answer(says(response(text("Hi"), usageMetadata=THOUGHTFUL | odd)))
+    _, told = await google.complete()
+    counts = [told[f"{kind}_tokens"] for kind in ("input", "output", "cached", "reasoning")]
+    assert counts == expected
+
+
 async def test_a_blocked_prompt_is_a_refusal_of_its_content(google: Provider) -> None:
     google.upstream.answer(says({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}))
     for asking in (google.complete, google.stream):

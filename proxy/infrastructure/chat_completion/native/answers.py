@@ -1,8 +1,8 @@
 """Semantic Kernel's contents as OpenAI would have answered.
 
 A connector's contents hold text, reasoning and function calls as items, and in their `metadata` what it knows of `id`,
-`model` and `usage` (a domain Usage; later ones replace earlier ones). Reasoning goes out as OpenRouter sends it:
-`reasoning` for reading, `reasoning_details` to be sent back.
+`model` and `usage` (a domain Usage, or None for one that makes no sense; later ones replace earlier ones). Reasoning
+goes out as OpenRouter sends it: `reasoning` for reading, `reasoning_details` to be sent back.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class ChunkWriter:
     def write(self, content: StreamingChatMessageContent) -> bytes:
         """The events for a content; none if it says nothing to the client."""
         metadata = content.metadata
-        self.id = metadata.get("id") or self.id
-        self.model = metadata.get("model") or self.model
-        self.usage = metadata.get("usage") or self.usage
+        self.id = _text(metadata.get("id")) or self.id
+        self.model = _text(metadata.get("model")) or self.model
+        self.usage = metadata.get("usage", self.usage)
         self.finish_reason = content.finish_reason or self.finish_reason
         return b"".join(self._delta(delta) for item in content.items for delta in self._deltas(item))
 
@@ -149,6 +149,11 @@ class ChunkWriter:
         if self._include_usage and choices:
             chunk["usage"] = None
         return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _text(value: Any) -> str | None:
+    """None for what is no text: not every SDK checks what it was sent."""
+    return value if isinstance(value, str) else None
 
 
 def _choice(delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from anthropic.types import (
     ThinkingBlock,
     ToolUseBlock,
 )
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 from semantic_kernel.connectors.ai.anthropic import AnthropicChatCompletion, AnthropicChatPromptExecutionSettings
 from semantic_kernel.contents import (
     AuthorRole,
@@ -39,6 +39,7 @@ from semantic_kernel.contents.streaming_reasoning_content import StreamingReason
 
 from proxy.domain.chat import Usage
 from proxy.infrastructure.chat_completion.native.messages import INSTRUCTIONS, refuse, refuse_late_instructions
+from proxy.infrastructure.chat_completion.reported_usage import count_of
 
 _FINISH_REASONS = {
     "end_turn": FinishReason.STOP,
@@ -49,6 +50,7 @@ _FINISH_REASONS = {
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
+_NONE_YET = {"output_tokens": None}  # what a stream begins with is only those so far
 
 
 class AnthropicSettings(AnthropicChatPromptExecutionSettings):
@@ -104,11 +106,10 @@ class AnthropicConnector(AnthropicChatCompletion):
         response: Message,
         response_metadata: dict[str, Any],  # noqa: ARG002
     ) -> ChatMessageContent:
-        usage = response.usage.model_dump()
         return ChatMessageContent(
             inner_content=response,
             ai_model_id=self.ai_model_id,
-            metadata={"id": response.id, "model": response.model, "usage": _usage(usage)},
+            metadata={"id": response.id, "model": response.model, "usage": _usage(_members(response.usage))},
             role=AuthorRole.ASSISTANT,
             items=[_item(block, index) for index, block in enumerate(response.content)],
             finish_reason=_FINISH_REASONS.get(response.stop_reason or "", FinishReason.STOP),
@@ -138,7 +139,7 @@ class _EventReader:
         metadata: dict[str, Any] = {}
         finish_reason: FinishReason | None = None
         if event.type == "message_start":
-            self._usage = event.message.usage.model_dump()
+            self._usage = _members(event.message.usage) | _NONE_YET
             metadata = {"id": event.message.id, "model": event.message.model}
         elif event.type == "content_block_start":
             items = _started(event.content_block, event.index)
@@ -146,7 +147,7 @@ class _EventReader:
             items = _continued(event.delta, event.index)
         elif event.type == "message_delta":
             self._stop_reason = event.delta.stop_reason
-            self._usage |= {name: count for name, count in event.usage.model_dump().items() if count is not None}
+            self._usage |= {name: count for name, count in _members(event.usage).items() if count is not None}
             metadata = {"usage": _usage(self._usage)}
         elif event.type == "message_stop":
             finish_reason = _FINISH_REASONS.get(self._stop_reason or "", FinishReason.STOP)
@@ -224,14 +225,28 @@ def _continued(delta: Any, index: int) -> list[Any]:
     return []
 
 
-def _usage(counts: dict[str, Any]) -> Usage:
-    """Their input tokens are those that were neither read from the cache nor written to it; ours are all."""
-    cached, written = counts.get("cache_read_input_tokens"), counts.get("cache_creation_input_tokens")
-    details = counts.get("output_tokens_details") or {}
+def _members(usage: Any) -> dict[str, Any]:
+    """The counts that were told; none if something else was sent in their place, for the SDK checks no types."""
+    return usage.model_dump(warnings=False) if isinstance(usage, BaseModel) else {}
+
+
+def _usage(counts: dict[str, Any]) -> Usage | None:
+    """Their input tokens are those that were neither read from the cache nor written to it; ours are all.
+
+    None without a sensible count of input and of output; others that make no sense are left out.
+    """
+    fresh, output_tokens = count_of(counts.get("input_tokens")), count_of(counts.get("output_tokens"))
+    if fresh is None or output_tokens is None:
+        return None
+    cached, written = (
+        count_of(counts.get("cache_read_input_tokens")),
+        count_of(counts.get("cache_creation_input_tokens")),
+    )
+    details = counts.get("output_tokens_details")
     return Usage(
-        input_tokens=(counts.get("input_tokens") or 0) + (cached or 0) + (written or 0),
-        output_tokens=counts.get("output_tokens") or 0,
+        input_tokens=fresh + (cached or 0) + (written or 0),
+        output_tokens=output_tokens,
         cached_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=details.get("thinking_tokens"),
+        reasoning_tokens=count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
     )

@@ -48,6 +48,7 @@ from semantic_kernel.contents.streaming_reasoning_content import StreamingReason
 from proxy.domain.chat import Usage
 from proxy.infrastructure.chat_completion.native.answers import UnusableAnswer
 from proxy.infrastructure.chat_completion.native.messages import INSTRUCTIONS, refuse, refuse_late_instructions
+from proxy.infrastructure.chat_completion.reported_usage import count_of
 
 _FINISH_REASONS = {
     GoogleFinishReason.STOP: FinishReason.STOP,
@@ -266,11 +267,19 @@ def _metadata(response: GenerateContentResponse) -> dict[str, Any]:
     return metadata | {"usage": _usage(told)} if told is not None else metadata
 
 
-def _usage(told: GenerateContentResponseUsageMetadata) -> Usage:
-    """Thoughts are counted beside the answer's tokens; ours are all that are billed as output."""
+def _usage(told: GenerateContentResponseUsageMetadata) -> Usage | None:
+    """Thoughts are counted beside the answer's tokens; ours are all that are billed as output.
+
+    None without a sensible count of the prompt, or with an odd one of the answer, which is absent where nothing was
+    generated; others that make no sense are left out.
+    """
+    prompt, answer = count_of(told.prompt_token_count), count_of(told.candidates_token_count or 0)
+    if prompt is None or answer is None:
+        return None
+    results, thoughts = count_of(told.tool_use_prompt_token_count), count_of(told.thoughts_token_count)
     return Usage(
-        input_tokens=(told.prompt_token_count or 0) + (told.tool_use_prompt_token_count or 0),
-        output_tokens=(told.candidates_token_count or 0) + (told.thoughts_token_count or 0),
-        cached_tokens=told.cached_content_token_count,
-        reasoning_tokens=told.thoughts_token_count,
+        input_tokens=prompt + (results or 0),
+        output_tokens=answer + (thoughts or 0),
+        cached_tokens=count_of(told.cached_content_token_count),
+        reasoning_tokens=thoughts,
     )
