@@ -268,6 +268,12 @@ def test_a_reported_cost_is_the_cost_and_the_estimate_is_kept(ledger: FakeLedger
     assert row.cost() == row.reported_cost
 
 
+def test_a_reported_cost_counts_though_the_tokens_beside_it_are_guessed(ledger: FakeLedger, prices: FakePrices) -> None:
+    serve(ledger, prices, used(10, 0, cost=CostAmount(Decimal("0.5")), estimated=True))
+    assert (ledger.row.reported_cost, ledger.row.cost_source) == (CostAmount(Decimal("0.5")), CostSource.REPORTED)
+    assert ledger.row.usage_source is UsageSource.ESTIMATED
+
+
 def test_a_reported_cost_of_nothing_is_known_to_be_nothing(ledger: FakeLedger, prices: FakePrices) -> None:
     serve(ledger, prices, used(cost=CostAmount(Decimal(0))))
     assert (ledger.row.cost(), ledger.row.cost_source) == (CostAmount(Decimal(0)), CostSource.REPORTED)

@@ -117,6 +117,32 @@ def test_a_detail_that_makes_no_sense_leaves_the_others() -> None:
     assert usage == Usage(10, 20, None, 5, image_tokens=4)
 
 
+@pytest.mark.parametrize(
+    ("counts", "read"),
+    [
+        (b'"prompt_tokens": 10, "completion_tokens": null,', (10, 0)),
+        (b'"prompt_tokens": 10, "completion_tokens": -1,', (10, 0)),
+        (b'"prompt_tokens": 10, "completion_tokens": 10.5,', (10, 0)),
+        (b'"prompt_tokens": 10, "completion_tokens": 18446744073709551615,', (10, 0)),
+        (b'"prompt_tokens": "10", "completion_tokens": 20,', (0, 20)),
+        (b'"completion_tokens": 20,', (0, 20)),
+        (b"", (0, 0)),
+    ],
+)
+def test_a_bill_is_kept_though_a_count_beside_it_makes_no_sense(counts: bytes, read: tuple[int, int]) -> None:
+    """DOMAIN: what was billed is known, and a guess must not take its place."""
+    usage = Usage(*read, 4, cost=CostAmount(Decimal("0.5")), estimated=True)
+    told = b'{%b "cost": 0.5, "prompt_tokens_details": {"cached_tokens": 4}}' % counts
+    assert usage_of(told) == usage
+    assert tail_of(b'data: {"choices": [], "usage": %b}\n\n' % told, DONE).facts().usage == usage
+
+
+def test_whole_numbers_may_be_written_as_fractions() -> None:
+    assert usage_of(b'{"prompt_tokens": 10.0, "completion_tokens": 2e1}') == Usage(10, 20)
+    details = b'{"cached_tokens": 4.0, "audio_tokens": 4.5}'
+    assert usage_of(b'{"prompt_tokens": 10, "prompt_tokens_details": %b}' % details) == Usage(10, 0, 4)
+
+
 def test_with_a_key_of_ones_own_the_bill_is_the_cost_and_not_what_the_provider_charges() -> None:
     usage = usage_of(
         b"""{"prompt_tokens": 10, "completion_tokens": 20, "cost": 0.0005, "is_byok": true,
@@ -207,6 +233,8 @@ def test_any_cost_is_exact(cost: Decimal) -> None:
         b'{"prompt_tokens": 1, "completion_tokens": -1}',
         b'{"prompt_tokens": 1.5, "completion_tokens": 1}',
         b'{"prompt_tokens": 1e999, "completion_tokens": 1}',
+        b'{"prompt_tokens": 1, "completion_tokens": 18446744073709551615}',
+        b'{"prompt_tokens": 1, "completion_tokens": -1, "cost": "free"}',
         b'{"prompt_tokens": 1' + b"0" * 5000 + b"}",
     ],
 )
@@ -422,7 +450,7 @@ def test_the_last_usage_counts() -> None:
     assert tail_of(*reads, DONE).facts().usage == Usage(10, 3)
 
 
-@pytest.mark.parametrize("usage", [{"prompt_tokens": -1}, {"cost": 1}, "much", [], {"prompt_tokens": "10"}])
+@pytest.mark.parametrize("usage", [{"prompt_tokens": -1}, {"cost": -1}, "much", [], {"prompt_tokens": "10"}])
 def test_usage_that_makes_no_sense_is_no_usage_of_a_stream(usage: Any) -> None:
     facts = tail_of(delta("x", "stop"), event(choices=[], usage=usage), DONE).facts()
     assert facts.usage is None

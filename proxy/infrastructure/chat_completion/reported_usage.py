@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from proxy.domain.chat import Usage
 from proxy.domain.values import CostAmount
 from proxy.infrastructure.chat_completion.reading import FALSY, look
+
+_MOST_TOKENS = 2**63 - 1  # a count that no database holds makes no sense either
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -29,8 +32,8 @@ class _Details(msgspec.Struct, frozen=True):
 class _Usage(msgspec.Struct):
     """`usage` of a completion: OpenAI's CompletionUsage, with OpenRouter's `cost` (USD) and DeepSeek's cache hits."""
 
-    prompt_tokens: int
-    completion_tokens: int = 0  # absent where nothing was generated
+    prompt_tokens: msgspec.Raw = msgspec.Raw()
+    completion_tokens: msgspec.Raw = msgspec.Raw(b"0")  # absent where nothing was generated
     prompt_tokens_details: msgspec.Raw = msgspec.Raw()
     completion_tokens_details: msgspec.Raw = msgspec.Raw()
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
@@ -40,8 +43,8 @@ class _Usage(msgspec.Struct):
 class PlainUsage(msgspec.Struct):
     """`_Usage` as nearly every answer has it, read in one go."""
 
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: _Tokens
+    completion_tokens: _Tokens = 0
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
@@ -55,33 +58,37 @@ _NO_DETAILS = _Details()
 _NO_COST = (b"", b"null")
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
 _COUNT = re.compile(rb"[0-9]{1,15}")
-_MOST_TOKENS = 2**63 - 1  # a count that no database holds makes no sense either
 
 
 def read_usage(raw: msgspec.Raw) -> Usage | None:
-    """None where there is no usage, or one that makes no sense (no prompt_tokens, negative counts)."""
+    """None where there is no usage, or one that makes no sense (no prompt_tokens, odd counts) and tells no bill.
+
+    Beside a bill such counts are 0, and marked as estimated.
+    """
     if bytes(raw) in FALSY:
         return None
     try:
         usage = _usages.decode(raw)
     except (ValueError, RecursionError):
         return None
-    return usage_of(
+    prompt_tokens, completion_tokens = count_of(look(usage.prompt_tokens)), count_of(look(usage.completion_tokens))
+    read = usage_of(
         PlainUsage(
-            usage.prompt_tokens,
-            usage.completion_tokens,
+            prompt_tokens or 0,
+            completion_tokens or 0,
             _read_details(usage.prompt_tokens_details),
             _read_details(usage.completion_tokens_details),
             usage.prompt_cache_hit_tokens,
             _read_cost(usage.cost),
         )
     )
+    if prompt_tokens is not None and completion_tokens is not None:
+        return read
+    return None if read.cost is None else read._replace(estimated=True)
 
 
-def usage_of(usage: PlainUsage) -> Usage | None:
-    """None for negative counts; a detail or a cost that makes no sense is left out."""
-    if usage.prompt_tokens < 0 or usage.completion_tokens < 0:
-        return None
+def usage_of(usage: PlainUsage) -> Usage:
+    """A detail or a cost that makes no sense is left out."""
     cost = None if usage.cost is None else _billable(usage.cost)
     hits = bytes(usage.prompt_cache_hit_tokens)
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and not hits:
@@ -117,12 +124,8 @@ def _read_details(raw: msgspec.Raw) -> _Details:
         members = look(raw)
         if not isinstance(members, dict):
             return _NO_DETAILS
-        details = _Details(**{name: members[name] for name in _Details.__struct_fields__ if _is_whole(members, name)})
+        details = _Details(**{name: count_of(members.get(name)) for name in _Details.__struct_fields__})
     return details
-
-
-def _is_whole(members: dict[str, Any], name: str) -> bool:
-    return type(members.get(name)) is int
 
 
 def _count(tokens: int | None) -> int | None:
