@@ -573,9 +573,39 @@ def test_output_is_estimated_from_the_text_that_was_relayed(texts: list[str | No
     assert tail_of(*(delta(text) for text in texts)).estimated_output_tokens() == tokens
 
 
-def test_reasoning_counts_too() -> None:
-    chunk = event(choices=[{"delta": {"reasoning": "abcd", "content": "efgh"}}])
-    assert tail_of(chunk).estimated_output_tokens() == 2
+@pytest.mark.parametrize(
+    "wrote",
+    [
+        {"reasoning": "abcd", "content": "efgh"},
+        {"reasoning_content": "abcd", "content": "efgh"},
+        {"reasoning_content": "abcd", "reasoning": "abcd", "content": "efgh"},
+        {"refusal": "abcdefgh", "content": None},
+        {
+            "tool_calls": [
+                {"index": 0, "function": {"name": "abcd", "arguments": "{"}},
+                {"function": {"arguments": "}} "}},
+            ]
+        },
+        {"tool_calls": [{"function": {"name": "a", "arguments": {"b": 1}}}]},
+        {"function_call": {"name": "abcd", "arguments": "efgh"}},
+    ],
+)
+def test_all_that_the_model_wrote_counts(wrote: dict[str, Any]) -> None:
+    """An answer of nothing but a call, or of reasoning by DeepSeek's name, is not free."""
+    assert tail_of(event(choices=[{"delta": wrote}])).estimated_output_tokens() == 2
+    assert WholeAnswer(answer(choices=[{"message": wrote}])).estimated_output_tokens() == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"tool_calls": 5},
+        {"tool_calls": [5, None, {}, {"function": []}, {"function": {"name": 5, "arguments": None}}]},
+        {"function_call": "f", "reasoning_content": ["a"], "refusal": 1},
+    ],
+)
+def test_what_is_no_text_counts_nothing(odd: dict[str, Any]) -> None:
+    assert WholeAnswer(answer(choices=[{"message": {**odd, "content": "abcd"}}])).estimated_output_tokens() == 1
 
 
 def test_every_choice_counts() -> None:

@@ -18,6 +18,7 @@ _TRIMMED_FROM_BYTES = 2 * _TAIL_BYTES
 _EVENT_END, _DONE_EVENT, _CHUNK_START = b"\n\n", b"data: [DONE]", b"data: {"
 _DATA_BYTES = len(b"data: ")
 ERROR_MARK = b'"error"'
+_REASONING = ("reasoning", "reasoning_content")  # the same text by two names; some servers send both
 
 
 class Choice(msgspec.Struct):
@@ -268,9 +269,25 @@ def error_member(envelope: _Envelope) -> dict[str, Any] | None:
 
 
 def _text_length(message: Any) -> int:
-    """Of a message or a delta: what the model wrote, its reasoning included."""
-    texts = [message.get(key) for key in ("content", "reasoning")] if isinstance(message, dict) else []
-    return sum(len(text) for text in texts if isinstance(text, str))
+    """Of a message or a delta: all that the model wrote, its reasoning and its calls included."""
+    if not isinstance(message, dict):
+        return 0
+    reasoning = max(_length(message.get(name)) for name in _REASONING)
+    return _length(message.get("content")) + _length(message.get("refusal")) + reasoning + _calls_length(message)
+
+
+def _calls_length(message: dict[str, Any]) -> int:
+    calls = message.get("tool_calls")
+    told = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    functions = [function for function in (*told, message.get("function_call")) if isinstance(function, dict)]
+    return sum(_length(function.get(name)) for function in functions for name in ("name", "arguments"))
+
+
+def _length(text: Any) -> int:
+    """Some servers send arguments as an object."""
+    if isinstance(text, dict):
+        return len(msgspec.json.encode(text))
+    return len(text) if isinstance(text, str) else 0
 
 
 def _finish_reason(choices: list[Choice] | None) -> str | None:

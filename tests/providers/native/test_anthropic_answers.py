@@ -412,6 +412,16 @@ async def test_what_was_said_before_hanging_up_is_estimated(anthropic: Provider)
     assert (call.generation_id, call.may_have_generated) == ("msg_1", True)
 
 
+async def test_a_call_counts_with_its_name(anthropic: Provider) -> None:
+    anthropic.upstream.answer(
+        streaming(start(), *tool_block(0, "a", "get_time", ['{"in":', '"UT"}']), *end("tool_use"))
+    )
+    call, history, settings = anthropic.call({**HELLO, "stream": True})
+    async for _ in anthropic.service.get_streaming_chat_message_contents(history, settings):
+        pass
+    assert call.answer.estimated_output_tokens() == len('get_time{"in":"UT"}') // 4
+
+
 # Errors
 
 

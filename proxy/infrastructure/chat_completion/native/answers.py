@@ -125,6 +125,7 @@ class ChunkWriter:
         if call.index not in self._calls:
             index = self._calls[call.index] = len(self._calls)
             self._without_arguments.add(index)
+            self._characters += len(call.name or "")
             yield _call_delta(index, {"name": call.name, "arguments": arguments}, _named(call))
         elif arguments:
             yield _call_delta(self._calls[call.index], {"arguments": arguments})
