@@ -7,6 +7,7 @@ from functools import lru_cache
 from proxy.application.exchange import Exchange
 from proxy.application.tracing import short_trace
 from proxy.application.upstream import Answer
+from proxy.domain.chat import Usage
 
 _HEADER_CHARACTERS = 256
 _REMEMBERED_TEXTS = 1024
@@ -22,9 +23,14 @@ def answer_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:
     headers["x-gateway-overhead-ms"] = f"{exchange.overhead_ms():.2f}"
     headers["x-gateway-trace"] = short_trace(exchange)
     cost = exchange.cost()
-    if cost is not None:
+    if cost is not None and _is_whole(exchange.facts().usage):
         headers["x-gateway-cost-usd"] = f"{cost.usd:f}"
     return headers
+
+
+def _is_whole(usage: Usage | None) -> bool:
+    """Not what a stream has told so far: its cost would be that of a part."""
+    return usage is not None and (not usage.estimated or usage.cost is not None)
 
 
 @lru_cache(_REMEMBERED_TEXTS)

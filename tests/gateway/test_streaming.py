@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from decimal import Decimal
 from typing import Any
 
 import openai
@@ -12,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
+from proxy.domain.values import CostAmount
 from tests.conftest import StartGateway
 from tests.harness import HELLO, FakeTime, TestGateway, Upstream, chunk, cut, ending, fails, stall, streams
 
@@ -220,6 +222,31 @@ async def test_usage_of_a_broken_stream_is_kept_when_it_came(gateway: TestGatewa
     assert row.status is RequestStatus.STREAM_BROKEN
     assert row.usage_source is UsageSource.REPORTED
     assert row.output_tokens.value == 5
+
+
+async def test_usage_so_far_is_not_that_of_a_broken_stream(gateway: TestGateway, upstream: Upstream) -> None:
+    """Some servers tell of the prompt first, or count up with each chunk."""
+    begun = {"prompt_tokens": 1000, "completion_tokens": 0}
+    upstream.answer(streams(chunk("a" * 4, usage=begun), *[chunk("word" * 500)] * 3, then=cut, pause_seconds=0.01))
+    await gateway.raw_chat(STREAMED)
+    row = await gateway.row()
+    assert (row.status, row.usage_source) == (RequestStatus.STREAM_BROKEN, UsageSource.ESTIMATED)
+    assert (row.input_tokens.value, row.output_tokens.value) == (1000, 1501)
+
+
+async def test_a_cost_is_told_only_when_it_is_known(gateway: TestGateway, upstream: Upstream) -> None:
+    """Not that of what had come when the answer began."""
+    usages = [{"prompt_tokens": 1000, "completion_tokens": count} for count in (1, 500, 1000)]
+    finish = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    events = [*(chunk("a", usage=usage) for usage in usages), chunk(choices=finish, usage=usages[-1])]
+    upstream.answer(streams(*events, b"data: [DONE]\n\n", pause_seconds=0.05))
+    _, headers, _ = await gateway.raw_chat(STREAMED)
+    assert "x-gateway-cost-usd" not in headers
+    row = await gateway.row()
+    assert (row.usage_source, row.output_tokens.value) == (UsageSource.REPORTED, 1000)
+    upstream.answer(streams(b"".join(events) + b"data: [DONE]\n\n"))
+    _, headers, _ = await gateway.raw_chat(STREAMED)
+    assert row.cost() == CostAmount(Decimal(headers["x-gateway-cost-usd"]))
 
 
 async def test_a_stalled_stream_ends_by_the_idle_time_out(start_gateway: StartGateway, upstream: Upstream) -> None:

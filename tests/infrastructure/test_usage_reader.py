@@ -450,6 +450,41 @@ def test_the_last_usage_counts() -> None:
     assert tail_of(*reads, DONE).facts().usage == Usage(10, 3)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(
+    ("events", "output_tokens"),
+    [
+        ([delta("Hi", usage=USAGE)], 20),
+        ([delta("x" * 400, usage=USAGE)], 100),
+        ([delta("Hi", usage={**USAGE, "completion_tokens": 0}), delta("x" * 398), delta("x" * 400)], 200),
+        ([delta("Hi", usage={**USAGE, "completion_tokens": 1}), delta("Hi", usage=USAGE)], 20),
+    ],
+)
+def test_usage_of_an_answer_that_is_not_complete_is_an_estimate(
+    events: list[bytes], output_tokens: int, end: bytes
+) -> None:
+    """DOMAIN: the larger of what was told so far and what the text amounts to; the bill so far is none."""
+    tail = tail_of(*(event.replace(b"\n", end) for event in events))
+    assert tail.facts().usage == Usage(10, output_tokens, estimated=True)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize(
+    "events",
+    [
+        [delta("x" * 400, "stop", usage=USAGE)],
+        [delta("x" * 400, "stop"), delta("", usage=USAGE)],
+        [delta("x" * 400, usage=USAGE), delta("", "stop")],
+        [delta("x" * 400, usage=USAGE), DONE],
+        [delta("x" * 400), event(choices=[], usage=USAGE)],
+        [delta("x" * 400), event(usage=USAGE)],
+    ],
+)
+def test_usage_of_a_complete_answer_is_final(events: list[bytes], end: bytes) -> None:
+    tail = tail_of(*(event.replace(b"\n", end) for event in events))
+    assert tail.facts().usage == Usage(10, 20, cost=CostAmount(Decimal("0.25")))
+
+
 @pytest.mark.parametrize("usage", [{"prompt_tokens": -1}, {"cost": -1}, "much", [], {"prompt_tokens": "10"}])
 def test_usage_that_makes_no_sense_is_no_usage_of_a_stream(usage: Any) -> None:
     facts = tail_of(delta("x", "stop"), event(choices=[], usage=usage), DONE).facts()
@@ -627,6 +662,7 @@ EVENTS = [
     delta("Hi"),
     delta("", "stop"),
     delta(None, "length", error=None),
+    delta("x", usage={"prompt_tokens": 10, "completion_tokens": 5}),
     delta("so", native_finish_reason="x").replace(b"\n", b"\r\n"),
     event(id="gen-2", model="m", choices=[], usage=USAGE),
     event(id="gen-2", model="m", choices=[], usage={"prompt_tokens": -1}),

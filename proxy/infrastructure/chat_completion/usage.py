@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from proxy.domain.chat import NO_FACTS, AnswerFacts
+from proxy.domain.chat import NO_FACTS, AnswerFacts, Usage
 from proxy.domain.values import estimate_tokens
 from proxy.infrastructure.chat_completion.reading import FALSY, Malformed, decode, look, text_of
 from proxy.infrastructure.chat_completion.reported_usage import PlainUsage, read_usage, usage_of
-from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, split_events
+from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, says_done, split_events
 
 _TAIL_BYTES = 16 * 1024
 _TRIMMED_FROM_BYTES = 2 * _TAIL_BYTES
@@ -120,6 +120,8 @@ class StreamTail:
     """Keeps the last bytes of a stream as they pass, and reads the facts from them when asked.
 
     Usage comes in the last events, so looking at those is enough; parsing every event would halve the throughput.
+    It is final once the answer is complete (`[DONE]`, a finish reason), or if it comes by itself, without choices. Of
+    what some servers tell with each chunk before, there may be more, as the text shows: it is marked as estimated.
     """
 
     def __init__(self) -> None:
@@ -167,26 +169,40 @@ class StreamTail:
     def _read(self) -> AnswerFacts:
         tail = b"".join(self._reads)
         facts = _told_plainly(tail) or self.read_carefully(tail)
+        if facts.usage is not None and facts.usage.estimated:
+            facts = facts._replace(usage=self._with_all_written(facts.usage))
         return facts if self._dropped_error is None else facts._replace(error_message=self._dropped_error)
+
+    def _with_all_written(self, usage: Usage) -> Usage:
+        """The larger of what was told so far and what the text amounts to; beside a bill counts stay as told."""
+        if usage.cost is not None:
+            return usage
+        return usage._replace(output_tokens=max(usage.output_tokens, self.estimated_output_tokens()))
 
     @staticmethod
     def read_carefully(tail: bytes) -> AnswerFacts:
         """Of events that may be anything."""
         usage = model = generation_id = provider = finish_reason = error = None
         may_tell_error = ERROR_MARK in tail  # then in any of its events: some servers go on to usage and [DONE]
+        is_final = False
         for event in events_from_the_end(tail):
-            facts = _facts_of(event)
-            if facts is None:
+            chunk = parse_chunk(event)
+            if chunk is None:
+                is_final = is_final or says_done(event)
                 continue
+            facts = _facts_of(chunk)
             error = error or facts.error_message
-            usage = usage or facts.usage
+            if usage is None and facts.usage is not None:
+                usage = facts.usage
+                is_final = is_final or not chunk.choices
             model = model or facts.model
             generation_id = generation_id or facts.generation_id
             provider = provider or facts.upstream_provider
             finish_reason = finish_reason or facts.finish_reason
             if usage and model and generation_id and finish_reason and not may_tell_error:
                 break
-        return AnswerFacts(usage, model, generation_id, provider, finish_reason, error)
+        known = usage if is_final or finish_reason else _so_far(usage)
+        return AnswerFacts(known, model, generation_id, provider, finish_reason, error)
 
     def estimated_output_tokens(self) -> int:
         """Text per byte in the tail, times all bytes: an estimate for streams that ended before their usage."""
@@ -203,12 +219,14 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
     if b"\r" in tail or ERROR_MARK in tail:
         return None
     usage = model = generation_id = provider = finish_reason = None
+    is_final = False
     end = tail.rfind(_EVENT_END)
     while end >= 0:
         before = tail.rfind(_EVENT_END, 0, end)
         event = tail[before + 2 if before >= 0 else 0 : end]
         end = before
         if event == _DONE_EVENT:
+            is_final = True
             continue
         if not event.startswith(_CHUNK_START) or b"\n" in event:
             return None
@@ -218,19 +236,22 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
             return None
         if usage is None and chunk.usage is not None:
             usage = usage_of(chunk.usage)
+            is_final = is_final or not chunk.choices
         model, generation_id, provider = model or chunk.model, generation_id or chunk.id, provider or chunk.provider
         if finish_reason is None and chunk.choices:
             finish_reason = _finish_reason(chunk.choices)
         if usage is not None and model and generation_id and finish_reason:
             break
-    return AnswerFacts(usage, model or None, generation_id or None, provider or None, finish_reason)
+    known = usage if is_final or finish_reason else _so_far(usage)
+    return AnswerFacts(known, model or None, generation_id or None, provider or None, finish_reason)
 
 
-def _facts_of(event: bytes) -> AnswerFacts | None:
-    """What one event says; None if it holds no chunk."""
-    chunk = parse_chunk(event)
-    if chunk is None:
-        return None
+def _so_far(usage: Usage | None) -> Usage | None:
+    """Of an answer that may not be complete: at least so many tokens, and no bill but for a part."""
+    return None if usage is None else usage._replace(cost=None, estimated=True)
+
+
+def _facts_of(chunk: Chunk) -> AnswerFacts:
     return AnswerFacts(
         usage=read_usage(chunk.usage),
         model=text_of(chunk.model),
