@@ -223,12 +223,15 @@ class Walk(Generic[_T]):
                 return racing.pop(task), task.result()
             for loser in done:
                 del racing[loser]
+                _tell_of_defect(loser.exception())
 
     async def _end(self, racing: Collection[asyncio.Task[_T]]) -> None:
         for task in racing:
             task.cancel()
         for ended in await asyncio.gather(*racing, return_exceptions=True):
-            if not isinstance(ended, BaseException):
+            if isinstance(ended, BaseException):
+                _tell_of_defect(ended)
+            else:
                 await self._discard(ended)
 
     def _share(self, candidate: Candidate) -> int:
@@ -267,3 +270,9 @@ class Walk(Generic[_T]):
         """Those of other providers, and of that model only if one is named; None if there are none."""
         others = (c for c in self._waiting if c.deployment.provider != candidate.deployment.provider)
         return deque(c for c in others if public_model in (None, c.public_model)) or None
+
+
+def _tell_of_defect(error: BaseException | None) -> None:
+    """Of one that nobody else will hear of, because the race goes on without who raised it."""
+    if isinstance(error, Exception) and not isinstance(error, GatewayError):
+        _logger.error("defect", exc_info=error)

@@ -149,24 +149,26 @@ class Exchange:
         self._turns.append(turn)
         call.on_generation = self._noting_generations(self.id)
 
-    def hedging(self, candidate: Candidate, call: UpstreamCall) -> None:
-        """Another deployment is about to be called while the last one still runs: whichever loses costs money, too.
+    def hedging(self, candidate: Candidate, call: UpstreamCall, beside: UpstreamCall) -> None:
+        """Another deployment is about to be called while this call still runs: whichever loses costs money, too.
 
         Raises LedgerFull when its row could not be promised; then it must not be called.
         """
+        hedge = _Hedge(random_uuid(), self._turn_of(beside), Turn(candidate, call))
         self._ledger.admit()
-        hedge = _Hedge(random_uuid(), self._turns[-1], Turn(candidate, call))
-        self._ledger.begin(self._entry().intent(hedge.id, hedge.rival))
-        self._hedges.append(hedge)
+        self._hedges.append(hedge)  # from now on it is booked, whatever happens: that ends what was reserved for it
         self._turns.append(hedge.rival)
+        self._ledger.begin(self._entry().intent(hedge.id, hedge.rival))
         call.on_generation = self._noting_generations(hedge.id)
 
     def answered_by(self, call: UpstreamCall) -> None:
         """This call's answer is the one that the client gets."""
+        self._answering = self._turn_of(call)
+
+    def _turn_of(self, call: UpstreamCall) -> Turn:
         for turn in self._turns:
             if turn.call is call:
-                self._answering = turn
-                return
+                return turn
         raise LookupError("a call that this exchange does not know")
 
     def _noting_generations(self, row_id: UUID) -> Callable[[str], None]:

@@ -187,14 +187,22 @@ class _Run:
             blamed=self._exchange.blamed,
             max_attempts=attempt.max_calls,
         )
-        if attempt.is_hedge:
-            self._exchange.hedging(candidate, call)
-        else:
+        beside = self._running_call() if len(self._exchange.walked) > 1 else None
+        if beside is None:
             self._exchange.calling(candidate, call)
+        else:
+            self._exchange.hedging(candidate, call, beside)
         attempt.call = call
         if self._exchange.waits_for_disk:
             await self._exchange.durable()
         return call
+
+    def _running_call(self) -> UpstreamCall | None:
+        """A call that was made already and has not failed.
+
+        Not always that of whose turn came first: who waits in a deployment's queue is overtaken by a hedge.
+        """
+        return next((each.call for each in self._exchange.walked if each.call and each.error is None), None)
 
     def _body_for(self, candidate: Candidate, model: str) -> bytes:
         """The client's, but for the model's name, and for the list of `models` where the gateway walks it."""

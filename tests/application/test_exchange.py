@@ -31,7 +31,7 @@ from proxy.domain.errors import (
     TransientUpstreamError,
 )
 from proxy.domain.pricing import ModelPricing
-from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
+from proxy.domain.request_log import CostSource, RequestIntent, RequestStatus, UsageSource
 from proxy.domain.values import CostAmount
 from tests.application.conftest import FakeLedger, FakePrices
 from tests.catalogs import candidate
@@ -120,6 +120,32 @@ def test_what_cannot_be_promised_is_not_begun(ledger: FakeLedger, prices: FakePr
     with suppress(LedgerFull), exchange(ledger, prices):
         begun = True
     assert (begun, ledger.admitted, ledger.rows) == (False, 0, [])
+
+
+def test_what_is_promised_to_a_hedge_ends_also_when_it_cannot_be_begun(ledger: FakeLedger, prices: FakePrices) -> None:
+    class Failing(FakeLedger):
+        def begin(self, intent: RequestIntent) -> None:
+            super().begin(intent)
+            if len(self.intents) > 1:
+                raise ZeroDivisionError
+
+    ledger, first = Failing(), called(used())
+    with exchange(ledger, prices) as served:
+        served.asked(asked())
+        served.calling(candidate(GLM, "test"), first)
+        with pytest.raises(ZeroDivisionError):
+            served.hedging(candidate(KIMI, "test"), called(attempts=0), first)
+        served.answered_by(first)
+        served.answering(200)
+    own, lost = ledger.rows
+    assert (ledger.admitted, own.status, own.attempts) == (2, RequestStatus.SUCCESS, 1)
+    assert (lost.status, lost.attempts, lost.cost_source) == (RequestStatus.HEDGED, 0, CostSource.NONE)
+
+
+def test_nothing_is_promised_to_a_hedge_beside_a_call_that_is_not_known(ledger: FakeLedger, prices: FakePrices) -> None:
+    with exchange(ledger, prices) as served, pytest.raises(LookupError):
+        served.hedging(candidate(KIMI, "test"), called(), called())
+    assert ledger.row.attempts == 0
 
 
 def test_settling_again_does_nothing(ledger: FakeLedger, prices: FakePrices) -> None:

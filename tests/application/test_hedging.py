@@ -80,6 +80,36 @@ async def test_a_failure_of_one_leaves_the_race_to_the_other() -> None:
     assert race.cancelled == []
 
 
+async def test_a_defect_in_a_race_that_goes_on_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    defect = RuntimeError("a defect of ours")
+    race = Race({"a": 0.1, "b": FAST}, {"b": defect})
+    assert await race.run() == "a"
+    assert [(each.message, each.exc_info and each.exc_info[1]) for each in caplog.records] == [("defect", defect)]
+
+
+async def test_a_defect_at_the_moment_of_the_other_s_answer_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Together(Race):
+        async def perform(self, attempt: Attempt) -> str:
+            self.begun.append(attempt.deployment.name)
+            if len(self.begun) == 1:
+                await both_are_there.wait()
+                return attempt.deployment.name
+            both_are_there.set()
+            await asyncio.sleep(0)
+            raise RuntimeError("a defect of ours")
+
+    both_are_there = asyncio.Event()
+    race = Together({"a": FAST, "b": FAST})
+    assert await race.run() == "a"
+    assert [each.message for each in caplog.records] == ["defect"]
+
+
+async def test_a_failure_that_the_race_outlives_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    assert await Race({"a": 0.05, "b": FAST}, {"b": unavailable()}).run() == "a"
+    assert await Race({"a": SLOW, "b": FAST}).run() == "b"
+    assert caplog.records == []
+
+
 async def test_when_both_fail_the_next_is_asked() -> None:
     race = Race({"a": 0.05, "b": 0.05, "c": FAST}, {"a": unavailable(), "b": unavailable()})
     assert await race.run() == "c"

@@ -398,6 +398,79 @@ async def test_a_hedged_call_has_a_row_of_its_own_beside_the_winners(
     assert (slow.calls, fast.calls) == (1, 1)
 
 
+async def busy_one(gateway: TestGateway, two: dict[str, Upstream]) -> tuple[asyncio.Task[Any], asyncio.Event]:
+    """A request that has the only place at `one` until the event, and has been hedged in vain."""
+    release = asyncio.Event()
+    two["one"].answer(released(release), says())
+    two["two"].answer(fails(503), says())
+    request = asyncio.create_task(gateway.chat(NAMED))
+    await until(lambda: two["two"].calls == 1)
+    return request, release
+
+
+async def booked_calls(gateway: TestGateway, count: int) -> list[tuple[str, RequestStatus, int]]:
+    return sorted((row.provider_name, row.status, row.attempts) for row in await gateway.rows(count))
+
+
+async def test_who_waits_in_a_queue_is_served_by_a_hedge(start: Start, config: Path, two: dict[str, Upstream]) -> None:
+    write_both(config, two, {"one": {"max_concurrency": 1}}, hedge={"after_seconds": 0.05})
+    gateway = await start()
+    first, release = await busy_one(gateway, two)
+    status, headers, _ = await gateway.chat(NAMED)
+    assert (status, headers["x-gateway-provider"], headers["x-gateway-attempts"]) == (200, "two", "1")
+    release.set()
+    assert (await first)[0] == 200
+    assert (two["one"].calls, two["two"].calls) == (1, 2)
+    hedged, success = RequestStatus.HEDGED, RequestStatus.SUCCESS
+    assert await booked_calls(gateway, 3) == [("one", success, 1), ("two", hedged, 1), ("two", success, 1)]
+
+
+@pytest.mark.parametrize("winner", ["one", "two"])
+async def test_who_was_overtaken_in_a_queue_and_then_called_has_a_row_too(
+    start: Start, config: Path, two: dict[str, Upstream], winner: str
+) -> None:
+    write_both(config, two, {"one": {"max_concurrency": 1}}, hedge={"after_seconds": 0.05})
+    gateway = await start()
+    first, release = await busy_one(gateway, two)
+    releases = {name: asyncio.Event() for name in two}
+    two["one"].answer(released(releases["one"]))
+    two["two"].answer(released(releases["two"]))
+    second = asyncio.create_task(gateway.chat(NAMED))
+    await until(lambda: two["two"].calls == 1)
+    release.set()
+    await until(lambda: two["one"].calls == 1)
+    releases[winner].set()
+    assert (await second)[1]["x-gateway-provider"] == winner
+    assert (await first)[0] == 200
+    loser = next(name for name in two if name != winner)
+    hedged, success = RequestStatus.HEDGED, RequestStatus.SUCCESS
+    of_first = [("one", success, 1), ("two", hedged, 1)]
+    assert await booked_calls(gateway, 4) == sorted([*of_first, (winner, success, 1), (loser, hedged, 1)])
+
+
+async def test_a_call_that_failed_before_a_queue_is_nobody_s_loser(
+    start: Start, config: Path, two: dict[str, Upstream]
+) -> None:
+    """The hedge runs beside nothing: what failed before it belongs to the request's own row."""
+    ill = BadUpstream("ill", lambda: Fault.SERVER_ERROR)
+    async with serving(ill):
+        model = model_of("ill", "one", "two", strategy="priority", hedge={"after_seconds": 0.05})
+        places = {"one": {"max_concurrency": 1}}
+        models = {"fast": model, "busy": model_of("one")}
+        write_config(config, {**urls(ill), **where(two)}, models=models, providers=places)
+        gateway = await start()
+        release = asyncio.Event()
+        two["one"].answer(released(release))
+        first = asyncio.create_task(gateway.chat({**NAMED, "model": "busy"}))
+        await until(lambda: two["one"].calls == 1)
+        status, headers, _ = await gateway.chat(NAMED)
+        assert (status, headers["x-gateway-provider"], headers["x-gateway-attempts"]) == (200, "two", "2")
+        release.set()
+        await first
+        success = RequestStatus.SUCCESS
+        assert await booked_calls(gateway, 2) == [("one", success, 1), ("two", success, 2)]
+
+
 async def test_no_request_fails_while_the_file_changes(start: Start, config: Path) -> None:
     a, b, ill = BadUpstream("a"), BadUpstream("b"), BadUpstream("ill", lambda: Fault.SERVER_ERROR)
 
