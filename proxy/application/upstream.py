@@ -87,7 +87,7 @@ class UpstreamCall:
     on_generation: Callable[[str], None] = nobody_to_tell  # told the generation's id as soon as it is known
 
     attempts: int = 0
-    refusals: int = 0  # attempts that were answered with a 4xx status
+    refusals: int = 0  # attempts that were answered with a 4xx status, or never had a connection
     upstream_seconds: float = 0.0
     generation_id: str | None = None  # as the headers tell it: an answer that is cut off may not come to say it
     answer: FactSource = field(default_factory=NothingCame)

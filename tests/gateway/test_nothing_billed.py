@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
@@ -84,6 +86,33 @@ async def test_nothing_is_billed_when_every_attempt_was_refused(
     await gateway.chat({**HELLO, "stream": stream})
     row = await gateway.row()
     assert (row.status, row.attempts) == (RequestStatus.UPSTREAM_ERROR, attempts)
+    assert costs_nothing(row)
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The URL of a port at which connections wait in vain to be taken."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening:
+        address = listening.getsockname()
+        with socket.create_connection(address):  # more are not let in
+            yield f"http://127.0.0.1:{address[1]}/v1"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("why", ["refused", "no such host", "no TLS", "nobody takes it"])
+async def test_nothing_is_billed_when_no_connection_was_made(
+    start_gateway: StartGateway, upstream: Upstream, deaf: str, why: str, *, stream: bool
+) -> None:
+    url = {
+        "refused": "http://127.0.0.1:9/v1",
+        "no such host": "http://no-such-host.invalid/v1",
+        "no TLS": upstream.url.replace("http:", "https:"),
+        "nobody takes it": deaf,
+    }[why]
+    gateway = await start_gateway(openrouter_base_url=url, connect_timeout_seconds=0.2, retry_max_retries=1)
+    assert (await gateway.chat({**HELLO, "stream": stream}))[0] == 502
+    row = await gateway.row()
+    assert (row.status, row.attempts, row.error_type) == (RequestStatus.UPSTREAM_ERROR, 2, "connection")
     assert costs_nothing(row)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from aiohttp import ClientError, ClientSession, ConnectionTimeoutError
+from aiohttp import ClientConnectorError, ClientError, ClientSession, ConnectionTimeoutError
 from yarl import URL
 
 from proxy.application.upstream import UpstreamCall
@@ -163,7 +163,8 @@ class Wire:
                 async with asyncio.timeout(call.deadline - self.now()):
                     await self._judge(call, response, read)
             good = True
-        except ConnectionTimeoutError as problem:
+        except (ClientConnectorError, ConnectionTimeoutError) as problem:
+            call.refusals += 1  # without a connection nothing can have been sent
             raise self.errors.unreachable(problem) from problem
         except TimeoutError as problem:
             raise self._late(call, response, is_last=most_seconds == left_seconds) from problem
