@@ -77,6 +77,7 @@ def costs_nothing(row: RequestLog) -> bool:
         ([fails(429)], 4),
         ([fails(429), fails(402)], 2),
         ([says(b"<html>no", status=404)], 1),
+        ([refuses_and_breaks_off, fails(400)], 2),
     ],
 )
 async def test_nothing_is_billed_when_every_attempt_was_refused(
@@ -125,7 +126,6 @@ async def test_nothing_is_billed_when_no_connection_was_made(
         [fails(429), fails(503), fails(429)],
         [fails(429), resets, fails(400)],
         [says_nothing, fails(400)],
-        [refuses_and_breaks_off, fails(400)],
         [fails(429), says({"error": {"code": 400, "message": "late"}})],
         [says(b"no completion")],
         [fails(307)],
@@ -136,7 +136,6 @@ async def test_nothing_is_billed_when_no_connection_was_made(
         "503 between",
         "connection lost",
         "time-out",
-        "refusal cut off",
         "error in a 200",
         "invalid",
         "redirect",
