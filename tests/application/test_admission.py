@@ -24,12 +24,12 @@ from proxy.domain.access.permissions import ROLE_PERMISSIONS, Role
 from proxy.domain.access.principals import Principal, PrincipalKind
 from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
 from proxy.domain.budgets import Budget, Charge, Period, Window, picodollars
-from proxy.domain.chat import ChatRequest, Usage
+from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
 from proxy.domain.errors import BudgetExceeded, ModelNotAllowed, PermanentUpstreamError, RateLimited
 from proxy.domain.rate_limits import Priority, RateLimit, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestStatus
 from tests.application.conftest import FakeLedger, FakePrices, price
-from tests.application.test_exchange import GLM, called, raise_in, upstream_is_called, used
+from tests.application.test_exchange import GLM, Said, called, raise_in, upstream_is_called, used
 from tests.catalogs import candidate, deployment
 from tests.harness import Upstream, fails, says
 
@@ -363,10 +363,10 @@ def served(ledger: FakeLedger, prices: Any, admission: Admission) -> Exchange:
     return exchange
 
 
-async def admitted(money: Money, *subjects: Subject) -> Admission:
+async def admitted(money: Money, *subjects: Subject, calls: int = 1) -> Admission:
     budgets = [AppliedBudget(budget(subject), subject) for subject in subjects]
     admission = Admission(member(), "alice", CountingPass({}), money.purse(budgets))
-    await admission.set_aside(500, 1, NOON)
+    await admission.set_aside(500, calls, NOON)
     return admission
 
 
@@ -415,6 +415,29 @@ async def test_what_cost_nothing_is_charged_nothing_and_given_back(
     assert ledger.row.cost_source is CostSource.NONE
     ((set_aside, charged),) = money.settled
     assert ([held.picodollars for held in set_aside], charged) == ([500], [])
+
+
+async def test_a_call_that_lost_a_race_is_charged_its_usage_or_its_share_of_what_was_set_aside(
+    ledger: FakeLedger, prices: FakePrices, money: Money
+) -> None:
+    cost = picodollars(Decimal("0.0001") / 1000 + Decimal("0.0002") / 2000)
+    for answer, source, charged in (
+        (None, CostSource.UNKNOWN, 500),
+        (Said(AnswerFacts(), output_tokens=3), CostSource.UNKNOWN, 500),
+        (used(), CostSource.COMPUTED, cost),
+    ):
+        admission = await admitted(money, GATEWAY, calls=2)
+        first, rival = called(answer), called(used())
+        with served(ledger, prices, admission) as exchange:
+            exchange.asked(asking())
+            exchange.calling(candidate(GLM, "test"), first)
+            exchange.hedging(candidate(GLM, "test"), rival, first)
+            exchange.answered_by(rival)
+            exchange.answering(200)
+        own, lost = ledger.rows[-2:]
+        assert (lost.cost_source, [charge.picodollars for charge in lost.charges]) == (source, [charged])
+        assert (own.cost_source, [charge.picodollars for charge in own.charges]) == (CostSource.COMPUTED, [cost])
+        assert money.settled[-1][1] == [cost + charged]
 
 
 async def test_a_place_is_left_once_with_what_was_used(ledger: FakeLedger, prices: FakePrices) -> None:

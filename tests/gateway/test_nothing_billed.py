@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from benchmarks.load import write_config
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus, UsageSource
 from tests.conftest import StartGateway
 from tests.gateway.raw_http import connected, request_bytes
@@ -228,6 +230,41 @@ async def test_a_client_that_hangs_up_while_the_upstream_works_may_be_billed(
     row = await gateway.row()
     assert (row.status, row.attempts) == (RequestStatus.CLIENT_DISCONNECTED, 2)
     assert row.cost_source is CostSource.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("loser", "source"),
+    [(says_nothing, CostSource.UNKNOWN), (fails(500), CostSource.UNKNOWN), (fails(400), CostSource.NONE)],
+    ids=["cut off", "500", "refused"],
+)
+async def test_a_call_that_lost_a_race_is_like_any_other_that_told_no_usage(
+    start_gateway: StartGateway, upstream: Upstream, tmp_path: Path, loser: Answering, source: CostSource
+) -> None:
+    """Also where there is a price, which makes of no usage a cost of next to nothing."""
+    prices = {"input_usd_per_1m_tokens": 1, "output_usd_per_1m_tokens": 1000}
+    both = [{"provider": name, "model": "any", "order": order, "prices": prices} for order, name in enumerate("ab")]
+    models = {"fast": {"deployments": both, "strategy": "priority", "hedge": {"after_seconds": 0.05}}}
+    write_config(tmp_path / "gateway.yaml", dict.fromkeys("ab", upstream.url), models=models)
+    gateway = await start_gateway(llmgateway_config=str(tmp_path / "gateway.yaml"))
+    lost = asyncio.Event()
+
+    async def loses(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.1)  # till the other one is asked
+        lost.set()
+        return await loser(request)
+
+    async def wins(request: web.Request) -> web.StreamResponse:
+        await lost.wait()
+        await asyncio.sleep(0.05)
+        return await says()(request)
+
+    upstream.answer(loses, wins)
+    assert (await gateway.chat({**HELLO, "model": "fast"}))[0] == 200
+    rows = {row.status: row for row in await gateway.rows(2)}
+    row = rows[RequestStatus.HEDGED]
+    assert (row.provider_name, row.attempts, row.usage_source) == ("a", 1, UsageSource.NONE)
+    assert (row.cost(), row.cost_source) == (None, source)
+    assert rows[RequestStatus.SUCCESS].cost_source is CostSource.REPORTED
 
 
 async def test_reports_count_only_costs_that_are_not_known(gateway: TestGateway, upstream: Upstream) -> None:

@@ -128,7 +128,6 @@ async def test_both_calls_of_a_hedged_request_are_paid(
     assert page.value("llmgateway_upstream_attempts_total", provider="two", reason="hedge") == 1
     assert page.value("llmgateway_requests_total") == 1
     assert page.value("llmgateway_input_tokens_total", provider="two") == 10
-    assert page.value("llmgateway_input_tokens_total", provider="one") > 0
     assert page.value("llmgateway_cost_unknown_requests_total", provider="one") == 1
 
 
