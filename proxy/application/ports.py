@@ -233,6 +233,10 @@ class PriceHistory(ModelPricingRepository, Protocol):
         """Prices that are not in force yet, the next one first."""
         ...
 
+    async def count(self) -> int:
+        """How many there are, of all times. When there are as many as before, none has been added."""
+        ...
+
     async def set(self, price: ModelPricing, valid_from: datetime) -> bool:
         """Add the operator's price; False, and nothing is done, when the model has one from that very moment on."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import hmac
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from proxy.api.middlewares.errors import errors
 from proxy.api.middlewares.request_id import request_id
 from proxy.application.administration.administration import Administration
 from proxy.application.administration.ports import DeploymentSwitches
+from proxy.application.administration.prices import nobody_uses_them
 from proxy.application.ports import ConfigurationControl
 from proxy.application.siblings import NoSiblings, Siblings
 from proxy.bootstrap.config_file import configuration_file, read_configuration
@@ -44,6 +45,7 @@ def admin_api(
     deployments: DeploymentSwitches | None = None,
     configuration: ConfigurationControl | None = None,
     siblings: Siblings | None = None,
+    take_up_prices: Callable[[], Awaitable[None]] = nobody_uses_them,
 ) -> AdminApi:
     store = SqlAccessStore(database)
     return AdminApi(
@@ -55,6 +57,7 @@ def admin_api(
         deployments=deployments,
         configuration=configuration,
         siblings=siblings or NoSiblings(),
+        take_up_prices=take_up_prices,
     )
 
 

@@ -292,6 +292,7 @@ def _running(settings: Settings, parts: _Parts, gateway: Gateway) -> RunningGate
         lambda: configured.runtimes.current().deployments,
         configured.configuration,
         configured.siblings,
+        parts.books.prices.refresh,
     )
     has_own_port = settings.llmgateway_admin_port is not None
     return RunningGateway(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -305,6 +306,49 @@ async def test_the_price_book_takes_a_price_up_at_its_moment_without_reading_aga
         clock.now = NOON + timedelta(minutes=minute) - TICK * (minute == 0)
         assert book.current()[GLM].input_cost_per_1m_tokens == Decimal(expected)
     assert len(book.current()) == 3
+
+
+class Counting(PiccoloModelPricing):
+    """The price table, which notes how often all of it was read."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.readings = 0
+
+    async def get_all(self) -> Sequence[ModelPricing]:
+        self.readings += 1
+        return await super().get_all()
+
+
+async def test_the_price_book_reads_again_when_somebody_has_added_a_price(database: Database) -> None:
+    prices, seconds = Counting(database), 0.0
+    book = RefreshingPriceBook(prices, clock=lambda: seconds)
+    for expected in ("0.0001", "5"):
+        for _ in range(3):
+            seconds += 1
+            await book.keep_up()
+            assert book.current()[GLM].input_cost_per_1m_tokens == Decimal(expected)
+        await PiccoloModelPricing(database).set(price(input_cost="5"), NOON - timedelta(days=365 * 20))
+    assert prices.readings == 2
+    seconds += 60
+    await book.keep_up()
+    assert prices.readings == 3
+
+
+async def test_a_database_that_gives_no_prices_is_asked_until_it_does(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which is told once."""
+    book = RefreshingPriceBook(PiccoloModelPricing(database))
+    table = database.model_price_history
+    await table.raw("ALTER TABLE model_price_history RENAME TO away")
+    for _ in range(3):
+        await book.keep_up()
+    assert book.current() == {}
+    await table.raw("ALTER TABLE away RENAME TO model_price_history")
+    await book.keep_up()
+    assert len(book.current()) == 3
+    assert [record.message for record in caplog.records] == ["prices not refreshed"]
 
 
 async def test_the_price_book_keeps_its_prices_when_a_row_cannot_be_read(

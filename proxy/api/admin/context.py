@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from proxy.api.app_keys import PRINCIPAL, REQUEST_ID
 from proxy.api.body import read_json_body
 from proxy.application.administration.administration import Actor, Administration
 from proxy.application.administration.ports import BudgetReports, DeploymentSwitches, Page, RequestList
+from proxy.application.administration.prices import nobody_uses_them
 from proxy.application.ports import ConfigurationControl, PriceHistory, UsageReports
 from proxy.application.siblings import NoSiblings, Siblings
 from proxy.domain.errors import InvalidRequest, UnsupportedMediaType
@@ -37,6 +38,7 @@ class AdminApi:
     deployments: DeploymentSwitches | None = None
     configuration: ConfigurationControl | None = None
     siblings: Siblings = field(default_factory=NoSiblings)
+    take_up_prices: Callable[[], Awaitable[None]] = nobody_uses_them  # has this process use what was set
 
 
 ADMIN = web.AppKey("admin", AdminApi)

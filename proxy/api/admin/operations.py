@@ -70,7 +70,8 @@ async def list_prices(request: web.Request) -> web.Response:
 async def set_price(request: web.Request) -> web.Response:
     admin, body = request.app[ADMIN], await body_of(request, PriceBody)
     price = body.made()
-    if not await prices.set_price(admin.administration, admin.prices, actor_of(request), price):
+    is_set = await prices.set_price(admin.administration, admin.prices, actor_of(request), price, admin.take_up_prices)
+    if not is_set:
         raise AlreadyThere(f"'{body.model}' has a price from that very moment on already; prices are never changed.")
     return web.json_response(price_view(price), status=_CREATED)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -14,11 +14,25 @@ _KIND = "prices"
 _MOST_NAMED = 500
 
 
-async def set_price(administration: Administration, prices: PriceHistory, actor: Actor, price: ModelPricing) -> bool:
-    """Whether it was set: not if the model has a price from that very moment on already."""
+async def nobody_uses_them() -> None:
+    """Where no gateway runs, nobody has prices in memory."""
+
+
+async def set_price(
+    administration: Administration,
+    prices: PriceHistory,
+    actor: Actor,
+    price: ModelPricing,
+    take_up: Callable[[], Awaitable[None]] = nobody_uses_them,
+) -> bool:
+    """Whether it was set: not if the model has a price from that very moment on already.
+
+    `take_up` is called then: whoever has prices in memory reads them again.
+    """
     before = await prices.get_by_model(price.model.value)
     if not await prices.set(price, price.valid_from):
         return False
+    await take_up()
     views = None if before is None else price_view(before), price_view(price)
     await administration.note(actor, "set", _KIND, price.model.value, *views)
     return True

@@ -75,6 +75,10 @@ class PiccoloModelPricing:
         rows = await table.select().where(table.valid_from > self._now()).order_by(table.valid_from)
         return [_from_history(columns) for columns in rows]
 
+    async def count(self) -> int:
+        prices: int = await self._table.count()
+        return prices
+
     async def set(self, price: ModelPricing, valid_from: datetime) -> bool:
         row = self._table(**_to_columns(price, valid_from, PriceSource.SET))
         added = await self._insert(row)
