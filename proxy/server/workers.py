@@ -27,13 +27,14 @@ from proxy.bootstrap.gateway import RunningGateway
 from proxy.server.backoff import BackOff
 from proxy.server.failures import StartFailed, why_not_started
 from proxy.server.listening import Handover, Listening, handover_path
+from proxy.server.succession import Succession
 from proxy.settings import Settings
 
 OnReady = Callable[[RunningGateway], None]
 Serve = Callable[[OnReady], None]  # in a worker: until it is told to stop
 _HEARTBEAT_SECONDS: Final = 1.0
 _HUNG_SECONDS: Final = 120  # also the longest start
-_START_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.1  # while old workers wait for those that replace them
 _NUMBERS: Final = 65536
 _CLEAN_UP_SECONDS: Final = 15.0
 _WORDS_BYTES: Final = 65536
@@ -129,6 +130,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
         self._crew = crew
         self._stops = False
         self._back_off = BackOff()
+        self._succession = Succession()
         self._started: dict[int, float] = {}
         self._told_to_end: set[int] = set()
         super().__init__(application)
@@ -141,14 +143,14 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
         super().halt(reason, exit_status)
 
     def spawn_worker(self) -> int:
-        pid: int = super().spawn_worker()
+        """A worker that is told to end before it has handlers of its own must not miss that: signals wait for them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED_TO_END)
+        try:
+            pid: int = super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._started[pid] = time.monotonic()
         return pid
-
-    def spawn_workers(self) -> None:
-        """Called at least once a second while there are too few."""
-        if self._back_off.may_start:
-            super().spawn_workers()
 
     def kill_worker(self, pid: int, sig: int) -> None:
         if sig in _ASKED_TO_END:
@@ -188,19 +190,38 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
                 },
             )
 
-    def manage_workers(self) -> None:
-        if len(self.WORKERS) > self.num_workers:
-            self._await_the_new()
-        super().manage_workers()
+    def reload(self) -> None:
+        """New workers start; the rest is for the loop to see to. The library's would hear no signal until the old ones
+        have ended. Those that are still starting may have read an older configuration, and serve nobody.
+        """
+        for pid in self._staying():
+            if not self._crew.is_serving(self.WORKERS[pid].age):
+                self.kill_worker(pid, signal.SIGTERM)
+        self._succession.begin(self._staying())
+        for _ in range(self.num_workers):
+            self.spawn_worker()
 
-    def _await_the_new(self) -> None:
-        end = time.monotonic() + _START_SECONDS
-        while time.monotonic() < end:
-            numbers = sorted(worker.age for worker in self.WORKERS.values())[-self.num_workers :]
-            if all(self._crew.is_serving(number) for number in numbers):
-                return
-            time.sleep(0.05)
-            self.reap_workers()
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        found: list[int] = super().wait_for_signals(_LOOK_SECONDS if self._succession.is_under_way else timeout)
+        return found
+
+    def manage_workers(self) -> None:
+        """Called at least once a second."""
+        was_under_way = self._succession.is_under_way
+        staying = self._staying()
+        serving = {pid for pid in staying if self._crew.is_serving(self.WORKERS[pid].age)}
+        step = self._succession.look(staying, serving, self.num_workers)
+        if was_under_way and not self._succession.is_under_way and not step.ends:
+            _logger.error("no new worker could serve; the old ones go on", extra={"workers": len(staying)})
+        for pid in step.ends:
+            self.kill_worker(pid, signal.SIGTERM)
+        if step.missing and self._back_off.may_start:
+            for _ in range(step.missing):
+                self.spawn_worker()
+
+    def _staying(self) -> list[int]:
+        """The workers that have not been told to end, those first that have been started first."""
+        return [pid for pid in self.WORKERS if pid not in self._told_to_end]
 
 
 class _Application(BaseApplication):  # type: ignore[misc]  # the library has no types
@@ -239,6 +260,7 @@ class _GatewayWorker(Worker):  # type: ignore[misc]  # the library has no types
         """The arbiter's are not for workers, and the event loop sets its own."""
         for name in self.SIGNALS:
             signal.signal(name, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED_TO_END)
 
     def run(self) -> None:
         crew: _Crew = self.wsgi
