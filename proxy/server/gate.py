@@ -38,6 +38,7 @@ class Gate:
 
     def __init__(self, load: Load, priority_of: PriorityOf, has_priorities: Callable[[], bool] = lambda: True) -> None:
         self.load = load
+        self.is_closing = False  # the server is: who is refused is not to come back by the same connection
         self.refusals = Refusals()
         self._most_begun = _BEGUN_IN_A_TURN if load.patience.usual_seconds else load.most_queued
         self._begun = 0

@@ -9,8 +9,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
-from aiohttp import web
-
 from proxy.bootstrap.gateway import RunningGateway, import_for_workers, running_gateway
 from proxy.server.banner import banner
 from proxy.server.descriptors import raise_limit
@@ -20,7 +18,6 @@ from proxy.server.site import serve_on, stop_accepting
 from proxy.settings import Settings
 
 OnReady = Callable[[RunningGateway], None]
-_LAST_CALL_SECONDS: Final = 1.0
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 
@@ -91,7 +88,7 @@ async def serve(settings: Settings, sockets: Listening, on_ready: OnReady) -> No
         for runner in runners:
             await stop_accepting(runner)
         sockets.close()
-        await _last_call(runners)
+        await asyncio.gather(*(runner.last_call(settings.shutdown_grace_seconds) for runner in runners))
 
 
 async def _until_nobody_comes(stop: asyncio.Event, delay_seconds: float) -> None:
@@ -101,14 +98,6 @@ async def _until_nobody_comes(stop: asyncio.Event, delay_seconds: float) -> None
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_seconds):
                 await stop.wait()
-
-
-async def _last_call(runners: list[web.AppRunner]) -> None:
-    """Whoever keeps a connection open learns by its next answer that it ends; closing it at once may lose a request."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_LAST_CALL_SECONDS):
-            while any(r.server is not None and r.server.connections for r in runners):  # noqa: ASYNC110  # nobody tells
-                await asyncio.sleep(0.02)
 
 
 def _reload_on_signal(gateway: RunningGateway) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -24,6 +25,9 @@ from proxy.server.stalls import WatchedConnection
 
 _NEVER_SHED: Final = ("/health", "/metrics", "/admin")
 _LINGER_SECONDS = 2.0
+_LAST_CALL_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.05
+_CUT_SECONDS: Final = 0.5  # aiohttp waits twice
 _TOLD_AT_A_TIME = 50  # connections too many that may stay until their request has been refused
 _USUAL: Final = Timeouts()
 _NOT_KEPT: Final = b""
@@ -174,8 +178,14 @@ class SheddingHandler(WatchedConnection):
             return False
         return True
 
+    def leave_if_idle(self, now: float) -> None:
+        """Closes the connection if nothing has been asked on it for long enough."""
+        is_idle = self._waiter is not None and not self._waiter.done() and not self._messages and not self._is_waiting
+        if is_idle and not self._is_over and now - max(self._idle_since, self._head_since) >= _LAST_CALL_SECONDS:
+            self.force_close()
+
     def leave(self) -> None:
-        """The server closes what is idle, and who waits is to be told so."""
+        """The server's time is up, and who still waits is to be told so."""
         if self._is_waiting:
             self._gate.load.refused[Refusal.LATE] += 1
             self._refuse_for_good(Refusal.LATE, is_whole=True)
@@ -191,6 +201,9 @@ class SheddingHandler(WatchedConnection):
             self._refuse_for_good(reason, is_whole=is_whole)
 
     def _tell(self, transport: asyncio.Transport, reason: Refusal) -> None:
+        if self._gate.is_closing:
+            self._refuse_for_good(reason, is_whole=True)
+            return
         transport.write(self._gate.refusals.answer(reason, closes=False))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
@@ -218,6 +231,31 @@ class SheddingServer(ClientServer):
     def __call__(self) -> SheddingHandler:
         return SheddingHandler(self, self._gate, loop=self._loop, **self._kwargs)
 
+    async def last_call(self, grace_seconds: float) -> None:
+        """Returns when all connections have ended, or when what runs has had its time.
+
+        Whoever keeps a connection open learns by its next answer that it ends. One whose last answer could not say so,
+        or that is idle, has a second for one more request: closing it at once may lose one that is on its way.
+        """
+        self._gate.is_closing = True
+        began = self._loop.time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds + _LAST_CALL_SECONDS):
+                while self._connections:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    self._close_idle(since=began)
+
+    def _close_idle(self, since: float) -> None:
+        now = self._loop.time()
+        if now - since >= _LAST_CALL_SECONDS:
+            for connection in list(self._connections):
+                if isinstance(connection, SheddingHandler):
+                    connection.leave_if_idle(now)
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """What has had its time by the last call gets no more."""
+        await super().shutdown(_CUT_SECONDS if self._gate.is_closing else timeout)
+
     def pre_shutdown(self) -> None:
         for connection in list(self._connections):
             if isinstance(connection, SheddingHandler):
@@ -232,6 +270,11 @@ class SheddingRunner(web.AppRunner):
         super().__init__(app, keepalive_timeout=timeouts.keepalive_seconds, **more)
         self._gate = gate
         self._timeouts = timeouts
+
+    async def last_call(self, grace_seconds: float) -> None:
+        """As the server has it."""
+        if isinstance(self.server, SheddingServer):
+            await self.server.last_call(grace_seconds)
 
     async def _make_server(self) -> web.Server:
         return SheddingServer(await super()._make_server(), self._timeouts, self.app.get(DIRECT, {}), self._gate)

@@ -26,7 +26,7 @@ async def serve_on(
     gateway: RunningGateway,
     settings: Settings,
     stack: AsyncExitStack,
-) -> web.AppRunner:
+) -> SheddingRunner:
     """Serves the application until the stack ends. The sockets stay open: they are the caller's."""
     runner = SheddingRunner(
         app,

@@ -33,6 +33,17 @@ def load_of(most: int = 10, most_queued: int = 10, most_connections: int = 10, p
 
 @asynccontextmanager
 async def shedding(load: Load, work_seconds: float = 0.0) -> AsyncIterator[URL]:
+    """The address of such a runner."""
+    async with shedding_runner(load, work_seconds) as runner:
+        yield url_of(runner)
+
+
+def url_of(runner: SheddingRunner) -> URL:
+    return URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+
+
+@asynccontextmanager
+async def shedding_runner(load: Load, work_seconds: float = 0.0) -> AsyncIterator[SheddingRunner]:
     """An application that answers every request after reading it and working for so long, and counts nothing."""
 
     async def answer(request: web.Request) -> web.Response:
@@ -49,7 +60,7 @@ async def shedding(load: Load, work_seconds: float = 0.0) -> AsyncIterator[URL]:
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        yield URL(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+        yield runner
     finally:
         await runner.cleanup()
 
