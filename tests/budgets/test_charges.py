@@ -67,9 +67,9 @@ async def test_a_row_that_is_written_again_is_charged_once(database: Database) -
     await lease(database, budget.id, "me", 100)
     first, second, third = (charged(budget.id, 10) for _ in range(3))
     async with row_writer(database) as writer:
-        await writer.write([first, second], "me")
-        await writer.write([second, third], "me")
-        await writer.write([first, second, third], "me", again=True)
+        assert await writer.write([first, second], "me") == 2
+        assert await writer.write([second, third], "me") == 1
+        assert await writer.write([first, second, third], "me", again=True) == 0
     assert await spent(database, budget) == 30
     assert await leases(database, budget) == {"me": 70}
 

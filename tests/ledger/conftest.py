@@ -27,17 +27,19 @@ class Writer:
     keeps_sealed_hours: bool = True
     released: list[str] = field(default_factory=list)
 
-    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> int:
         if self.is_away:
             raise ConnectionRefusedError
         self.writes += 1
         assert holder not in self.released
         if again and not self.keeps_sealed_hours:
-            return
+            return 0
         if any(row.request_id == self.disliked for row in rows):
             raise asyncpg.DataError("no")
+        before = len(self.booked)
         for row in rows:
             self.booked.setdefault(str(row.id), row)
+        return len(self.booked) - before
 
     async def release(self, holder: str) -> None:
         if self.is_away:

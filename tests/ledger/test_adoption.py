@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
@@ -58,3 +60,35 @@ async def test_an_interrupted_request_keeps_the_id_of_what_was_generated_for_it(
     await adopt_dead_spools(tmp_path, tmp_path / "another", drain, Quarantine(tmp_path))
     (booked,) = (one for one in writer.booked.values() if one.request_id == "cut")
     assert (booked.status, booked.generation_id) == ("interrupted", "gen-2")
+
+
+async def test_only_what_adopting_has_booked_is_counted(
+    writer: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One row is known to be booked, one was booked when its process died, one is disliked, and one is new."""
+    spool = Spool(tmp_path, max_bytes=64 * MEBIBYTE)
+    rows = [row(name) for name in ("known", "unknown", "disliked", "new")]
+    for one in rows:
+        spool.reserve()
+        spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
+    reading = spool.read_on(1)
+    quarantine = Quarantine(tmp_path)
+    owner, heir = Drain(writer, quarantine), Drain(writer, quarantine)
+    assert await owner.book_payloads(reading.outcomes)
+    spool.booked(reading)
+    await writer.write([ledger_row(rows[1])])
+    spool._lock.close()
+    writer.disliked = "disliked"
+    assert await adopt_dead_spools(tmp_path, tmp_path / "another", heir, quarantine) == 1
+    assert writer.names() == ["known", "unknown", "new"]
+    assert (owner.booked_rows, heir.booked_rows) == (1, 1)
+    (told,) = (each for each in caplog.records if each.msg.startswith("adopted"))
+    assert told.__dict__["rows"] == 1
+
+
+async def test_own_rows_count_also_when_the_answer_to_the_write_was_lost(writer: Writer, tmp_path: Path) -> None:
+    one = ledger_row(row())
+    await writer.write([one])
+    drain = Drain(writer, Quarantine(tmp_path))
+    assert await drain.book_payloads([outcome_payload(one)])
+    assert drain.booked_rows == 1

@@ -77,8 +77,9 @@ async def test_a_row_comes_back_as_it_was_saved(database: Database) -> None:
 async def test_both_ways_of_writing_book_the_same(database: Database) -> None:
     repository = PiccoloRequestLogs(database)
     async with row_writer(database) as writer:
-        await writer.write([ledger_row(FULL), ledger_row(BARE)])
-        await writer.write([ledger_row(FULL)])
+        assert await writer.write([ledger_row(FULL)]) == 1
+        assert await writer.write([ledger_row(FULL), ledger_row(BARE)]) == 1  # those that were not there
+        assert await writer.write([ledger_row(FULL)], again=True) == 0
     assert await repository.get_recent(10) == [BARE, FULL]
     await repository.save(FULL)
     assert len(await repository.get_recent(10)) == 2

@@ -25,8 +25,8 @@ _BATCH_ROWS = 250
 async def adopt_dead_spools(root: Path, own: Path, drain: Drain, quarantine: Quarantine) -> int:
     """Replays every spool below `root` that no process holds; returns how many rows that booked.
 
-    Replaying is idempotent: a row that is booked already stays as it is. A spool whose rows the database would not take
-    now is left for the next time.
+    Replaying is idempotent: a row that is booked already stays as it is, and is not counted. A spool whose rows the
+    database would not take now is left for the next time.
     """
     rows = 0
     for directory in sorted(await asyncio.to_thread(_spools, root)):
@@ -129,10 +129,10 @@ class _Replay:
 
     async def _book(self) -> bool:
         holder = self._directory.name
-        if not (
-            await self._drain.book(self._again, holder, again=True) and await self._drain.book(self._batch, holder)
-        ):
-            return False
-        self.rows += len(self._batch) + len(self._again)
-        self._batch, self._again = [], []
+        for rows, again in ((self._again, True), (self._batch, False)):
+            booked_rows = await self._drain.adopt(rows, holder, again=again)
+            if booked_rows is None:
+                return False
+            self.rows += booked_rows
+            rows.clear()
         return True

@@ -35,27 +35,33 @@ class Drain:
                 continue
             if isinstance(row, LedgerRow):
                 rows.append(row)
-        return rows if await self.book(rows, holder) else None
+        return rows if await self._book(rows, holder, again=False, is_own=True) is not None else None
 
-    async def book(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> bool:
-        """Books rows, all or none; False when the database would not take them now.
+    async def adopt(self, rows: Sequence[LedgerRow], holder: str, *, again: bool = False) -> int | None:
+        """Books another process's rows, all or none; None when the database would not take them now.
 
-        `holder` and `again` as RowWriter has them.
+        Otherwise how many that were: its process may have booked some of them before. `again` as RowWriter has it.
         """
+        return await self._book(rows, holder, again=again, is_own=False)
+
+    async def _book(self, rows: Sequence[LedgerRow], holder: str, *, again: bool, is_own: bool) -> int | None:
         try:
-            if rows:
-                await self._writer.write(rows, holder, again=again)
+            new = await self._writer.write(rows, holder, again=again) if rows else 0
         except DATABASE_ERRORS as problem:
             if is_about_the_row(problem):
-                return await self._book_one_by_one(rows, holder, again=again)
+                return await self._book_one_by_one(rows, holder, again=again, is_own=is_own)
             self._note(problem)
-            return False
-        self.booked_rows += len(rows)
+            return None
         self.last_error = None
-        return True
+        return self._count(len(rows) if is_own else new)
+
+    def _count(self, rows: int) -> int:
+        """Own rows that are there already are those of a write whose answer was lost, and have not been counted."""
+        self.booked_rows += rows
+        return rows
 
     async def release(self, holder: str) -> bool:
-        """All that a process has written is booked: what it has leased is free again. False as in `book`."""
+        """All that a process has written is booked: what it has leased is free again. False if not now."""
         try:
             await self._writer.release(holder)
         except DATABASE_ERRORS as problem:
@@ -63,19 +69,22 @@ class Drain:
             return False
         return True
 
-    async def _book_one_by_one(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool) -> bool:
+    async def _book_one_by_one(
+        self, rows: Sequence[LedgerRow], holder: str, *, again: bool, is_own: bool
+    ) -> int | None:
+        booked_rows = 0
         for row in rows:
             try:
-                await self._writer.write([row], holder, again=again)
+                new = await self._writer.write([row], holder, again=again)
             except DATABASE_ERRORS as problem:
                 if not is_about_the_row(problem):
                     self._note(problem)
-                    return False  # all again later: those booked by then are left as they are
+                    return None  # all again later: those booked by then are left as they are
                 self._quarantine.row(row, problem)
                 continue
-            self.booked_rows += 1
+            booked_rows += 1 if is_own else new
         self.last_error = None
-        return True
+        return self._count(booked_rows)
 
     def _note(self, problem: BaseException) -> None:
         if self.last_error is None:

@@ -22,6 +22,7 @@ from proxy.infrastructure.persistence.charges import (
     RELEASE,
     charge_columns,
     postgres_charging,
+    postgres_counting,
     sqlite_booked,
     sqlite_charge,
     sums_of,
@@ -65,8 +66,8 @@ _Connection = Any  # asyncpg's, as its pool gives it
 class RowWriter(Protocol):
     """Books rows and their charges in one transaction; those booked before (by id) are left as they are."""
 
-    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
-        """Raises DATABASE_ERRORS; then none of the rows is booked.
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> int:
+        """How many were not there before. Raises DATABASE_ERRORS; then none of the rows is booked.
 
         `holder` is the process that served the requests: charges are taken from what it has leased, if it
         is named. `again` says that
@@ -96,11 +97,12 @@ class _PostgresRows:
     def __init__(self, engine: PostgresEngine) -> None:
         self._engine = engine
 
-    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> int:
         """Rows are new but for those of a batch whose answer was lost: they are copied, which is cheapest."""
         async with self._connection() as connection:
-            if again or not await _copied(connection, rows, holder):
-                await _insert(connection, rows, holder, again=again)
+            if not again and await _copied(connection, rows, holder):
+                return len(rows)
+            return await _insert(connection, rows, holder, again=again)
 
     async def release(self, holder: str) -> None:
         async with self._connection() as connection:
@@ -142,13 +144,15 @@ async def _copied(connection: _Connection, rows: Sequence[LedgerRow], holder: st
     return True
 
 
-async def _insert(connection: _Connection, rows: Sequence[LedgerRow], holder: str, *, again: bool) -> None:
-    statement = _POSTGRES_INSERT_AGAIN if again else _POSTGRES_INSERT
+async def _insert(connection: _Connection, rows: Sequence[LedgerRow], holder: str, *, again: bool) -> int:
+    insert = _POSTGRES_INSERT_AGAIN if again else _POSTGRES_INSERT
+    statement = postgres_counting(insert)
     arguments: list[object] = [list(column) for column in zip(*map(_values, rows), strict=True)]
     if any(row.charges for row in rows):
-        statement = postgres_charging(statement, len(_COLUMNS))
+        statement = postgres_charging(insert, len(_COLUMNS))
         arguments += [*charge_columns(rows), holder]
-    await connection.execute(statement, *arguments)
+    added: int = await connection.fetchval(statement, *arguments)
+    return added
 
 
 class _SqliteRows:
@@ -159,7 +163,7 @@ class _SqliteRows:
         self._connection: aiosqlite.Connection | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> None:
+    async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> int:
         statement = _SQLITE_INSERT_AGAIN if again else _SQLITE_INSERT
         async with self._one_at_a_time, self._transaction() as connection:
             charged = [row for row in rows if row.charges]
@@ -172,6 +176,7 @@ class _SqliteRows:
                 new = await sqlite_booked(connection, charged) - before
                 charged = [row for row in charged if str(row.id) in new]
             await sqlite_charge(connection, charged, holder)
+            return added.rowcount
 
     async def release(self, holder: str) -> None:
         async with self._one_at_a_time, self._transaction() as connection:

@@ -54,8 +54,13 @@ POSTGRES_CHARGE: Final = f"""WITH charged AS (
 _BOOKED = "SELECT id FROM request_logs WHERE id IN ({})"
 
 
+def postgres_counting(insert: str) -> str:
+    """The statement that adds rows and says how many."""
+    return f"WITH added AS ({insert} RETURNING id) SELECT count(*) FROM added"  # noqa: S608  # all names are ours
+
+
 def postgres_charging(insert: str, columns: int) -> str:
-    """The statement that adds rows, and charges those that it has added. Its last arguments: five arrays, the holder.
+    """The same, which charges those that it has added. Its last arguments: five arrays, the holder.
 
     Sums are added in one order by everybody, so that two processes never wait for each other.
     """
@@ -71,8 +76,11 @@ def postgres_charging(insert: str, columns: int) -> str:
             INSERT INTO budget_spend (budget_id, subject_id, bucket, picodollars)
             SELECT * FROM charged ORDER BY budget_id, subject_id, bucket
             {_ADD_POSTGRES}
+        ),
+        leased AS (
+            {_BOOK_LEASES} ${columns + len(arrays) + 1}
         )
-        {_BOOK_LEASES} ${columns + len(arrays) + 1}"""  # noqa: S608  # all names are ours
+        SELECT count(*) FROM added"""  # noqa: S608  # all names are ours
 
 
 @dataclass(slots=True)
