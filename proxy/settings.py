@@ -15,6 +15,15 @@ from proxy.domain.access.permissions import Role
 OPENROUTER_URL = "https://openrouter.ai/api/v1/"
 # Who can change what comes from there can make tokens: plain HTTP is for a test on one's own machine only.
 _SECURE_URL = r"^(https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s]*)?)$"
+_ANY_URL = r"^https?://[^\s]+$"
+_FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+_ROLES = r"^\s*[^=,\s]+\s*=\s*[a-z_]+\s*(,\s*[^=,\s]+\s*=\s*[a-z_]+\s*)*$"
+_IN_WORDS = {
+    _SECURE_URL: "must begin with https://, or with http:// for localhost alone",
+    _ANY_URL: "must begin with https:// or http://",
+    _FUNCTION: "must be `module:function`",
+    _ROLES: "must be pairs like 'platform=admin,*=member'",
+}
 _MAY_HOLD_SECRETS = ("KEY", "URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -33,7 +42,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
 
     openrouter_base_url: str = Field(
-        OPENROUTER_URL, pattern=r"^https?://[^\s]+$", description="the upstream's base URL (any OpenAI-compatible one)"
+        OPENROUTER_URL, pattern=_ANY_URL, description="the upstream's base URL (any OpenAI-compatible one)"
     )
     openrouter_api_key: _OptionalSecret = Field(
         None, description="the upstream's key; without it the built-in demo upstream serves"
@@ -68,7 +77,7 @@ class Settings(BaseSettings):
     payload_retention_days: int = Field(7, ge=0, le=36_500, description="days that bodies are kept, 0 for ever")
     payload_redaction: Annotated[str | None, BeforeValidator(_blank_is_none)] = Field(
         None,
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
+        pattern=_FUNCTION,
         description="`module:function`, bytes to bytes: what may be stored of a body",
     )
     llmgateway_config: _OptionalText = Field(
@@ -119,7 +128,7 @@ class Settings(BaseSettings):
     oidc_role_claim: str = Field("role", min_length=1, description="the claim with roles; dots lead into objects")
     oidc_roles: _OptionalText = Field(
         None,
-        pattern=r"^\s*[^=,\s]+\s*=\s*[a-z_]+\s*(,\s*[^=,\s]+\s*=\s*[a-z_]+\s*)*$",
+        pattern=_ROLES,
         description="`value=role` pairs, the first that fits counts, `*` fits all; roles: " + ", ".join(Role),
     )
     oidc_calls_models: bool = Field(default=True, description="whether tokens of members may call models")
@@ -215,6 +224,16 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        names: dict[int, str] = {}
+        for name in ("llmgateway_port", "llmgateway_admin_port", "llmgateway_metrics_port"):
+            port = getattr(self, name)
+            if port and port in names:
+                raise ValueError(f"{names[port]} and {name.upper()} are both {port}: each needs a port of its own")
+            names[port] = name.upper()
+        return self
+
+    @model_validator(mode="after")
     def _tokens_have_an_audience_and_roles(self) -> Self:
         if self.oidc_issuer is not None:
             if self.oidc_audience is None:
@@ -266,7 +285,8 @@ def explain(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"]).upper()
-        message = problem["msg"].removeprefix("Value error, ")
+        pattern = problem.get("ctx", {}).get("pattern", "")
+        message = _IN_WORDS.get(pattern, problem["msg"].removeprefix("Value error, "))
         given = problem["input"]
         shown = (
             f" (given: {given!r})"

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-
 from proxy.bootstrap.storage import DATABASE_ERRORS
 from proxy.domain.errors import InvalidValue
 from proxy.settings import Settings
-
-_ADDRESS: frozenset[int] = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL})
 
 
 class StartFailed(Exception):
@@ -20,9 +16,9 @@ def why_not_started(problem: Exception, settings: Settings) -> str | None:
     if isinstance(problem, StartFailed | InvalidValue):
         return str(problem)
     if isinstance(problem, OSError):
-        if problem.errno in _ADDRESS:
-            address = f"{settings.llmgateway_host}:{settings.llmgateway_port}"
-            return f"Cannot listen on {address}: {problem.strerror}. Try --port."
+        if problem.filename is not None:  # connections have none
+            directory = f"LLMGATEWAY_DATA_DIR ({settings.llmgateway_data_dir}) must be a directory"
+            return f"{problem.filename}: {problem.strerror}. {directory} that the gateway may write to."
         return f"The database is not available: {problem}"
     if isinstance(problem, DATABASE_ERRORS):
         return f"The database is not available ({type(problem).__name__}): {problem}"

@@ -26,6 +26,11 @@ _READY = b"ready"
 _LONGEST_ADDRESS = 100  # of a Unix socket: the kernel's limit is 108
 _MOST_SOCKETS = 64
 _WAIT_SECONDS = 10.0
+_PORT_SETTINGS: Final = {
+    "api": "LLMGATEWAY_PORT (--port)",
+    "admin": "LLMGATEWAY_ADMIN_PORT",
+    "metrics": "LLMGATEWAY_METRICS_PORT",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Listening:
 
 
 def listening(settings: Settings, *, take_over: bool = False) -> Listening:
-    """Raises OSError for an address that cannot be had, InvalidValue when there is nobody to take over from."""
+    """Raises InvalidValue for an address that cannot be had, or when there is nobody to take over from."""
     ports = {
         "api": settings.llmgateway_port,
         "admin": settings.llmgateway_admin_port,
@@ -61,7 +66,24 @@ def listening(settings: Settings, *, take_over: bool = False) -> Listening:
     wanted = {name: port for name, port in ports.items() if port is not None}
     if take_over:
         return _taken_over(handover_path(settings), wanted)
-    return Listening({name: bound(settings.llmgateway_host, port) for name, port in wanted.items()})
+    return Listening({name: _bound_for(name, settings.llmgateway_host, port) for name, port in wanted.items()})
+
+
+def _bound_for(name: str, host: str, port: int) -> list[socket.socket]:
+    """Says which setting is to be changed where that cannot be."""
+    try:
+        return bound(host, port)
+    except socket.gaierror as problem:
+        fix = "LLMGATEWAY_HOST (--host) must be an address or a name of this machine"
+        raise InvalidValue(f"Cannot listen on {host}: {problem.strerror}. {fix}.") from None
+    except OSError as problem:
+        is_host = problem.errno == errno.EADDRNOTAVAIL
+        fix = (
+            "LLMGATEWAY_HOST (--host) to an address of this machine"
+            if is_host
+            else f"{_PORT_SETTINGS[name]} to another"
+        )
+        raise InvalidValue(f"Cannot listen on {host}:{port}: {problem.strerror}. Set {fix}.") from None
 
 
 def handover_path(settings: Settings) -> Path:

@@ -24,7 +24,7 @@ _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 def listen(settings: Settings, *, take_over: bool = False) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises OSError when the address cannot be had, and InvalidValue when there is no gateway to take over from.
+    Raises InvalidValue when the address cannot be had, or there is no gateway to take over from.
     """
     raise_limit()
     sockets = listening(settings, take_over=take_over)

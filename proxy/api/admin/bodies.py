@@ -6,14 +6,24 @@ A PATCH changes what it names; null takes a value away where there may be none.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID, uuid4
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
 
 from proxy.domain.access.model_scope import ModelScope
 from proxy.domain.access.permissions import Role
@@ -24,6 +34,7 @@ from proxy.domain.rate_limits import Priority, RateLimit
 
 _MOST_METADATA_BYTES: Final = 16_384
 _MOST_COUNT: Final = 2**53
+_HASH: Final = r"^[0-9a-f]{64}$"
 _PERIOD: Final = r"^(hour|day|week|month|total|rolling:[1-9][0-9]{1,8})$"
 
 
@@ -31,6 +42,17 @@ def _printable(text: str) -> str:
     if not text.isprintable() or not text.strip():
         raise ValueError("must be printable text")
     return text
+
+
+def _fitting(pattern: str, words: str) -> Callable[[str], str]:
+    """Says in words what is accepted; the pattern is for the schema."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(words)
+        return text
+
+    return check
 
 
 def _storable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -51,6 +73,16 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("must be a time that the calendar has in UTC") from None
 
 
+Hash = Annotated[
+    str,
+    AfterValidator(_fitting(_HASH, "must be a SHA-256 in hexadecimal: 64 digits, letters in lower case")),
+    WithJsonSchema({"type": "string", "pattern": _HASH}),
+]
+PeriodName = Annotated[
+    str,
+    AfterValidator(_fitting(_PERIOD, "must be hour, day, week, month, total, or rolling:<seconds> (10 to 999999999)")),
+    WithJsonSchema({"type": "string", "pattern": _PERIOD}),
+]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
 Names = Annotated[list[Name], Field(max_length=1000)]
@@ -156,7 +188,7 @@ class KeyBody(_KeyFields):
     organisation: Name | None = Field(None, description="by name or id, for keys without a team")
     role: Role = Role.MEMBER
     calls_models: bool = Field(False, description="also a key of an administrator may call models")
-    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    hash: Hash | None = None
     monthly_budget_usd: Usd | None = Field(None, description="makes a hard budget with it")
     requests_per_minute: Count | None = Field(None, description="makes a limit with it")
     tokens_per_minute: Count | None = Field(None, description="makes a limit with it")
@@ -227,9 +259,7 @@ class BudgetBody(_Body):
     scope: ScopeName
     subject: Annotated[str, Field(max_length=255)] = Field("", description="whose, by name or id; `*`: each of them")
     amount_usd: Usd
-    period: Annotated[str, Field(pattern=_PERIOD)] = Field(
-        "month", description="hour, day, week, month, total, or rolling:<seconds>"
-    )
+    period: PeriodName = Field("month", description="hour, day, week, month, total, or rolling:<seconds>")
     hard: bool = Field(True, description="refuse what does not fit; a soft one only warns")
     warn_percent: Annotated[int, Field(ge=1, le=100, strict=True)] = 80
 

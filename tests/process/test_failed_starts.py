@@ -1,0 +1,68 @@
+"""A start that fails says which setting is wrong, and what it takes."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import clean_environment
+
+
+def refused(directory: Path, **settings: str) -> str:
+    """What `llmgateway serve` says when it ends at once."""
+    given = {"LLMGATEWAY_PORT": "0", "LLMGATEWAY_DATA_DIR": str(directory), **settings}
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "serve"],
+        env=clean_environment(**given),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "database" not in done.stderr
+    return done.stderr
+
+
+def test_a_port_that_is_taken_is_named_with_its_setting(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = str(other.getsockname()[1])
+        told = refused(tmp_path, LLMGATEWAY_METRICS_PORT=port)
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Set LLMGATEWAY_METRICS_PORT to another." in told
+
+
+def test_ports_that_are_equal_are_said_so(tmp_path: Path) -> None:
+    told = refused(tmp_path, LLMGATEWAY_PORT="4401", LLMGATEWAY_ADMIN_PORT="4401")
+    assert "LLMGATEWAY_PORT and LLMGATEWAY_ADMIN_PORT are both 4401" in told
+
+
+def test_a_host_that_nobody_knows_is_the_host_settings(tmp_path: Path) -> None:
+    told = refused(tmp_path, LLMGATEWAY_HOST="nohost.invalid", LLMGATEWAY_MASTER_KEY="sk-x")
+    assert "Cannot listen on nohost.invalid" in told
+    assert "LLMGATEWAY_HOST (--host) must be" in told
+
+
+def test_a_data_directory_that_is_none_is_the_directorys(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told = refused(tmp_path, LLMGATEWAY_DATA_DIR=str(tmp_path / "file"))
+    assert f"LLMGATEWAY_DATA_DIR ({tmp_path / 'file'}) must be a directory" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OIDC_ISSUER", "http://x", "must begin with https://, or with http:// for localhost alone"),
+        ("OPENROUTER_BASE_URL", "foo", "must begin with https:// or http://"),
+        ("OIDC_ROLES", "nonsense", "must be pairs like 'platform=admin,*=member'"),
+        ("PAYLOAD_REDACTION", "nonsense", "must be `module:function`"),
+    ],
+)
+def test_what_a_setting_takes_is_told_in_words(tmp_path: Path, name: str, value: str, words: str) -> None:
+    assert f"{name}: {words}" in refused(tmp_path, **{name: value})
