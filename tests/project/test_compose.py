@@ -58,7 +58,7 @@ def test_what_a_compose_file_sets_is_what_the_gateway_reads(path: Path, monkeypa
             monkeypatch.setenv(key, value)
         settings = settings_or_fail(llmgateway_host="0.0.0.0", llmgateway_port=None)
         ending = settings.shutdown_delay_seconds + settings.shutdown_grace_seconds
-        assert seconds(service["stop_grace_period"]) >= ending + (_BOOKING_SECONDS if path == SCALE else 0)
+        assert seconds(service["stop_grace_period"]) >= ending + _BOOKING_SECONDS
 
 
 def test_secrets_come_from_the_environment_alone() -> None:
