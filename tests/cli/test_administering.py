@@ -177,6 +177,7 @@ def test_the_audit_log_tells_who_did_what(tenants: Command) -> None:
     assert [entry["action"] for entry in entries] == ["revoke", "rotate", "update"]
     assert (newest["before"]["disabled"], newest["after"]["disabled"]) == (False, True)
     assert newest["actor"].startswith("cli")
+    assert "kind must be one of: organisations, teams" in tenants.refused("audit", "--kind", "foo")
     (made,) = tenants.json("audit", "--kind", "teams")
     assert (made["before"], made["after"]["name"]) == (None, "search")
     tenants.run("prices", "set", "z-ai/glm-4.6", "--input", "3", "--output", "4")

@@ -16,6 +16,7 @@ from proxy.api.admin.bodies import Moment, Name
 from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, named_page, page_answer, page_of
 from proxy.api.permissions import needs
 from proxy.application.administration import prices
+from proxy.application.administration.objects import AUDITED_KINDS
 from proxy.application.administration.prices import price_view
 from proxy.application.ports import ConfigurationControl, LiveDeployment
 from proxy.domain.access.permissions import Permission
@@ -154,6 +155,8 @@ async def list_requests(request: web.Request) -> web.Response:
 async def list_audit(request: web.Request) -> web.Response:
     """Who changed what, newest first."""
     page = page_of(request, "actor", "action", "kind", "object", "since", "until")
+    if (kind := page.filters.get("kind")) is not None and kind not in AUDITED_KINDS:
+        raise InvalidRequest(f"kind must be one of: {', '.join(AUDITED_KINDS)}.", param="kind")
     page = replace(page, filters=_with_times(page.filters))
     found = await request.app[ADMIN].administration.audited(actor_of(request), page)
     return page_answer([each.view() for each in found], page)

@@ -27,6 +27,9 @@ class Kind(StrEnum):
     LIMITS = "limits"
 
 
+# What the audit log has changes of.
+AUDITED_KINDS: Final = (*(kind.value for kind in Kind), "prices", "deployments", "configuration")
+
 KINDS: Final[Mapping[type, Kind]] = {
     Organisation: Kind.ORGANISATIONS,
     Team: Kind.TEAMS,
