@@ -42,6 +42,7 @@ def configure_logging(level: str, log_format: str | None = None, *more: structlo
     root.setLevel(level)
     for chatty in ("aiohttp.access", "aiosqlite", "asyncio", "piccolo", "semantic_kernel"):
         logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # a traceback every few seconds of an outage, told by us
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # its tracebacks quote requests; ours do not
 
 
