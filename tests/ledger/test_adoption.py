@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,41 @@ async def test_own_rows_count_also_when_the_answer_to_the_write_was_lost(writer:
     drain = Drain(writer, Quarantine(tmp_path))
     assert await drain.book_payloads([outcome_payload(one)])
     assert drain.booked_rows == 1
+
+
+async def test_what_cannot_be_read_is_set_aside_once_however_often_the_database_is_away(
+    writer: Writer, tmp_path: Path
+) -> None:
+    spool = Spool(tmp_path, max_bytes=64 * MEBIBYTE)
+    one, torn = row("one"), row("torn")
+    for each in (one, torn):
+        spool.reserve()
+        spool.note_outcome(each.id, outcome_payload(ledger_row(each)))
+    spool._append(b"Z a record of a later version")
+    spool._append(b"O and an outcome that is none")
+    spool._lock.close()  # the process dies
+    (segment,) = spool.directory.glob("*.segment")
+    text = bytearray(segment.read_bytes())
+    place = text.index(b"torn")
+    text[place] ^= 1
+    segment.write_bytes(text)
+    quarantine, kept = Quarantine(tmp_path), tmp_path / "quarantine.jsonl"
+    for writer.is_away in (True, True, False, False):
+        assert kept.exists() is bool(writer.booked)
+        await adopt_dead_spools(tmp_path, tmp_path / "another", Drain(writer, quarantine), quarantine)
+    assert writer.names() == ["one"]
+    entries = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [bytes.fromhex(entry["payload_hex"])[:2] for entry in entries[:2]] == [b"Z ", b"O "]
+    (damage,) = entries[2:]
+    assert bytes.fromhex(damage["bytes_hex"]) == bytes(text[damage["start"] : damage["end"]])
+    assert damage["start"] < place < damage["end"]
+    assert quarantine.set_aside_rows == 3
+
+
+async def test_a_process_sets_an_unreadable_outcome_of_its_own_aside_once(writer: Writer, tmp_path: Path) -> None:
+    drain = Drain(writer, quarantine := Quarantine(tmp_path))
+    one = row("one")
+    payloads = [b"O and an outcome that is none", outcome_payload(ledger_row(one))]
+    for writer.is_away in (True, True, False):
+        await drain.book_payloads(payloads)
+    assert (writer.names(), quarantine.set_aside_rows) == (["one"], 1)

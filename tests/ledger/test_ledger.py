@@ -140,7 +140,9 @@ async def test_damage_is_reported_and_the_rest_recovered(
     writer.is_away = False
     async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
         await until_booked(ledger, 2)
-        assert ledger.state()["set_aside_rows"] == 1
+        async with asyncio.timeout(10):
+            while ledger.state()["set_aside_rows"] != 1:  # after the rows
+                await asyncio.sleep(0.01)
     assert writer.names() == ["first", "third"]
     (entry,) = map(json.loads, (tmp_path / "quarantine.jsonl").read_text().splitlines())
     assert entry["reason"] == "damaged spool"

@@ -78,8 +78,17 @@ def _remove(directory: Path) -> None:
     directory.rmdir()
 
 
+def _bytes_of(path: Path, found: Damage) -> bytes:
+    with path.open("rb") as segment:
+        segment.seek(found.start)
+        return segment.read(found.end - found.start)
+
+
 class _Replay:
-    """Books one dead spool, segment after segment."""
+    """Books one dead spool, segment after segment.
+
+    What cannot be read is set aside when all else is booked: else each try would do so again.
+    """
 
     def __init__(self, directory: Path, drain: Drain, quarantine: Quarantine) -> None:
         self._directory = directory
@@ -90,6 +99,8 @@ class _Replay:
         self._generations: dict[UUID, str] = {}
         self._batch: list[LedgerRow] = []
         self._again: list[LedgerRow] = []
+        self._unreadable: list[tuple[bytes, Unreadable]] = []
+        self._damages: list[tuple[Path, Damage]] = []
         self.rows = 0
 
     async def run(self) -> bool:
@@ -98,7 +109,7 @@ class _Replay:
             text = await asyncio.to_thread(path.read_bytes)
             for found in scan(text):
                 if isinstance(found, Damage):
-                    self._quarantine.damage(str(path), found.start, found.end, text[found.start : found.end])
+                    self._damages.append((path, found))
                 else:
                     self._take(found.payload, is_booked=self._booked.includes(path, found.end))
                 if len(self._batch) + len(self._again) >= _BATCH_ROWS and not await self._book():
@@ -106,6 +117,7 @@ class _Replay:
         self._batch += [interrupted(intent, self._generations.get(id_)) for id_, intent in self._open.items()]
         if not (await self._book() and await self._drain.release(self._directory.name)):
             return False
+        await self._set_aside()
         _logger.warning(
             "adopted the spool of a process that died",
             extra={"spool": self._directory.name, "rows": self.rows, "interrupted": len(self._open)},
@@ -116,7 +128,7 @@ class _Replay:
         try:
             record = read(payload)
         except Unreadable as problem:
-            self._quarantine.unreadable(payload, problem)
+            self._unreadable.append((payload, problem))
             return
         if isinstance(record, SpooledIntent):
             self._open[record.id] = record
@@ -126,6 +138,13 @@ class _Replay:
             self._open.pop(record.id, None)
             self._generations.pop(record.id, None)
             (self._again if is_booked else self._batch).append(record)
+
+    async def _set_aside(self) -> None:
+        for payload, problem in self._unreadable:
+            self._quarantine.unreadable(payload, problem)
+        for path, found in self._damages:
+            damaged = await asyncio.to_thread(_bytes_of, path, found)
+            self._quarantine.damage(str(path), found.start, found.end, damaged)
 
     async def _book(self) -> bool:
         holder = self._directory.name

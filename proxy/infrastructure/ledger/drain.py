@@ -26,16 +26,21 @@ class Drain:
 
     async def book_payloads(self, payloads: Sequence[bytes], holder: str = "") -> Sequence[LedgerRow] | None:
         """Books spooled outcomes and returns them; None when the database would not take them now."""
-        rows = []
+        rows: list[LedgerRow] = []
+        unreadable: list[tuple[bytes, Unreadable]] = []
         async for payload in in_turns(payloads):
             try:
                 row = read(payload)
             except Unreadable as problem:
-                self._quarantine.unreadable(payload, problem)
+                unreadable.append((payload, problem))
                 continue
             if isinstance(row, LedgerRow):
                 rows.append(row)
-        return rows if await self._book(rows, holder, again=False, is_own=True) is not None else None
+        if await self._book(rows, holder, again=False, is_own=True) is None:
+            return None
+        for payload, reason in unreadable:  # not before: the same payloads come again until their rows are booked
+            self._quarantine.unreadable(payload, reason)
+        return rows
 
     async def adopt(self, rows: Sequence[LedgerRow], holder: str, *, again: bool = False) -> int | None:
         """Books another process's rows, all or none; None when the database would not take them now.
