@@ -13,6 +13,7 @@ from proxy.domain.access.principals import Principal
 from proxy.domain.access.scopes import Scope
 from proxy.domain.budgets import Budget
 from proxy.domain.errors import NotServing
+from proxy.infrastructure.persistence.charges import HIGH_SUM, LOW_SUM, whole_sum
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.owners import names_of
@@ -21,8 +22,8 @@ from proxy.infrastructure.persistence.sessions import Session, moment, session
 _TIMEOUT_SECONDS = 15.0
 _RETRY_AFTER_SECONDS = 5.0
 _KEY: Final = "SELECT hint, expires_at FROM virtual_keys WHERE id = $1"
-_SPENT: Final = """SELECT CAST(COALESCE(SUM(picodollars), 0) AS BIGINT) FROM budget_spend
-    WHERE budget_id = $1 AND subject_id = '' AND bucket >= $2"""  # '': only budgets for each of a scope name subjects
+_SPENT: Final = f"""SELECT {HIGH_SUM}, {LOW_SUM} FROM budget_spend
+    WHERE budget_id = $1 AND subject_id = '' AND bucket >= $2"""  # noqa: S608  # '': only those for EACH name subjects
 
 
 class LedgerAccounts:
@@ -65,5 +66,5 @@ async def _name(reader: Session, scope: Scope, id_: UUID | None) -> str | None:
 
 async def _spent(reader: Session, budget: Budget, now: datetime) -> int:
     since = budget.window.counts_since(now)
-    ((spent,),) = await reader.fetch(_SPENT, str(budget.id), since)
-    return int(spent)
+    ((high, low),) = await reader.fetch(_SPENT, str(budget.id), since)
+    return whole_sum(high, low)
