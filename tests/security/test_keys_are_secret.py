@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,19 @@ async def test_keys_in_the_wrong_place_are_not_logged(gateway: TestGateway, capl
     logged = caplog.text + "".join(str(record.__dict__) for record in caplog.records)
     assert logged.count("[redacted]") >= 7
     assert key[3:] not in logged
+
+
+async def test_keys_in_the_path_of_a_request_that_meets_a_defect_are_not_logged(
+    start_gateway: StartGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rules() -> Any:
+        raise ZeroDivisionError
+
+    gateway = await start_gateway(rules=rules)
+    async with gateway.http.get(gateway.url / "v1/models/sk-misplacedMISPLACED") as response:
+        assert response.status == 500
+    (defect,) = [record for record in caplog.records if record.message == "defect"]
+    assert defect.__dict__["path"] == "/v1/models/[redacted]"
 
 
 async def test_refusals_are_told_once_a_second(start_gateway: StartGateway, caplog: pytest.LogCaptureFixture) -> None:
