@@ -192,9 +192,9 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
 
     def reload(self) -> None:
         """New workers start; the rest is for the loop to see to. The library's would hear no signal until the old ones
-        have ended. Those that are still starting may have read an older configuration, and serve nobody.
+        have ended. Those that an earlier reload is still starting make way: its configuration is not wanted any more.
         """
-        for pid in self._staying():
+        for pid in self._staying() if self._succession.is_under_way else ():
             if not self._crew.is_serving(self.WORKERS[pid].age):
                 self.kill_worker(pid, signal.SIGTERM)
         self._succession.begin(self._staying())

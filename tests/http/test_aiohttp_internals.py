@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from aiohttp import StreamReader, web, web_protocol
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpRequestParser
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_writer import _serialize_headers
 from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict
@@ -27,7 +27,14 @@ from proxy.api.answers import WholeAnswer
 _PROXY = Path(proxy.__file__).parent
 _SELF = ("self", "super()")
 # What the things of aiohttp's are called whose private names are used from outside.
-_OTHERS = {"plain": web.Server, "reader": StreamReader, "request": web.Request}
+_OTHERS = {
+    "plain": web.Server,
+    "reader": StreamReader,
+    "request": web.Request,
+    "request._message": RawRequestMessage,
+    "message": RawRequestMessage,
+}
+_COMPILED = {RawRequestMessage}
 # Our own names that are but assigned in `__init__`, in classes without slots.
 _ASSIGNED = {"_gate", "_keep_seconds", "_kept", "_next_sweep", "_outbox", "_timeouts", "_transport"}
 # What of aiohttp's is overridden on purpose.
@@ -70,7 +77,7 @@ def _own(*kinds: type) -> set[str]:
 def _names_of_theirs(kind: type) -> set[str]:
     """Those that aiohttp's classes above it declare, or assign to themselves."""
     theirs = [each for each in kind.__mro__ if _is_theirs(each)]
-    trees = [ast.parse(textwrap.dedent(inspect.getsource(each))) for each in theirs]
+    trees = [ast.parse(textwrap.dedent(inspect.getsource(each))) for each in theirs if each not in _COMPILED]
     return _own(*theirs).union(*({name for whose, name in _private_names(tree) if whose == "self"} for tree in trees))
 
 

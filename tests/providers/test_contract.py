@@ -226,12 +226,14 @@ async def test_refusals_leave_the_breaker_closed(provider: Provider) -> None:
     assert provider.breaker.state == "closed"
 
 
-async def test_an_upstream_that_is_not_there_is_a_transient_error(connect_kind: Connect) -> None:
+async def test_an_upstream_that_is_not_there_is_a_transient_error_and_generates_nothing(connect_kind: Connect) -> None:
     for kind in KINDS:
         provider = await connect_kind(kind, base_url="http://127.0.0.1:9")
+        call, history, settings = provider.call()
         with pytest.raises(TransientUpstreamError) as caught:
-            await provider.complete()
+            await provider.service.get_chat_message_contents(history, settings)
         assert (caught.value.kind, caught.value.provider) == ("connection", "Acme"), kind.name
+        assert not call.may_have_generated, kind.name
 
 
 async def test_an_upstream_that_says_nothing_times_out(connect_kind: Connect) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,10 +15,10 @@ from proxy.domain.errors import (
     UpstreamError,
     is_transient_status,
 )
+from proxy.domain.key_like import without_keys
 from proxy.infrastructure.chat_completion.error_bodies import error_details, retry_delay_seconds, status_in
 
 _MESSAGE_CHARACTERS = 4000
-_KEY_LIKE = re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_\-]{8,}|\bBearer\s+[^\s\"']+")
 _BAD_REQUEST, _BAD_GATEWAY = 400, 502
 _MILLISECONDS = 1000.0
 _MOST_SECONDS = 86_400.0  # nobody means a longer wait
@@ -64,7 +63,7 @@ class UpstreamErrors:
         """What the provider has said, without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "[redacted]")
-        return _KEY_LIKE.sub("[redacted]", text)
+        return without_keys(text)
 
     def timeout(self, what: str, seconds: float) -> TransientUpstreamError:
         return TransientUpstreamError(

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from io import BytesIO
 
 import httpx
-from aiohttp import ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
+from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
 from yarl import URL
 
 from proxy.application.upstream import UpstreamCall
@@ -96,7 +97,8 @@ class SessionTransport(httpx.AsyncBaseTransport):
                 return await self._session.request(
                     request.method, url, data=data, headers=headers, allow_redirects=False
                 )
-        except ConnectionTimeoutError as problem:
+        except (ClientConnectorError, ConnectionTimeoutError) as problem:
+            call.refusals += 1  # without a connection nothing can have been sent
             raise self._errors.unreachable(problem) from problem
         except TimeoutError as problem:
             raise self._errors.timeout("did not begin to answer", limit) from problem
@@ -106,11 +108,10 @@ class SessionTransport(httpx.AsyncBaseTransport):
     async def _error(self, response: ClientResponse) -> UpstreamError:
         body = b""
         try:
-            async with asyncio.timeout(self._settings.first_byte_timeout_seconds):
-                while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
-                    body += data
-        except (TimeoutError, ClientError, OSError) as problem:
-            raise self._errors.unreachable(problem) from problem
+            with suppress(TimeoutError, ClientError, OSError):  # the status says enough
+                async with asyncio.timeout(self._settings.first_byte_timeout_seconds):
+                    while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
+                        body += data
         finally:
             response.close()
         return self._errors.from_response(
