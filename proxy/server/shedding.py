@@ -56,6 +56,7 @@ class SheddingHandler(WatchedConnection):
         load.connections += 1
         super().connection_made(transport)
         if load.connections > load.most_connections + _TOLD_AT_A_TIME:  # the database needs descriptors, too
+            load.refused[Refusal.CONNECTIONS] += 1
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -251,6 +251,18 @@ async def _one(url: URL) -> RawAnswer:
         return await connection.answer()
 
 
+async def test_connections_that_nobody_can_be_told_of_are_counted() -> None:
+    load = load_of(most_connections=1)
+    async with shedding(load) as url, AsyncExitStack() as stack:
+        for number in range(1, 52):
+            await stack.enter_async_context(connected(url))
+            await until(lambda: load.connections == number)  # noqa: B023  # awaited at once
+        async with connected(url) as another:
+            assert await another.is_closed()
+        await until(lambda: load.connections == 51)
+    assert load.refused[Refusal.CONNECTIONS] == 1
+
+
 async def test_connections_beyond_what_there_is_room_for_are_told_so_and_closed() -> None:
     load = load_of(most_connections=1)
     async with shedding(load) as url, connected(url) as first:
