@@ -148,6 +148,20 @@ def streams(
     return answering
 
 
+def held(may_end: asyncio.Event) -> Answering:
+    """A stream that begins with "Hel", and goes on to its end when it may."""
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(chunk("Hel"))
+        await may_end.wait()
+        await response.write(b"".join(ending()))
+        return response
+
+    return answering
+
+
 async def cut(request: web.Request) -> None:
     """Reset the connection."""
     assert request.transport is not None

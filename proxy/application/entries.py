@@ -11,12 +11,11 @@ from proxy.application.admission import Admission
 from proxy.application.booking import NO_COSTS, Accounting, Turn
 from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
 from proxy.domain.request_log import RequestIntent, RequestLog, RequestStatus, UsageSource
-from proxy.domain.values import UNKNOWN, ModelName, TokenCount
+from proxy.domain.values import MOST_TOKENS, UNKNOWN, ModelName, TokenCount
 
 _UNREAD_MODEL = ModelName(UNKNOWN)
 _NO_PROVIDER = "none"
 _NO_USAGE = Usage(0, 0)
-_MOST_TOKENS = 2**63 - 1  # that a row holds
 _COUNTS = 4  # of a usage stand in a row, and come first
 _model_name = lru_cache(maxsize=1024)(ModelName)
 
@@ -112,7 +111,7 @@ def _bookable(usage: Usage) -> Usage:
     """Whatever an upstream says, its request is booked: what is no count is left out, one beyond all rows cut short."""
     input_tokens, output_tokens, cached, reasoning = usage[:_COUNTS]
     for count in (input_tokens, output_tokens, 0 if cached is None else cached, 0 if reasoning is None else reasoning):
-        if type(count) is not int or not 0 <= count <= _MOST_TOKENS:
+        if type(count) is not int or not 0 <= count <= MOST_TOKENS:
             break
     else:
         return usage
@@ -127,4 +126,4 @@ def _bookable(usage: Usage) -> Usage:
 
 
 def _count(told: object) -> int | None:
-    return min(told, _MOST_TOKENS) if type(told) is int and told >= 0 else None
+    return min(told, MOST_TOKENS) if type(told) is int and told >= 0 else None

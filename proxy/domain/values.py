@@ -9,6 +9,7 @@ from typing import Final
 from proxy.domain.errors import InvalidValue
 
 UNKNOWN: Final = "unknown"  # what stands where a name should be
+MOST_TOKENS: Final = 2**63 - 1  # that a row holds
 _CHARACTERS_PER_TOKEN = 4
 _DISPLAY_PRECISION = Decimal("0.000001")
 _DISPLAY = Context(prec=MAX_PREC, rounding=ROUND_HALF_EVEN)  # the usual one has no place for 1e30 with six decimals

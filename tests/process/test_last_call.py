@@ -10,11 +10,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from yarl import URL
 
 from tests.gateway.raw_http import RawConnection, connected, request_bytes
-from tests.harness import HELLO, Upstream, chunk, ending, says
+from tests.harness import HELLO, Upstream, held, says
 from tests.process.conftest import serving
 
 CLIENTS = 6
@@ -27,16 +26,7 @@ async def test_a_stream_that_could_not_say_close_leaves_room_for_one_more_reques
     upstream: Upstream, tmp_path: Path, workers: int, number: signal.Signals
 ) -> None:
     may_end = asyncio.Event()
-
-    async def answering(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(chunk("Hel"))
-        await may_end.wait()
-        await response.write(b"".join(ending()))
-        return response
-
-    upstream.answer(*[answering] * CLIENTS, says())
+    upstream.answer(*[held(may_end)] * CLIENTS, says())
     command = [sys.executable, "-m", "proxy", "serve", "--workers", str(workers)]
     settings = {"OPENROUTER_BASE_URL": upstream.url, "OPENROUTER_API_KEY": "sk-or-x", "OVERLOAD_LAG_SECONDS": "0"}
     with serving(tmp_path, *command, **settings) as gateway:

@@ -11,9 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-from aiohttp import web
 
-from tests.harness import HELLO, Upstream, chunk, ending
+from tests.harness import HELLO, Upstream, held
 from tests.process.conftest import Serving, serving
 from tests.process.test_workers import QUIET, SERVE, WORKERS, is_listening, until_workers, workers_of
 
@@ -43,15 +42,7 @@ async def held_stream(gateway: Serving, upstream: Upstream) -> AsyncIterator[Cal
         may_end.set()
         return asyncio.create_task(response.content.read())
 
-    async def answering(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(chunk("Hel"))
-        await may_end.wait()
-        await response.write(b"".join(ending()))
-        return response
-
-    upstream.answer(answering)
+    upstream.answer(held(may_end))
     body = {**HELLO, "stream": True}
     url = f"{gateway.url}/v1/chat/completions"
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from proxy.api.openai.fields import CONTENT_KINDS, FIELDS, ROLES, Role, check_kind, check_members
-from proxy.api.openai.flat_requests import LONG_BYTES, FlatMembers, FlatMessage, are_flat, flat_members
+from proxy.api.openai.flat_requests import LONG_BYTES, FlatMembers, FlatMessage, are_flat, flat_members, raw_members
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import InvalidRequest
 from proxy.domain.json_bytes import has_more_tokens_than, nests_deeper_than, without_surrogate_escapes
@@ -40,7 +40,6 @@ class _PlainMessage(msgspec.Struct):
     content: str | list[msgspec.Raw] | None = None
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _flat_messages = msgspec.json.Decoder(list[FlatMessage])
 _plain_messages = msgspec.json.Decoder(list[_PlainMessage])
 _messages = msgspec.json.Decoder(list[_Message])
@@ -112,7 +111,7 @@ def _read_members(body: bytes) -> dict[str, msgspec.Raw]:
 
 def _decode_members(text: bytes) -> dict[str, msgspec.Raw]:
     try:
-        return _members.decode(text)
+        return raw_members.decode(text)
     except msgspec.ValidationError:
         raise InvalidRequest("The request body must be a JSON object.", code="invalid_json") from None
     except RecursionError:

@@ -40,7 +40,7 @@ _Flat = msgspec.defstruct(
     forbid_unknown_fields=True,
 )
 _requests: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Flat)
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+raw_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _content, _first = attrgetter("content"), itemgetter(0)
 _view: Callable[[Any], Any] = memoryview
 
@@ -57,7 +57,7 @@ class FlatMembers(dict[str, msgspec.Raw]):
     def __missing__(self, name: str) -> msgspec.Raw:
         if name != _MESSAGES:
             raise KeyError(name)
-        found = self[name] = _members.decode(self._body)[name]
+        found = self[name] = raw_members.decode(self._body)[name]
         return found
 
 

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import msgspec
 
 from proxy.domain.chat import Usage
-from proxy.domain.values import CostAmount
+from proxy.domain.values import MOST_TOKENS, CostAmount
 from proxy.infrastructure.chat_completion.reading import FALSY, look
 
-_MOST_TOKENS = 2**63 - 1  # a count that no database holds makes no sense either
-_Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]  # what no row holds makes no sense either
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -111,7 +110,7 @@ def count_of(value: Any) -> int | None:
     """A number of tokens, also as 10.0; None for what is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def _read_details(raw: msgspec.Raw) -> _Details:

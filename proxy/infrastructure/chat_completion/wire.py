@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from aiohttp import ClientConnectorError, ClientError, ClientSession, ConnectionTimeoutError
+from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
 from yarl import URL
 
 from proxy.application.upstream import UpstreamCall
@@ -201,7 +201,7 @@ class Wire:
         return self.errors.timeout("did not go on", self.settings.idle_timeout_seconds)
 
     async def _error(self, response: Reply) -> UpstreamError:
-        body = await _read_of(response, _ERROR_BODY_BYTES, self.settings.first_byte_timeout_seconds)
+        body = await read_error_body(response, self.settings.first_byte_timeout_seconds)
         return self.errors.from_response(response.status, response.headers, body, self.handed_back(response.headers))
 
     def _no_stream(self, body: bytes, response: Reply) -> UpstreamError:
@@ -215,12 +215,12 @@ class Wire:
         return self.errors.from_error_member(error, body, response.headers, self.handed_back(response.headers))
 
 
-async def _read_of(response: Reply, most_bytes: int, most_seconds: float) -> bytes:
-    """What comes of an error's body: if that is cut or does not end, its status still says what it is."""
+async def read_error_body(response: Reply | ClientResponse, most_seconds: float) -> bytes:
+    """What comes of it, 256 KiB at most: if it is cut or does not end, the status still says what it is."""
     body = b""
     with suppress(TimeoutError, ClientError, OSError):
         async with asyncio.timeout(most_seconds):
-            while len(body) < most_bytes and (data := await response.content.readany()):
+            while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
                 body += data
     return body
 

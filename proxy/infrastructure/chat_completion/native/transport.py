@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -23,12 +22,11 @@ from proxy.application.upstream import UpstreamCall
 from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.headers import CallHeaders
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
-from proxy.infrastructure.chat_completion.wire import WireSettings
+from proxy.infrastructure.chat_completion.wire import WireSettings, read_error_body
 
 _OK, _FIRST_NOT_OK = 200, 300
 _REFUSALS = range(400, 500)
 _LARGE_BODY_BYTES = 1024 * 1024
-_ERROR_BODY_BYTES = 256 * 1024
 _OF_THE_HOP = {"content-encoding", "content-length", "transfer-encoding", "connection"}
 
 
@@ -106,12 +104,8 @@ class SessionTransport(httpx.AsyncBaseTransport):
             raise self._errors.unreachable(problem) from problem
 
     async def _error(self, response: ClientResponse) -> UpstreamError:
-        body = b""
         try:
-            with suppress(TimeoutError, ClientError, OSError):  # the status says enough
-                async with asyncio.timeout(self._settings.first_byte_timeout_seconds):
-                    while len(body) < _ERROR_BODY_BYTES and (data := await response.content.readany()):
-                        body += data
+            body = await read_error_body(response, self._settings.first_byte_timeout_seconds)
         finally:
             response.close()
         return self._errors.from_response(
