@@ -13,6 +13,7 @@ from aiohttp import HttpVersion11, web
 
 from proxy.api.answer_headers import answer_headers
 from proxy.api.answers import StreamedAnswer
+from proxy.api.app_keys import GATEWAY
 from proxy.api.openai.errors import error_event
 from proxy.application.answer_stream import AnswerStream
 from proxy.application.exchange import Exchange
@@ -35,6 +36,7 @@ async def relay(
     A stream that broke, or that the gateway cuts because it stops, ends with an error event and without `[DONE]`. A
     client that hangs up ends the upstream call.
     """
+    cohort = request.app[GATEWAY].load.cohort
     try:
         response = StreamedAnswer(headers=stream_headers(stream.answer, exchange))
         exchange.answering(response.status)
@@ -44,6 +46,8 @@ async def relay(
             capture.content_type = response.content_type
             write, write_last = capture.noting(write), capture.noting(write_last)
         try:
+            if cohort.has_several:
+                await cohort.on_its_way_back()
             if stream.is_all:
                 whole = await anext(stream)
                 await response.prepare(request)

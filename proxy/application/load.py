@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from proxy.application.cohort import Cohort
 from proxy.domain.errors import Overloaded, RateLimited
 from proxy.domain.overload import Patience
 from proxy.domain.rate_limits import Priority
@@ -30,7 +31,7 @@ class Refusal(StrEnum):
 class Load:
     """The requests that are being served: `most` in all, `most_of_a_key` of one key. One for the whole process.
 
-    At most `most_queued` wait to begin, with that patience.
+    At most `most_queued` wait to begin, with that patience. `cohort` is what those who begin together share.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Load:
         self.most_of_a_key = most_of_a_key
         self.most_connections = most_connections
         self.patience = patience
+        self.cohort = Cohort()
         self.in_flight = 0
         self.connections = 0
         self.refused: Counter[Refusal] = Counter()

@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from semantic_kernel.connectors.ai.chat_completion_client_base import ChatComple
 from proxy.application.answer_stream import AnswerStream
 from proxy.application.attempts import Attempt, Walk, WalkLimits, nothing_to_close
 from proxy.application.booking import Accounting
+from proxy.application.cohort import Cohort
 from proxy.application.exchange import Exchange
 from proxy.application.observing import NOBODY, ExchangeObserver
 from proxy.application.ports import Ledger, LiveDeployment
@@ -43,6 +44,7 @@ class KernelOrchestrator:
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = random.random
     observer: ExchangeObserver = NOBODY
+    cohort: Cohort = field(default_factory=Cohort)
 
     def exchange(self, request_id: str, client_is_gone: Callable[[], bool]) -> Exchange:
         """The books of one request. Entering it raises LedgerFull when its row could not be promised."""
@@ -89,6 +91,7 @@ class _Run:
         self, orchestrator: KernelOrchestrator, exchange: Exchange, request: ChatRequest, headers: Mapping[str, str]
     ) -> None:
         self._orchestrator = orchestrator
+        self._cohort = orchestrator.cohort
         self._exchange = exchange
         self._request = request
         self._headers = headers
@@ -100,11 +103,15 @@ class _Run:
         exchange.plan = self._plan
 
     def complete(self) -> Awaitable[Answer]:
+        cohort = self._cohort
+
         async def perform(attempt: Attempt) -> Answer:
             call = await self._begin(attempt)
             contents = await self._service(attempt).get_chat_message_contents(
                 LazyHistory.reading(self._request), RawSettings.carrying(call, self._request)
             )
+            if cohort.has_several:
+                await cohort.on_its_way_back()
             return self._answer(attempt, contents[0].inner_content, contents[0].metadata)
 
         return self._walk(perform)
@@ -143,6 +150,8 @@ class _Run:
             needed = self._most_cost(admission.estimate), at_once, self._exchange.started_at
             if not admission.set_aside_at_once(*needed):
                 await admission.set_aside(*needed)
+        if self._cohort.has_several:
+            await self._cohort.on_its_way()
         self._exchange.walked = walk.attempts
         self._runtime.uses.count += 1
         try:
@@ -193,6 +202,8 @@ class _Run:
         else:
             self._exchange.hedging(candidate, call, beside)
         attempt.call = call
+        if self._cohort.has_several:
+            await self._cohort.on_its_way()
         if self._exchange.waits_for_disk:
             await self._exchange.durable()
         return call

@@ -256,6 +256,7 @@ def _gateway(settings: Settings, timing: Timing, parts: _Parts, rules: Callable[
             accounting=Accounting(books.prices, parts.unpriced, settings.budget_unpriced_hold_usd),
             clock=timing.clock,
             observer=metrics if tracing.observer is None else Observers(metrics, tracing.observer),
+            cohort=parts.load.cohort,
         ),
         authenticator=access.authenticator,
         gatekeeper=Gatekeeper(

@@ -1,8 +1,8 @@
 """Who waits when more is asked than can be done, and when waiting is over.
 
-What waits for this process waits for a turn of its event loop, which serves in each turn all that is ready. So a turn
-begins few new requests, and the others stand in a queue: turns stay short whatever comes, those who are being served
-have the processor among few, and how long a newcomer waits is known for each. Four ideas, each an old one:
+What waits for this process waits for its event loop, which serves in each turn all that is ready. So few requests begin
+at a time, and the others stand in a queue: turns stay short whatever comes, those who are being served have the
+processor among few, and how long a newcomer waits is known for each. Four ideas, each an old one:
 
 - A queue that is long for a moment is a burst, and good; one that stands only adds waiting (CoDel, RFC 8289). Waiting
   may take a while at first. It may take little once everybody has waited for long for a while, or there is no place to

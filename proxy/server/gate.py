@@ -14,7 +14,7 @@ from proxy.server.refusals import Refusals
 
 PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization header, without asking anybody
 
-_BEGUN_IN_A_TURN: Final = 2
+_BEGUN_TOGETHER: Final = 16
 _LOOK_SECONDS: Final = 0.005  # while those who wait cannot begin, whatever the turns
 _FIRST_FIRST: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
@@ -30,18 +30,19 @@ class Visitor(Protocol):
 
 
 class Gate:
-    """Begins few requests in each turn of the event loop, and lets the others wait or go.
+    """Begins some requests at a time, and lets the others wait or go.
 
-    In a turn everything runs that is ready. With few that begin in each, a request is served in so many short turns
-    rather than in so many long ones, for the same work: the loop never rests while somebody waits.
+    Those who begin together go through their stages together (`application/cohort.py`), and the next ones begin when
+    these are on their way to an upstream: so many that what one costs is as low as with more, and so few that nobody
+    waits long for the others. The loop never rests while somebody waits.
     """
 
     def __init__(self, load: Load, priority_of: PriorityOf, has_priorities: Callable[[], bool] = lambda: True) -> None:
         self.load = load
         self.is_closing = False  # the server is: who is refused is not to come back by the same connection
         self.refusals = Refusals()
-        self._most_begun = _BEGUN_IN_A_TURN if load.patience.usual_seconds else load.most_queued
         self._begun = 0
+        self._has_begun_some = False  # in this turn
         self._queue: AdmissionQueue[Visitor] = AdmissionQueue(load.patience, load.most_queued)
         self._priority_of = priority_of
         self._has_priorities = has_priorities
@@ -54,15 +55,16 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether a request that comes now may begin at once: to be asked for each."""
-        return self._begun < self._most_begun and not self._is_queueing and self.load.has_room_for_all
+        return self._begun < _BEGUN_TOGETHER and not self._is_queueing and self.load.has_room_for_all
 
     def let_in(self) -> None:
         """Count a request that begins without having waited."""
         self._begun += 1
+        self._has_begun_some = True
         self._look_after_this_turn()
 
     def wait(self, visitor: Visitor, authorization: Callable[[], str | None]) -> bool:
-        """Its request begins in one of the next turns, or is refused: that is certain already if this is false."""
+        """Its request begins later, or is refused: that is certain already if this is false."""
         if not self._is_queueing:
             self._is_queueing = True
             self._turn_began = time.monotonic()
@@ -77,6 +79,13 @@ class Gate:
 
     def _look(self) -> None:
         self._is_looking = False
+        cohort = self.load.cohort
+        if cohort.has_several and (self._has_begun_some or cohort.outward):
+            self._has_begun_some, cohort.outward = False, 0
+            self._look_after_this_turn()
+            return
+        if self._begun > 1 or cohort.has_several:
+            cohort.began(self._begun)
         self._begun = 0
         if self._is_queueing:
             self._next_turn(time.monotonic())
@@ -90,6 +99,7 @@ class Gate:
         self._is_queueing = bool(self._queue)
         self._served_last = self._begun if self._is_queueing else 0
         if self._begun:
+            self._has_begun_some = True
             self._look_after_this_turn()
         elif self._is_queueing and not self._is_looking:
             self._is_looking = True
@@ -99,7 +109,7 @@ class Gate:
         if self.load.patience.is_loop_late:
             return
         for priority in _FIRST_FIRST:
-            while self._begun < self._most_begun and self.load.has_room(priority):
+            while self._begun < _BEGUN_TOGETHER and self.load.has_room(priority):
                 visitor = self._queue.take(priority, now)
                 if visitor is None:
                     break

@@ -1,4 +1,4 @@
-"""Who begins in which turn of the event loop, and who is turned away."""
+"""Who begins with whom, and who is turned away."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.domain.rate_limits import Priority
 from proxy.server.gate import Gate
 from tests.overload.conftest import load_of, until
 
-A_TURN = 2
+TOGETHER = 16
 
 
 @dataclass(eq=False)
@@ -48,21 +48,61 @@ def patient() -> Load:
     return load_of(most=1000, most_queued=1000, patience_seconds=30.0)
 
 
-async def test_few_begin_in_a_turn_the_first_first() -> None:
+async def test_some_begin_together_the_first_first() -> None:
     gate, events, begun = gate_of(patient()), list[str](), list[int]()
-    come(gate, 20, events)
+    come(gate, 3 * TOGETHER, events)
     assert not gate.is_open
-    while len(events) < 20:
+    while len(events) < 3 * TOGETHER:
         await asyncio.sleep(0)
         begun.append(len(events))
-    assert [events.index(f"normal {number} begins") for number in range(20)] == list(range(20))
-    assert set(begun) == set(range(A_TURN, 21, A_TURN))
+    assert events == [f"normal {number} begins" for number in range(3 * TOGETHER)]
+    assert set(begun) == {TOGETHER, 2 * TOGETHER, 3 * TOGETHER}
     await until(lambda: gate.is_open)
+
+
+async def test_the_next_begin_when_these_are_through_their_stages() -> None:
+    load = patient()
+    gate, events, cohort = gate_of(load), list[str](), load.cohort
+    for _ in range(10):
+        cohort.began(TOGETHER)
+    come(gate, 2 * TOGETHER, events)
+    for _ in range(5):
+        await asyncio.sleep(0)
+        assert len(events) == TOGETHER
+        cohort.outward += 1  # one of them has stopped on its way in this turn
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(events) == 2 * TOGETHER
+
+
+async def test_who_comes_while_there_is_room_goes_with_them() -> None:
+    load = patient()
+    gate, cohort = gate_of(load), load.cohort
+    for _ in range(10):
+        cohort.began(TOGETHER)
+    gate.let_in()
+    for _ in range(TOGETHER - 1):
+        await asyncio.sleep(0)
+        cohort.outward += 1
+        assert gate.is_open
+        gate.let_in()
+    assert not gate.is_open
+    await until(lambda: gate.is_open)
+
+
+async def test_requests_that_begin_together_are_noted_as_a_cohort() -> None:
+    load = patient()
+    gate = gate_of(load)
+    for _ in range(10):
+        for _ in range(TOGETHER):
+            gate.let_in()
+        await until(lambda: gate.is_open)
+    assert load.cohort.has_several
 
 
 async def test_as_many_begin_at_once_when_nobody_waits() -> None:
     gate = gate_of(patient())
-    for _ in range(A_TURN):
+    for _ in range(TOGETHER):
         assert gate.is_open
         gate.let_in()
     assert not gate.is_open
@@ -70,11 +110,11 @@ async def test_as_many_begin_at_once_when_nobody_waits() -> None:
     assert gate.is_open
 
 
-async def test_without_a_limit_a_turn_begins_all_that_may_wait() -> None:
+async def test_without_a_limit_of_time_all_begin_in_their_turn() -> None:
     gate, events = gate_of(load_of(most=1000, most_queued=50, patience_seconds=0)), list[str]()
     come(gate, 50, events)
-    await asyncio.sleep(0)
-    assert len(events) == 50
+    await until(lambda: len(events) == 50)
+    assert events == [f"normal {number} begins" for number in range(50)]
 
 
 async def test_those_of_high_priority_begin_first_and_those_of_low_last() -> None:
@@ -87,10 +127,10 @@ async def test_those_of_high_priority_begin_first_and_those_of_low_last() -> Non
 
 async def test_who_has_gone_takes_nobodys_turn() -> None:
     gate, events = gate_of(patient()), list[str]()
-    for visitor in come(gate, 10, events)[:A_TURN]:
+    for visitor in come(gate, 3 * TOGETHER, events)[:TOGETHER]:
         visitor.has_gone = True
     await asyncio.sleep(0)
-    assert events == [f"normal {A_TURN} begins", f"normal {A_TURN + 1} begins"]
+    assert events == [f"normal {number} begins" for number in range(TOGETHER, 2 * TOGETHER)]
 
 
 async def test_while_as_many_are_served_as_may_be_they_wait_and_then_go() -> None:

@@ -61,6 +61,42 @@ async def test_what_passed_the_gate_and_finds_no_place_is_refused_and_booked(
         assert row.error_type == "Overloaded"
 
 
+async def test_of_crowds_who_go_through_their_stages_together_whoever_stays_is_served(
+    upstream: Upstream, sqlite_url: str, tmp_path: Path
+) -> None:
+    """Every other client hangs up at once, wherever its request is then: nothing is lost, held or booked twice."""
+    upstream.answer(says())
+    async with gateway_with_bounds(upstream.url, sqlite_url, tmp_path, overload_lag_seconds=10) as gateway:
+        for body in (HELLO, STREAM) * 3:
+            upstream.answer(streams(chunk("Hi"), *ending()) if body is STREAM else says())
+            kept = [await _asked(gateway.url, body) for _ in range(40)]
+            left = [await _asked(gateway.url, body) for _ in range(40)]
+            for number, (_, writer) in enumerate(left):
+                await asyncio.sleep(number % 3 * 0.001)
+                writer.close()
+            for reader, writer in kept:
+                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+                writer.close()
+
+        async def is_quiet() -> bool:
+            health = (await gateway.get("/health"))[1]
+            return bool(health["load"]["in_flight"] == 0 and health["ledger"]["waiting_rows"] == 0)
+
+        async with asyncio.timeout(20):
+            while not await is_quiet():
+                await asyncio.sleep(0.05)
+        rows = await gateway.rows()
+    assert len({row.request_id for row in rows}) == len(rows)
+    assert sum(row.status is RequestStatus.SUCCESS for row in rows) >= 240
+    assert {row.status for row in rows} <= {RequestStatus.SUCCESS, RequestStatus.CLIENT_DISCONNECTED}
+
+
+async def _asked(url: URL, body: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(request_bytes(json.dumps(body).encode()))
+    return reader, writer
+
+
 @pytest.mark.parametrize("answers_in", ["pieces", "one piece"])
 async def test_a_client_that_reads_nothing_is_cut_off(
     upstream: Upstream, sqlite_url: str, tmp_path: Path, answers_in: str

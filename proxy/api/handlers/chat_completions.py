@@ -71,14 +71,21 @@ async def _serve(
     if capture is not None:
         capture.request = body
     chat = read_chat_request(body)
+    cohort = gateway.load.cohort
+    if cohort.has_several:
+        await cohort.on_its_way()
     exchange.asked(chat)
     exchange.admitted(await gateway.gatekeeper.admit(principal, chat, request.headers))
+    if cohort.has_several:
+        await cohort.on_its_way()
     if KEY_HEADER in request.headers:
         return await answer_once(request, gateway, exchange, chat, capture)
     if chat.stream:
         stream = await gateway.orchestrator.stream(exchange, chat, request.headers)
         return await relay(request, exchange, stream, capture)
     answer = await gateway.orchestrator.complete(exchange, chat, request.headers)
+    if cohort.has_several:
+        await cohort.on_its_way_back()
     exchange.answering(_OK)
     headers = answer_headers(answer, exchange)
     exchange.settle()
