@@ -129,6 +129,7 @@ class Walk(Generic[_T]):
                     return answer
                 return await self._race(attempt, hedge_seconds)
             except _PASSED_ON as error:
+                attempt = self._failed_with(error)
                 others = self._others(attempt.candidate, error)
                 if others is None:
                     raise
@@ -144,6 +145,10 @@ class Walk(Generic[_T]):
             failures,
             [attempt.deployment.name for attempt in self.attempts],
         )
+
+    def _failed_with(self, error: BaseException) -> Attempt:
+        """Whose error it is: of two that raced it may be either one's."""
+        return next((each for each in self.attempts if each.error is error), self.attempts[-1])
 
     def _next(self, *, is_hedge: bool = False) -> Attempt | None:
         """The next candidate's attempt, if calls are left for it, and retries of its provider."""

@@ -10,14 +10,14 @@ from types import MappingProxyType
 import pytest
 
 from proxy.application.attempts import Attempt
-from proxy.domain.errors import AllProvidersFailed, TransientUpstreamError
+from proxy.domain.errors import AllProvidersFailed, PermanentUpstreamError, TransientUpstreamError
 from tests.application.test_attempts import FakeDeployment, Scene, candidate, unavailable
 
 SLOW, FAST = 30.0, 0.0
 
 
 class Race:
-    """Deployments that take their time; `cancelled` notes whose call was ended."""
+    """Deployments that take their time, `x/a` one of provider x; `cancelled` notes whose call was ended."""
 
     def __init__(self, seconds: dict[str, float], errors: Mapping[str, Exception] = MappingProxyType({})) -> None:
         self.scene = Scene()
@@ -44,7 +44,7 @@ class Race:
         self.discarded.append(answer)
 
     async def run(self, hedge_seconds: float = 0.01) -> str:
-        candidates = [candidate(name) for name in self._seconds]
+        candidates = [candidate(name, provider=name.rpartition("/")[0] or name) for name in self._seconds]
         walk = self.scene.walk(candidates, hedge_seconds=hedge_seconds, perform=self.perform, discard=self.discard)
         try:
             return await walk.first_answer()
@@ -114,6 +114,13 @@ async def test_when_both_fail_the_next_is_asked() -> None:
     race = Race({"a": 0.05, "b": 0.05, "c": FAST}, {"a": unavailable(), "b": unavailable()})
     assert await race.run() == "c"
     assert race.begun == ["a", "b", "c"]
+
+
+async def test_what_the_second_is_refused_keeps_its_own_provider_from_being_asked_again() -> None:
+    refused = PermanentUpstreamError("the key is not good", status=401)
+    race = Race({"x/a": 0.05, "y/b": 0.1, "y/c": FAST, "x/d": FAST}, {"x/a": unavailable(), "y/b": refused})
+    assert await race.run() == "x/d"
+    assert race.begun == ["x/a", "y/b", "x/d"]
 
 
 async def test_when_all_fail_all_reasons_are_told() -> None:
