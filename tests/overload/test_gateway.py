@@ -69,12 +69,13 @@ async def test_of_crowds_who_go_through_their_stages_together_whoever_stays_is_s
     async with gateway_with_bounds(upstream.url, sqlite_url, tmp_path, overload_lag_seconds=10) as gateway:
         for body in (HELLO, STREAM) * 3:
             upstream.answer(streams(chunk("Hi"), *ending()) if body is STREAM else says())
-            kept = [await _asked(gateway.url, body) for _ in range(40)]
-            left = [await _asked(gateway.url, body) for _ in range(40)]
-            for number, (_, writer) in enumerate(left):
-                await asyncio.sleep(number % 3 * 0.001)
+            clients = [await asyncio.open_connection(gateway.url.host, gateway.url.port) for _ in range(80)]
+            for _, writer in clients:
+                writer.write(request_bytes(json.dumps(body).encode()))
+            for number, (_, writer) in enumerate(clients[1::2]):
                 writer.close()
-            for reader, writer in kept:
+                await asyncio.sleep(number % 3 * 0.001)
+            for reader, writer in clients[::2]:
                 assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
                 writer.close()
 
@@ -87,14 +88,9 @@ async def test_of_crowds_who_go_through_their_stages_together_whoever_stays_is_s
                 await asyncio.sleep(0.05)
         rows = await gateway.rows()
     assert len({row.request_id for row in rows}) == len(rows)
+    assert {row.model.value for row in rows} == {HELLO["model"]}
     assert sum(row.status is RequestStatus.SUCCESS for row in rows) >= 240
     assert {row.status for row in rows} <= {RequestStatus.SUCCESS, RequestStatus.CLIENT_DISCONNECTED}
-
-
-async def _asked(url: URL, body: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    writer.write(request_bytes(json.dumps(body).encode()))
-    return reader, writer
 
 
 @pytest.mark.parametrize("answers_in", ["pieces", "one piece"])

@@ -71,10 +71,10 @@ async def _serve(
     if capture is not None:
         capture.request = body
     chat = read_chat_request(body)
+    exchange.asked(chat)
     cohort = gateway.load.cohort
     if cohort.has_several:
         await cohort.on_its_way()
-    exchange.asked(chat)
     exchange.admitted(await gateway.gatekeeper.admit(principal, chat, request.headers))
     if cohort.has_several:
         await cohort.on_its_way()
