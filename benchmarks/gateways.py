@@ -175,8 +175,7 @@ async def until_all_is_booked(directory: Path, urls: list[str], *, seconds: floa
             waiting = 0
             for url in urls:
                 async with session.get(f"{url}/health") as response:
-                    report = await response.json()
-                    waiting += sum(each["ledger"]["waiting_rows"] for each in report.get("workers", [report]))
+                    waiting += (await response.json())["ledger"]["waiting_rows"]
             spools = len(list(spool_root(directory).glob("*/lock")))
             good = good + 1 if waiting == 0 and spools == workers * len(urls) else 0
             if good == looks:

@@ -177,7 +177,8 @@ class HealthReport:
 
     `cannot_serve` holds the reasons why a request would be refused now; empty means ready. `cannot_accept` are those of
     them that are this gateway's own: another one might serve the request. `can_book` is whether rows reach the
-    database; while they do not, they wait in the spool and requests are served all the same.
+    database; while they do not, they wait in the spool and requests are served all the same. `recent_calls` says of
+    each deployment how many calls its success rate is of.
     """
 
     cannot_serve: Sequence[str] = ()
@@ -190,6 +191,7 @@ class HealthReport:
     unpriced_requests: int = 0
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recent_calls: Mapping[str, int] = field(default_factory=dict)
 
 
 class HealthSource(Protocol):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
-
-_WORSE: Final = ("ok", "degraded", "unavailable")
+from typing import Any, Protocol
 
 
 class Siblings(Protocol):
@@ -52,26 +50,3 @@ class NoSiblings:
 
     async def is_first(self, event: str) -> bool:  # noqa: ARG002  # there is nobody else
         return True
-
-
-def merged(own: Mapping[str, Any], siblings: Siblings, pid: int) -> dict[str, Any]:
-    """A worker's health report as that of the whole gateway: the worst status, all problems, and `workers` each."""
-    reports = [{"pid": pid, **own}, *siblings.reports()]
-    missing = siblings.missing()
-    if len(reports) == 1 and not missing:
-        return dict(own)
-    problems = list(dict.fromkeys(problem for each in reports for problem in each["problems"]))
-    if missing:
-        problems.append(f"{missing} of {len(reports) + missing} workers are not heard of")
-    statuses = [*(each["status"] for each in reports), "degraded" if missing else "ok"]
-    workers = [
-        {key: each[key] for key in ("pid", "status", "problems", "uptime_seconds", "load", "ledger")}
-        for each in reports
-    ]
-    return {
-        **own,
-        "status": max(statuses, key=_WORSE.index),
-        "problems": problems,
-        "load": {**own["load"], "in_flight": sum(each["load"]["in_flight"] for each in reports)},
-        "workers": sorted(workers, key=lambda each: int(each["pid"])),
-    }

@@ -130,6 +130,7 @@ class HealthMonitor:
             unpriced_requests=self._unpriced.requests,
             providers={name: self._provider(name) for name in self._fleet.endpoints()},
             deployments={name: live.report() for name, live in deployments.items()},
+            recent_calls={name: live.traffic.outcomes.calls for name, live in deployments.items()},
         )
 
     def _provider(self, name: str) -> dict[str, object]:

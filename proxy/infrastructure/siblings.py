@@ -34,26 +34,36 @@ class SharedDirectory:
     """Siblings by files. `drain` is told which deployments this worker is to leave alone, or to ask again.
 
     `reload` loads the configuration, and raises nothing: what comes of it is in this worker's report. Orders to do so
-    are numbered, and each worker's report says which was the last one that it has carried out.
+    are numbered, and each worker's report says which was the last one that it has carried out. `clock` gives the time
+    of files.
     """
 
     def __init__(
-        self, directory: Path, workers: int, drain: Drain, reload: Reload, answer_seconds: float = _ANSWER_SECONDS
+        self,
+        directory: Path,
+        workers: int,
+        drain: Drain,
+        reload: Reload,
+        answer_seconds: float = _ANSWER_SECONDS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
         self._others_expected = workers - 1
         self._drain = drain
         self._reload = reload
         self._answer_seconds = answer_seconds
+        self._clock = clock
         self._reports: Sequence[Mapping[str, Any]] = ()
         self._drained: Mapping[str, bool] = {}
         self._last_order = 0
 
     def reports(self) -> Sequence[Mapping[str, Any]]:
-        return self._reports
+        """Without those that have grown old since they were read: for a while nothing may have been."""
+        now = self._clock()
+        return [report for report in self._reports if _is_fresh(report["written_at"], now)]
 
     def missing(self) -> int:
-        return max(0, self._others_expected - len(self._reports))
+        return max(0, self._others_expected - len(self.reports()))
 
     async def drain(self, deployment: str, *, is_drained: bool) -> None:
         await asyncio.to_thread(self._note_drained, deployment, is_drained)
@@ -116,7 +126,8 @@ class SharedDirectory:
 
     def _others(self) -> list[Mapping[str, Any]]:
         others = [path for path in self._directory.glob("[0-9]*.json") if path.stem != str(os.getpid())]
-        return [report for path in others if (report := _fresh(path)) is not None]
+        now = self._clock()
+        return [report for path in others if (report := _fresh(path, now)) is not None]
 
     def _order(self) -> int:
         return int(_read(self._directory / _ORDERS).get("last", 0))
@@ -150,15 +161,19 @@ def _replace(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _fresh(path: Path) -> Mapping[str, Any] | None:
-    """A report that is not old; the file of a process that is no more goes."""
+def _fresh(path: Path, now: float) -> Mapping[str, Any] | None:
+    """A report that is not old, and when it was written; the file of a process that is no more goes."""
     with suppress(OSError, ValueError):
-        if time.time() - path.stat().st_mtime < _OLD_SECONDS and Path(f"/proc/{path.stem}").exists():
-            report: Mapping[str, Any] = json.loads(path.read_text())
-            return report
         if not Path(f"/proc/{path.stem}").exists():
             path.unlink()
+        elif _is_fresh(written_at := path.stat().st_mtime, now):
+            report: Mapping[str, Any] = {**json.loads(path.read_text()), "written_at": written_at}
+            return report
     return None
+
+
+def _is_fresh(written_at: float, now: float) -> bool:
+    return now - written_at < _OLD_SECONDS
 
 
 def _read(path: Path) -> dict[str, Any]:

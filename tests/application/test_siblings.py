@@ -1,56 +1,22 @@
-"""What a gateway of several workers says of its health."""
+"""What the workers of a gateway say to each other."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.application.siblings import NoSiblings, merged
 from proxy.infrastructure.siblings import SharedDirectory
 
 
-def report(status: str = "ok", *problems: str, in_flight: int = 1) -> dict[str, Any]:
-    load = {"in_flight": in_flight, "most_in_flight": 10}
-    return {"status": status, "problems": list(problems), "uptime_seconds": 1.0, "load": load, "ledger": {}}
-
-
-class Known(NoSiblings):
-    """Siblings that say this."""
-
-    def __init__(self, reports: Sequence[Mapping[str, Any]], missing: int = 0) -> None:
-        self._reports = reports
-        self._missing = missing
-
-    def reports(self) -> Sequence[Mapping[str, Any]]:
-        return self._reports
-
-    def missing(self) -> int:
-        return self._missing
-
-
-def test_alone_it_says_what_it_knows() -> None:
-    assert merged(report(), NoSiblings(), 1) == report()
-
-
-def test_the_worst_of_all_counts_and_problems_are_told_once() -> None:
-    others = [{"pid": 7, **report("degraded", "a", "b", in_flight=2)}, {"pid": 5, **report("unavailable", "a")}]
-    told = merged(report("ok", "a"), Known(others), 6)
-    assert told["status"] == "unavailable"
-    assert told["problems"] == ["a", "b"]
-    assert told["load"]["in_flight"] == 4
-    assert [each["pid"] for each in told["workers"]] == [5, 6, 7]
-
-
-def test_who_is_not_heard_of_is_missed() -> None:
-    told = merged(report(), Known([], missing=1), 6)
-    assert (told["status"], told["problems"]) == ("degraded", ["1 of 2 workers are not heard of"])
+def report() -> dict[str, Any]:
+    return {"status": "ok"}
 
 
 @dataclass
@@ -100,6 +66,22 @@ async def test_files_tell_of_others_and_of_what_holds_for_all(
     assert told.drained == [("a", True), ("a", False)]
     await asyncio.to_thread(mine.leave)
     assert not (tmp_path / f"{os.getpid()}.json").exists()
+
+
+async def test_who_has_not_written_for_a_while_is_not_heard_of(tmp_path: Path, told: Told) -> None:
+    now = time.time()
+    mine = SharedDirectory(tmp_path, 2, told.drain, told.reload, clock=lambda: now)
+    other(tmp_path, 0, "one")
+    await mine.exchange(report)
+    assert ([each["pid"] for each in mine.reports()], mine.missing()) == ([1], 0)
+    now += 6  # and nothing was read since
+    assert (list(mine.reports()), mine.missing()) == ([], 1)
+    await mine.exchange(report)
+    assert (list(mine.reports()), mine.missing()) == ([], 1)
+    other(tmp_path, 0, "one")
+    os.utime(tmp_path / f"{os.getppid()}.json", (now, now))
+    await mine.exchange(report)
+    assert ([each["pid"] for each in mine.reports()], mine.missing()) == ([1], 0)
 
 
 async def test_a_reload_is_answered_for_by_the_others(tmp_path: Path, mine: SharedDirectory, told: Told) -> None:

@@ -149,6 +149,13 @@ def only(pid: int, gateway: Serving) -> Iterator[None]:
             os.kill(other, signal.SIGCONT)
 
 
+def health(gateway: Serving, pid: int) -> dict[str, Any]:
+    """What this worker says of them all."""
+    with only(pid, gateway):
+        report: dict[str, Any] = httpx.get(f"{gateway.url}/health", timeout=30).json()
+    return report
+
+
 def kill_both(gateway: Serving) -> None:
     before = workers_of(gateway)
     for pid in before:
@@ -170,6 +177,41 @@ def test_one_key_is_one_call_whichever_worker_is_asked(pair: Serving) -> None:
         with only(pid, pair):
             assert ask(pair, "k1") == "200 gen-1 true"
     assert len(Upstream.calls) == 1
+
+
+def test_whichever_worker_is_asked_tells_of_both(pair: Serving) -> None:
+    workers = sorted(workers_of(pair))
+    reports: list[dict[str, Any]] = []
+
+    def both_tell_of(in_flight: int) -> bool:
+        reports[:] = (health(pair, pid) for pid in workers)
+        taken = [sum(each["in_flight"] for each in report["deployments"].values()) for report in reports]
+        booked = {report["ledger"]["booked_rows"] for report in reports}
+        waiting = [report["ledger"]["waiting_rows"] for report in reports]
+        return [report["load"]["in_flight"] for report in reports] == taken == [in_flight] * 2 and (
+            in_flight > 0 or (len(booked) == 1 and waiting == [0, 0])
+        )
+
+    Upstream.calls.clear()
+    Upstream.gate.clear()
+    with ThreadPoolExecutor(3) as clients:
+        try:
+            for number, pid in enumerate((*workers, workers[0])):
+                with only(pid, pair):
+                    clients.submit(ask, pair, f"both-{number}")
+                    until(lambda number=number: len(Upstream.calls) == number + 1)  # type: ignore[misc]
+            until(lambda: both_tell_of(3))
+        finally:
+            Upstream.gate.set()
+    until(lambda: both_tell_of(0))
+    report = reports[0]
+    parts = report["workers"]
+    assert [each["pid"] for each in parts] == workers
+    assert report["ledger"]["booked_rows"] == sum(each["ledger"]["booked_rows"] for each in parts) >= 3
+    assert report["load"]["most_in_flight"] == sum(each["load"]["most_in_flight"] for each in parts)
+    assert {each["configuration"]["version"] for each in parts} == {report["configuration"]["version"]}
+    assert report["deployments"]["up/m"]["success_rate"] == 1
+    assert "recent_calls" not in json.dumps(report)
 
 
 def counted(gateway: Serving) -> float:

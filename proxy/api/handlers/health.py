@@ -12,8 +12,8 @@ from aiohttp import web
 from proxy import __version__
 from proxy.api.app_keys import GATEWAY, Gateway
 from proxy.api.permissions import open_to_all
+from proxy.application.health import merged
 from proxy.application.ports import HealthReport
-from proxy.application.siblings import merged
 
 _STARTED = time.monotonic()
 _UNAVAILABLE = 503
@@ -27,7 +27,7 @@ async def health(request: web.Request) -> web.Response:
 
 
 def health_report(gateway: Gateway) -> dict[str, Any]:
-    """Of this process alone."""
+    """Of this process alone, with what makes one report of it and those of other workers."""
     report, configuration = gateway.health.report(), gateway.configuration.state()
     degraded = list(report.degraded)
     if gateway.idempotency.trouble is not None:
@@ -45,6 +45,7 @@ def health_report(gateway: Gateway) -> dict[str, Any]:
         "load": gateway.load.state(),
         "providers": report.providers,
         "deployments": report.deployments,
+        "recent_calls": report.recent_calls,
         "configuration": configuration,
         "payloads": gateway.payloads.state(),
         "traces": gateway.traces.state(),

@@ -66,6 +66,11 @@ class Outcomes:
         self.last_error, self._failed_at = reason, self._clock()
 
     @property
+    def calls(self) -> int:
+        """How many are remembered, a hundred at most."""
+        return len(self._last)
+
+    @property
     def success_rate(self) -> float | None:
         """Of the last hundred calls; None before the first."""
         return sum(self._last) / len(self._last) if self._last else None
