@@ -37,9 +37,9 @@ def _alone(report: _Report) -> dict[str, Any]:
 
 
 def _weighed(report: _Report) -> dict[str, _Report]:
-    """The deployments, each with the number of calls that its success rate is of."""
-    calls = report["recent_calls"]
-    return {name: {**state, "recent_calls": calls[name]} for name, state in report["deployments"].items()}
+    """The deployments, each with the number of calls that its success rate is of; older versions do not tell it."""
+    calls = report.get("recent_calls", {})
+    return {name: {**state, "recent_calls": calls.get(name, 0)} for name, state in report["deployments"].items()}
 
 
 def _first(values: Sequence[Any]) -> Any:

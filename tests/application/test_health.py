@@ -193,6 +193,12 @@ def test_a_deployments_places_are_summed_and_success_is_weighed_by_calls() -> No
     assert deployed((0, {}), (0, {})) == {**DEPLOYMENT, "in_flight": 2}
 
 
+def test_a_worker_of_an_older_version_does_not_say_of_how_many_calls_it_tells() -> None:
+    older = {name: value for name, value in SAID.items() if name != "recent_calls"}
+    told = merged(SAID, Known([{"pid": 7, **older}]), 1)
+    assert (len(told["workers"]), told["load"]["in_flight"]) == (2, 2)
+
+
 def test_of_breakers_the_worst_is_told_and_of_errors_the_last() -> None:
     half_open = {"circuit_breaker": "half_open", "consecutive_failures": 9}
     told = deployed(

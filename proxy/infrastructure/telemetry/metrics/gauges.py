@@ -71,7 +71,7 @@ class Gauges:
         self._waiting_rows = self._gauge("ledger_waiting_rows", "Rows in the spool that are not in the database.")
         self._oldest = self._gauge("ledger_oldest_waiting_seconds", "How long the oldest of them waits.", "livemax")
         self._spool = self._gauge("ledger_spool_bytes", "Disk that the spool takes.")
-        self._set_aside = self._gauge("ledger_set_aside_rows", "Rows that the database refused.", "livemax")
+        self._set_aside = self._gauge("ledger_set_aside_rows", "Rows that the database refused.")
         self._booked = Counter("llmgateway_ledger_booked_rows", "Rows brought into the database.", registry=registry)
         self._booked_before = 0
         self._unpriced = Counter("llmgateway_unpriced_requests", "Answers of unknown price.", registry=registry)
