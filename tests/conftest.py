@@ -7,7 +7,8 @@ import gc
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -90,20 +91,45 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'gateway.db'}"
 
 
+@dataclass
+class Databases:
+    """Makes databases on a server, and drops them: hundreds would be gigabytes to write, and to delete at the end.
+
+    One is dropped when the next is made: at the end of its own test a gateway may still want it.
+    """
+
+    server: str
+    done_with: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def another(self, made: str = "") -> AsyncIterator[str]:
+        """Its URL."""
+        while self.done_with:
+            await _execute(self.server, f"DROP DATABASE {self.done_with.pop()} WITH (FORCE)")
+        name = f"test_{uuid4().hex}"
+        await _execute(self.server, f"CREATE DATABASE {name} {made}")
+        yield _on(self.server, name)
+        self.done_with.append(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server: str) -> Databases:
+    """Of all tests."""
+    return Databases(postgres_server)
+
+
 @pytest.fixture
-async def empty_postgres_url(postgres_server: str) -> str:
+async def empty_postgres_url(postgres_databases: Databases) -> AsyncIterator[str]:
     """An empty PostgreSQL database of the test's own."""
-    name = f"test_{uuid4().hex}"
-    await _execute(postgres_server, f"CREATE DATABASE {name}")
-    return _on(postgres_server, name)
+    async with postgres_databases.another() as url:
+        yield url
 
 
 @pytest.fixture
-async def postgres_url(postgres_server: str, migrated_postgres: str) -> str:
+async def postgres_url(postgres_databases: Databases, migrated_postgres: str) -> AsyncIterator[str]:
     """A migrated PostgreSQL database of the test's own."""
-    name = f"test_{uuid4().hex}"
-    await _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_postgres} STRATEGY FILE_COPY")
-    return _on(postgres_server, name)
+    async with postgres_databases.another(f"TEMPLATE {migrated_postgres} STRATEGY FILE_COPY") as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

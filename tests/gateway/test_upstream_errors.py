@@ -96,7 +96,7 @@ async def without_an_end(request: web.Request) -> web.StreamResponse:
 async def test_a_refusal_stays_one_though_its_body_does_not_come_to_its_end(
     start_gateway: StartGateway, upstream: Upstream, answering: Any
 ) -> None:
-    gateway = await start_gateway(upstream_first_byte_timeout_seconds=0.3, retry_max_retries=3)
+    gateway = await start_gateway(openrouter_timeout_seconds=0.3, retry_max_retries=3)
     upstream.answer(answering)
     got, _, raw = await gateway.raw_chat(HELLO)
     assert (got, upstream.calls) == (400, 1)

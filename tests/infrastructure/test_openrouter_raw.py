@@ -101,7 +101,8 @@ async def test_a_stream_that_came_in_one_piece_says_that_it_is_all(connect: Conn
     raw = Raw(head + b"%x\r\n%b\r\n" % (len(said), said) + rest, closes=not rest)
     async with await asyncio.start_server(raw.connected, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        service = (await connect(base_url=f"http://127.0.0.1:{port}/v1")).service
+        connector = await connect(base_url=f"http://127.0.0.1:{port}/v1")
+        service = connector.service
         call, history, settings = raw_call(stream=True)
         told: list[str] = []
         call.on_generation = told.append
@@ -112,6 +113,7 @@ async def test_a_stream_that_came_in_one_piece_says_that_it_is_all(connect: Conn
     assert call.answer.facts().generation_id == "gen-1"
     followed = {b"4": b": x\n", b"1": b":"}.get(rest[:1], b"")
     assert b"".join(content.inner_content or b"" for content in contents) == said + followed
+    await connector.session.close()  # it would keep its connection for a while
     await raw.gone()
 
 

@@ -13,7 +13,7 @@ ONE_PICODOLLAR_MORE = """
 
 
 async def test_sums_from_rows_and_from_rollups_are_those_of_decimal_arithmetic(database: Database) -> None:
-    expected = await fill(database, 20_000)
+    expected = await fill(database, 5_000)
     assert await differences(database, expected) == []
     await upkeep(database)
     assert await differences(database, expected) == []

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from proxy.cli import main
 from proxy.infrastructure.persistence.database import open_database
 from proxy.infrastructure.persistence.sessions import session
 from tests.harness import Upstream
@@ -20,22 +24,19 @@ SEEDED = ("deepseek-ai/DeepSeek-V3.1-Terminus", "moonshotai/Kimi-K2-Instruct-090
 
 
 class Prices:
-    """The command, run in a process of its own on one database."""
+    """The command on one database."""
 
     def __init__(self, **settings: str) -> None:
-        self._environment = clean_environment(**settings)
+        self._settings = settings
 
     async def run(self, *arguments: str) -> tuple[int | None, str, str]:
-        """Exit code, standard output, standard error."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "proxy", "prices", *arguments),
-            env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert b"Traceback" not in err, err.decode()
-        return process.returncode, out.decode(), err.decode()
+        """Exit code, standard output, standard error. In this process, since a new one takes a second to start."""
+        environment = clean_environment(**self._settings)
+        absent: dict[str, str | None] = dict.fromkeys(os.environ.keys() - environment.keys())
+        run = partial(CliRunner().invoke, main, ["prices", *arguments], env={**absent, **environment})
+        done = await asyncio.wait_for(asyncio.to_thread(run), 60)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+        return done.exit_code, done.stdout, done.stderr
 
     async def json(self, *arguments: str) -> Any:
         """What it says to a machine."""
@@ -48,6 +49,21 @@ class Prices:
         code, out, err = await self.run(*arguments)
         assert code != 0, out
         return err
+
+
+class PricesOnTheirOwn(Prices):
+    """The same, each time in a process of its own, as it is used."""
+
+    async def run(self, *arguments: str) -> tuple[int | None, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "proxy", "prices", *arguments),
+            env=clean_environment(**self._settings),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert b"Traceback" not in err, err.decode()
+        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
@@ -79,6 +95,15 @@ async def test_prices_are_listed_set_and_remembered(prices: Prices) -> None:
     line = next(line for line in table.splitlines() if line.startswith(GLM))
     assert line.split()[1:] == ["0.6", "2.2", "0.11", "3", "0.001", "128000", *line.split()[7:9], "set"]
     assert "the beginning" in table
+
+
+async def test_a_process_of_its_own_says_the_same(sqlite_prices: Prices, sqlite_url: str) -> None:
+    alone = PricesOnTheirOwn(DATABASE_URL=sqlite_url)
+    row = await alone.json("set", GLM, "--input", "1", "--output", "2", "--request-fee", "0.001")
+    listed, history = await alone.json("list"), await alone.json("history", GLM)
+    assert listed == await sqlite_prices.json("list")
+    assert history == await sqlite_prices.json("history", GLM)
+    assert listed[2] == history[0] == row
 
 
 async def test_a_price_may_begin_later_or_have_begun_before(sqlite_prices: Prices) -> None:
@@ -169,7 +194,8 @@ async def test_the_upstreams_prices_are_taken_over(database_url: str, upstream: 
 
 async def test_an_upstream_without_a_list_is_said_so(sqlite_url: str, upstream: Upstream) -> None:
     upstream.models_status = 401
-    prices = Prices(DATABASE_URL=sqlite_url, OPENROUTER_BASE_URL=upstream.url, OPENROUTER_API_KEY="sk-or-secret")
+    settings = {"DATABASE_URL": sqlite_url, "OPENROUTER_BASE_URL": upstream.url, "OPENROUTER_API_KEY": "sk-or-secret"}
+    prices = PricesOnTheirOwn(**settings)
     refused = await prices.refused("sync")
     assert "cannot be read: it answered HTTP 401" in refused
     assert "sk-or-secret" not in refused
