@@ -65,11 +65,13 @@ def _code_of(revision: str, directory: Path) -> Path:
     return directory
 
 
-def _side(name: str, code: Path, upstream_url: str, stack: ExitStack, processor: int) -> Side:
+def _side(
+    name: str, code: Path, upstream_url: str, stack: ExitStack, processor: int, settings: Mapping[str, str]
+) -> Side:
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="side-")))
     around = targets.Surroundings(upstream_url, directory, directory, stack)
     target = targets.llmgateway(around)
-    target = replace(target, environment={**target.environment, "PYTHONPATH": str(code)})
+    target = replace(target, environment={**target.environment, **settings, "PYTHONPATH": str(code)})
     running = Running(name, target, around.port, directory, processor)
     stack.callback(running.stop)
     running.start()
@@ -93,7 +95,8 @@ def _round(sides: Sequence[Side], kind: Kind, chosen: argparse.Namespace, number
 def _measure(up_url: str, codes: Mapping[str, Path], processor: int, chosen: argparse.Namespace) -> list[_Costs]:
     """One process of each."""
     with ExitStack() as stack:
-        sides = [_side(name, code, up_url, stack, processor) for name, code in codes.items()]
+        settings = dict(each.split("=", 1) for each in chosen.set)
+        sides = [_side(name, code, up_url, stack, processor, settings) for name, code in codes.items()]
         costs = []
         for kind in map(Kind, chosen.kinds.split(",")):
             for side in sides:
@@ -110,6 +113,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="for each start [8]")
     parser.add_argument("--starts", type=int, default=1, help="of both gateways [1]")
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of both gateways' settings")
     parser.add_argument("--alone", action="store_true", help="one after the other, not at the same time")
     chosen = parser.parse_args()
     processors = Processors.available()

@@ -42,13 +42,13 @@ class Gate:
         self.is_closing = False  # the server is: who is refused is not to come back by the same connection
         self.refusals = Refusals()
         self._begun = 0
-        self._has_begun_some = False  # in this turn
+        self._has_begun_some = False  # since it was last looked
         self._queue: AdmissionQueue[Visitor] = AdmissionQueue(load.patience, load.most_queued)
         self._priority_of = priority_of
         self._has_priorities = has_priorities
         self._is_looking = False
         self._is_queueing = False
-        self._turn_began = 0.0
+        self._last_began = 0.0
         self._served_last = 0
         self._loop = asyncio.get_running_loop()
 
@@ -67,10 +67,10 @@ class Gate:
         """Its request begins later, or is refused: that is certain already if this is false."""
         if not self._is_queueing:
             self._is_queueing = True
-            self._turn_began = time.monotonic()
+            self._last_began = time.monotonic()
         priority = self._priority_of(authorization()) if self._has_priorities() else Priority.NORMAL
         self._look_after_this_turn()
-        return self._queue.add(visitor, priority, self._turn_began)  # it may have come when the turn began
+        return self._queue.add(visitor, priority, self._last_began)  # it may have come as early as that
 
     def _look_after_this_turn(self) -> None:
         if not self._is_looking:
@@ -88,12 +88,12 @@ class Gate:
             cohort.began(self._begun)
         self._begun = 0
         if self._is_queueing:
-            self._next_turn(time.monotonic())
+            self._next_cohort(time.monotonic())
 
-    def _next_turn(self, now: float) -> None:
+    def _next_cohort(self, now: float) -> None:
         if self._served_last:
-            self._queue.served(self._served_last, now - self._turn_began)
-        self._turn_began = now
+            self._queue.served(self._served_last, now - self._last_began)
+        self._last_began = now
         self._begin_some(now)
         self._refuse_some(now)
         self._is_queueing = bool(self._queue)

@@ -65,7 +65,6 @@ async def test_of_crowds_who_go_through_their_stages_together_whoever_stays_is_s
     upstream: Upstream, sqlite_url: str, tmp_path: Path
 ) -> None:
     """Every other client hangs up at once, wherever its request is then: nothing is lost, held or booked twice."""
-    upstream.answer(says())
     async with gateway_with_bounds(upstream.url, sqlite_url, tmp_path, overload_lag_seconds=10) as gateway:
         for body in (HELLO, STREAM) * 3:
             upstream.answer(streams(chunk("Hi"), *ending()) if body is STREAM else says())
