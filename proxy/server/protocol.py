@@ -107,7 +107,7 @@ class ClientConnection(DirectHandler):
             if (
                 new == 1
                 and not self._head_bytes
-                and len(data) <= MAX_HEAD_BYTES
+                and len(data) - payload.total_bytes <= MAX_HEAD_BYTES
                 and type(message) is RawRequestMessage
                 and head_error(message) is None
                 and not message.upgrade

@@ -146,6 +146,7 @@ CHUNKS = {
     "folded trailer": b"2\r\n{}\r\n0\r\nX-Trailer: a\r\n b\r\n\r\n",
 }
 
+MANY_LINES = b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(100))
 HEADS = {
     "long target": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a" + END,
     "long name": GET + b"a" * 70_000 + b": b" + END,
@@ -153,8 +154,9 @@ HEADS = {
     "long line without an end": GET + b"X-Title: " + b"a" * 70_000,
     "many headers": GET + b"X-Title: a\r\n" * 10_000 + b"\r\n",
     "many short headers without an end": GET + b"a:b\r\n" * 20_000,
-    "a hundred long headers": GET + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(100)) + b"\r\n",
-    "a hundred long headers without an end": GET + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(100)),
+    "a hundred long headers": GET + MANY_LINES + b"\r\n",
+    "a hundred long headers and a long body": POST + MANY_LINES + b"Content-Length: 90000" + END + b"b" * 90_000,
+    "a hundred long headers without an end": GET + MANY_LINES,
 }
 
 
