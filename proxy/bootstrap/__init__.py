@@ -3,3 +3,7 @@
 `storage` composes the database alone, for commands that need no more; `gateway` composes everything, and imports
 Semantic Kernel, which takes seconds.
 """
+
+from proxy.bootstrap.templates import defer_templates
+
+defer_templates()
