@@ -242,6 +242,7 @@ async def gateway_over(
     **settings: Any,
 ) -> AsyncIterator[TestGateway]:
     """A gateway with that upstream and that (migrated) database, on a free port; `rules` instead of its."""
+    assert settings.keys() <= Settings.model_fields.keys()  # others would be ignored
     data_directory = TemporaryDirectory(prefix="gateway-")
     chosen = Settings(
         **{

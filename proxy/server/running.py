@@ -84,6 +84,8 @@ async def serve(settings: Settings, sockets: Listening, on_ready: OnReady) -> No
         on_ready(gateway)
         await stop.wait()
         gateway.stop_serving()
+        for runner in runners:
+            runner.ask_to_leave()
         await _until_nobody_comes(stop, settings.shutdown_delay_seconds)
         for runner in runners:
             await stop_accepting(runner)

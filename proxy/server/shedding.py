@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http import RawRequestMessage
 
 from proxy.api.direct import DIRECT
@@ -196,7 +196,7 @@ class SheddingHandler(WatchedConnection):
         if self._parser is not None:
             self._parser.message_consumed()
         is_whole = payload.is_eof() and not self._reading_paused
-        if is_whole and isinstance(message, RawRequestMessage) and not message.should_close:
+        if is_whole and isinstance(message, RawRequestMessage) and _takes_another(message):
             self._tell(transport, reason)
         else:
             self._refuse_for_good(reason, is_whole=is_whole)
@@ -220,6 +220,11 @@ class SheddingHandler(WatchedConnection):
         else:  # closing at once would reset the connection, and the answer might not be read
             self.resume_reading(resume_parser=False)
             self._loop.call_later(_LINGER_SECONDS, self.force_close)
+
+
+def _takes_another(request: RawRequestMessage) -> bool:
+    """Whether the connection can be kept. Behind a HEAD the refusal's body would be taken for the next answer."""
+    return not request.should_close and request.method != hdrs.METH_HEAD
 
 
 class SheddingServer(ClientServer):
@@ -271,6 +276,10 @@ class SheddingRunner(web.AppRunner):
         super().__init__(app, keepalive_timeout=timeouts.keepalive_seconds, **more)
         self._gate = gate
         self._timeouts = timeouts
+
+    def ask_to_leave(self) -> None:
+        """From now on whoever is refused is told that the connection ends, as others are by their answers."""
+        self._gate.is_closing = True
 
     async def last_call(self, grace_seconds: float) -> None:
         """As the server has it."""

@@ -70,6 +70,7 @@ async def gateway_with_bounds(
     upstream_url: str, database_url: str, directory: Path, has_gate: bool = True, /, **settings: Any
 ) -> AsyncIterator[TestGateway]:
     """A gateway in this process that listens as `llmgateway serve` does, or `has_gate` is false."""
+    assert settings.keys() <= Settings.model_fields.keys()  # others would be ignored
     chosen = Settings(
         **{
             "llmgateway_data_dir": str(directory / "data"),

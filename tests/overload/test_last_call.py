@@ -64,3 +64,14 @@ async def test_who_is_refused_meanwhile_is_not_to_come_back_by_the_same_connecti
         answer = await connection.answer()
         assert (answer.status, answer.closes) == (503, True)
         await ending
+
+
+async def test_nor_is_who_is_refused_while_balancers_are_given_time_to_see_that_it_is_leaving() -> None:
+    load = load_of()
+    load.in_flight = load.most
+    async with shedding_runner(load) as runner, connected(url_of(runner)) as connection:
+        runner.ask_to_leave()
+        await connection.send(request_bytes(b"{}"))
+        answer = await connection.answer()
+        assert (answer.status, answer.closes) == (503, True)
+        assert await connection.is_closed()

@@ -107,6 +107,15 @@ async def test_a_client_that_wants_the_connection_closed_is_obeyed() -> None:
         assert await connection.is_closed()
 
 
+async def test_behind_a_refused_head_nothing_more_is_answered_since_a_client_expects_no_body() -> None:
+    async with shedding(full()) as url, connected(url) as connection:
+        await connection.send(request_bytes(method="HEAD", path="/v1/models"))
+        answer = await connection.answer()
+        check(answer)
+        assert answer.closes
+        assert await connection.is_closed()
+
+
 async def test_a_bad_request_is_the_parsers_to_refuse() -> None:
     async with shedding(full()) as url, connected(url) as connection:
         await connection.send(b"NONSENSE\r\n\r\n")
