@@ -80,6 +80,13 @@ class GatheringTransport(asyncio.Transport):
         self.send()
         self._transport.writelines(list_of_data)
 
+    def write_at_once(self, data: _Data) -> None:
+        """For whoever writes to many connections, one after the other: then there is nothing to wait for."""
+        if self._held:
+            self.send()
+        if not self.is_closing():
+            self._transport.write(data)
+
     def send(self) -> None:
         """Send what is held."""
         held = self._held

@@ -18,7 +18,7 @@ processor among few, and how long a newcomer waits is known for each. Four ideas
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -127,23 +127,32 @@ class AdmissionQueue(Generic[Item]):
         """So many were taken in a stretch of so many seconds at whose end others still waited."""
         self._seconds_each += _WEIGHT * (seconds / count - self._seconds_each)
 
-    def expired(self, priority: Priority, now: float, *, has_room: bool = True) -> Iterator[Item]:
+    def expired(self, priority: Priority, now: float, *, has_room: bool = True) -> Sequence[Item]:
         """Takes those out who have waited for too long. Who waits for room, not for a turn, never may for long."""
         lane, patience = self._lanes[priority], self._patience
         waiting = lane.waiting
+        if not waiting:
+            return ()
         can_begin = has_room and not patience.is_loop_late
         seconds = patience.seconds(now, lane.in_time_at) if can_begin else self._usual_seconds
-        if has_room and waiting and waiting[0][0] + seconds <= now:
+        if has_room and waiting[0][0] + seconds <= now:
             patience.ran_out(now)
-        while waiting and waiting[0][0] + seconds <= now:
-            self._length -= 1
-            yield waiting.popleft()[1]
+        taken = _taken_since(waiting, now - seconds)
+        self._length -= len(taken)
+        return taken
 
-    def expired_without_place(self, now: float) -> Iterator[Item]:
+    def expired_without_place(self, now: float) -> Sequence[Item]:
         """The same for those who never had a place."""
-        while self._hopeless and self._hopeless[0][0] + self._usual_seconds <= now:
-            yield self._hopeless.popleft()[1]
+        return _taken_since(self._hopeless, now - self._usual_seconds) if self._hopeless else ()
 
     @property
     def _usual_seconds(self) -> float:
         return self._patience.usual_seconds or _WITHOUT_SECONDS
+
+
+def _taken_since(waiting: deque[tuple[float, Item]], since: float) -> list[Item]:
+    """Those at the front who have waited since then or longer."""
+    taken = []
+    while waiting and waiting[0][0] <= since:
+        taken.append(waiting.popleft()[1])
+    return taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from proxy.application.load import Load, Refusal
@@ -16,11 +16,15 @@ PriorityOf = Callable[[str | None], Priority]  # from a request's Authorization 
 
 _BEGUN_TOGETHER: Final = 16
 _LOOK_SECONDS: Final = 0.005  # while those who wait cannot begin, whatever the turns
-_FIRST_FIRST: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+_NORMAL: Final = Priority.NORMAL
+_FIRST_FIRST: Final = (Priority.HIGH, _NORMAL, Priority.LOW)
 
 
 class Visitor(Protocol):
     """A connection with a request that waits."""
+
+    def authorization(self) -> str | None:
+        """The request's header of that name."""
 
     def begin(self) -> bool:
         """Serve it. Whether there was anything to serve: the client may have hung up."""
@@ -47,7 +51,8 @@ class Gate:
         self._priority_of = priority_of
         self._has_priorities = has_priorities
         self._is_looking = False
-        self._is_queueing = False
+        self.is_queueing = False  # somebody waits, so whoever comes now does
+        self._asks_for_priorities = True
         self._last_began = 0.0
         self._served_last = 0
         self._loop = asyncio.get_running_loop()
@@ -55,7 +60,7 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether a request that comes now may begin at once: to be asked for each."""
-        return self._begun < _BEGUN_TOGETHER and not self._is_queueing and self.load.has_room_for_all
+        return self._begun < _BEGUN_TOGETHER and not self.is_queueing and self.load.has_room_for_all
 
     def let_in(self) -> None:
         """Count a request that begins without having waited."""
@@ -63,13 +68,15 @@ class Gate:
         self._has_begun_some = True
         self._look_after_this_turn()
 
-    def wait(self, visitor: Visitor, authorization: Callable[[], str | None]) -> bool:
+    def wait(self, visitor: Visitor) -> bool:
         """Its request begins later, or is refused: that is certain already if this is false."""
-        if not self._is_queueing:
-            self._is_queueing = True
+        if not self.is_queueing:
+            self.is_queueing = True
             self._last_began = time.monotonic()
-        priority = self._priority_of(authorization()) if self._has_priorities() else Priority.NORMAL
-        self._look_after_this_turn()
+            self._asks_for_priorities = self._has_priorities()
+        priority = self._priority_of(visitor.authorization()) if self._asks_for_priorities else _NORMAL
+        if not self._is_looking:
+            self._look_after_this_turn()
         return self._queue.add(visitor, priority, self._last_began)  # it may have come as early as that
 
     def _look_after_this_turn(self) -> None:
@@ -87,21 +94,22 @@ class Gate:
         if self._begun > 1 or cohort.has_several:
             cohort.began(self._begun)
         self._begun = 0
-        if self._is_queueing:
+        if self.is_queueing:
             self._next_cohort(time.monotonic())
 
     def _next_cohort(self, now: float) -> None:
         if self._served_last:
             self._queue.served(self._served_last, now - self._last_began)
         self._last_began = now
+        self._asks_for_priorities = self._has_priorities()
         self._begin_some(now)
         self._refuse_some(now)
-        self._is_queueing = bool(self._queue)
-        self._served_last = self._begun if self._is_queueing else 0
+        self.is_queueing = bool(self._queue)
+        self._served_last = self._begun if self.is_queueing else 0
         if self._begun:
             self._has_begun_some = True
             self._look_after_this_turn()
-        elif self._is_queueing and not self._is_looking:
+        elif self.is_queueing and not self._is_looking:
             self._is_looking = True
             self._loop.call_later(_LOOK_SECONDS, self._look)
 
@@ -118,10 +126,10 @@ class Gate:
     def _refuse_some(self, now: float) -> None:
         for priority in _FIRST_FIRST:
             has_room = self.load.has_room(priority)
-            for visitor in self._queue.expired(priority, now, has_room=has_room):
-                self._refuse(visitor, Refusal.LATE if has_room else Refusal.IN_FLIGHT)
-        for visitor in self._queue.expired_without_place(now):
-            self._refuse(visitor, Refusal.QUEUED)
+            expired = self._queue.expired(priority, now, has_room=has_room)
+            self._refuse(expired, Refusal.LATE if has_room else Refusal.IN_FLIGHT)
+        self._refuse(self._queue.expired_without_place(now), Refusal.QUEUED)
 
-    def _refuse(self, visitor: Visitor, reason: Refusal) -> None:
-        self.load.refused[reason] += visitor.refuse(reason)
+    def _refuse(self, visitors: Sequence[Visitor], reason: Refusal) -> None:
+        if visitors:
+            self.load.refused[reason] += sum([visitor.refuse(reason) for visitor in visitors])

@@ -17,9 +17,9 @@ _PLAIN: Final = re.compile(
 _AUTHORIZATION: Final = b"\r\nauthorization:"
 
 
-def mark_of(data: bytes) -> tuple[int, int]:
-    """What is the same for data with the same head and size: if one is a plain request, so is the other."""
-    return hash(data[: data.find(_HEAD_END) + len(_HEAD_END)]), len(data)
+def head_of(data: bytes) -> bytes:
+    """Data that begins with the same head, and is as long, is a plain request if this one is."""
+    return data[: data.find(_HEAD_END) + len(_HEAD_END)]
 
 
 def is_plain(data: bytes) -> bool:
@@ -28,14 +28,14 @@ def is_plain(data: bytes) -> bool:
     Everybody must agree on where it ends, or answers would go to the wrong requests of a connection that a proxy shares
     among clients: so one length, in digits, and no other framing.
     """
-    end = data.find(_HEAD_END) + len(_HEAD_END)
-    found = _PLAIN.fullmatch(data[:end].lower())
-    return found is not None and len(data) == end + int(found[1])
+    head = head_of(data)
+    found = _PLAIN.fullmatch(head.lower())
+    return found is not None and len(data) == len(head) + int(found[1])
 
 
 def authorization_in(data: bytes) -> str | None:
     """The first Authorization header of a plain request."""
-    head = data[: data.find(_HEAD_END) + len(_HEAD_END)].lower()
+    head = head_of(data).lower()
     begin = head.find(_AUTHORIZATION) + len(_AUTHORIZATION)
     if begin < len(_AUTHORIZATION):
         return None

@@ -75,6 +75,7 @@ class ClientConnection(DirectHandler):
         "_upgrade_body",
         "_upgrade_bytes",
     )
+    transport: GatheringTransport | None
 
     def __init__(self, manager: ClientServer, **more: Any) -> None:
         super().__init__(manager, manager.direct, **more)

@@ -32,7 +32,7 @@ class Refusals:
         self._keeping = {reason: _form(message, closes=False) for reason, message in _MESSAGES.items()}
         self._closing = {reason: _form(message, closes=True) for reason, message in _MESSAGES.items()}
 
-    def answer(self, reason: Refusal, *, closes: bool) -> bytes:
+    def answer(self, reason: Refusal, *, closes: bool = False) -> bytes:
         """With `closes` it says that the connection ends with it."""
         form = self._closing if closes else self._keeping
         return form[reason] % (next(self._waits), next(self._numbers))

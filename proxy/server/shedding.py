@@ -17,9 +17,10 @@ from aiohttp.http import RawRequestMessage
 
 from proxy.api.direct import DIRECT
 from proxy.application.load import Refusal
+from proxy.application.outbox import GatheringTransport
 from proxy.server.direct import Serve
 from proxy.server.gate import Gate
-from proxy.server.plain_requests import authorization_in, is_exactly, is_plain, mark_of
+from proxy.server.plain_requests import authorization_in, head_of, is_exactly, is_plain
 from proxy.server.protocol import ClientServer, Timeouts
 from proxy.server.stalls import WatchedConnection
 
@@ -40,13 +41,13 @@ class SheddingHandler(WatchedConnection):
     unparsed. A connection is kept after a refusal, unless some of the request is yet to come: a new one costs more.
     """
 
-    __slots__ = ("_gate", "_is_between", "_is_serving", "_is_waiting", "_plain_mark", "_unparsed")
+    __slots__ = ("_gate", "_is_between", "_is_serving", "_is_waiting", "_plain_bytes", "_plain_head", "_unparsed")
 
     def __init__(self, manager: ClientServer, gate: Gate, **more: Any) -> None:
         super().__init__(manager, **more)
         self._gate = gate
         self._unparsed: bytes | None = None
-        self._plain_mark = (0, 0)
+        self._plain_head, self._plain_bytes = b"", -1  # of the last plain request that had to wait
         self._is_waiting = False
         self._is_serving = False
         self._is_between = True  # surely: the parser has nothing of a request that has not come to its end
@@ -74,7 +75,7 @@ class SheddingHandler(WatchedConnection):
             super().data_received(data)
         elif self._is_waiting:
             self._wait_with_more(data)
-        elif self._gate.is_open:
+        elif not self._gate.is_queueing and self._gate.is_open:  # the first, for it is asked with each refusal
             super().data_received(data)
             if self._messages:
                 self._note_end(data)
@@ -93,19 +94,26 @@ class SheddingHandler(WatchedConnection):
 
     def _wait_unparsed(self, data: bytes) -> bool:
         """Lets it wait, if the data is one whole request of the plainest kind: parsing is half of a refusal's cost."""
-        load = self._gate.load
-        if self.transport is None or load.connections > load.most_connections:
+        gate = self._gate
+        if self.transport is None or gate.load.connections > gate.load.most_connections:
             return False
-        mark = mark_of(data)
-        if mark != self._plain_mark:  # clients that ask again send the same
+        if len(data) != self._plain_bytes or not data.startswith(self._plain_head):  # who asks again sends the same
             if not is_plain(data):
                 return False
-            self._plain_mark = mark
+            self._plain_head, self._plain_bytes = head_of(data), len(data)
         self._is_waiting = True
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout  # nobody knows of it as yet
-        has_place = self._gate.wait(self, lambda: authorization_in(data))
-        self._unparsed = data if has_place else _NOT_KEPT
+        self._unparsed = data
+        if not gate.wait(self):
+            self._unparsed = _NOT_KEPT
         return True
+
+    def authorization(self) -> str | None:
+        """That of the request that waits."""
+        if self._unparsed is not None:
+            return authorization_in(self._unparsed)
+        message = self._messages[0][0]
+        return message.headers.get(hdrs.AUTHORIZATION) if isinstance(message, RawRequestMessage) else None
 
     def _wait_with_more(self, data: bytes) -> None:
         """The rest of the request that waits, or one behind it, has come."""
@@ -138,7 +146,7 @@ class SheddingHandler(WatchedConnection):
             self._refuse_for_good(Refusal.CONNECTIONS, is_whole=payload.is_eof() and not self._reading_paused)
         else:
             self._is_waiting = True
-            self._gate.wait(self, lambda: message.headers.get("Authorization"))
+            self._gate.wait(self)
 
     def _served(self) -> None:
         self._is_serving = bool(self._messages)  # what came meanwhile is served, too
@@ -166,13 +174,14 @@ class SheddingHandler(WatchedConnection):
     def refuse(self, reason: Refusal) -> bool:
         """The request that waits is turned away, and what came behind it is looked at."""
         unparsed, self._unparsed = self._unparsed, None
-        if not self._is_waiting or self.transport is None:
+        transport = self.transport
+        if not self._is_waiting or transport is None:
             return False
         self._is_waiting = False
         if unparsed is not None:
-            self._tell(self.transport, reason)
+            self._tell(transport, reason)
         elif self._messages:
-            self._refuse_parsed(self.transport, reason)
+            self._refuse_parsed(transport, reason)
             if not self._is_over:
                 self._decide()
         else:
@@ -191,7 +200,7 @@ class SheddingHandler(WatchedConnection):
             self._gate.load.refused[Refusal.LATE] += 1
             self._refuse_for_good(Refusal.LATE, is_whole=True)
 
-    def _refuse_parsed(self, transport: asyncio.Transport, reason: Refusal) -> None:
+    def _refuse_parsed(self, transport: GatheringTransport, reason: Refusal) -> None:
         message, payload = self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
@@ -201,11 +210,12 @@ class SheddingHandler(WatchedConnection):
         else:
             self._refuse_for_good(reason, is_whole=is_whole)
 
-    def _tell(self, transport: asyncio.Transport, reason: Refusal) -> None:
-        if self._gate.is_closing:
+    def _tell(self, transport: GatheringTransport, reason: Refusal) -> None:
+        gate = self._gate
+        if gate.is_closing:
             self._refuse_for_good(reason, is_whole=True)
             return
-        transport.write(self._gate.refusals.answer(reason, closes=False))
+        transport.write_at_once(gate.refusals.answer(reason))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
 
     def _refuse_for_good(self, reason: Refusal, *, is_whole: bool) -> None:

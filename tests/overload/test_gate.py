@@ -20,6 +20,10 @@ class Waiting:
     name: str
     events: list[str] = field(default_factory=list)
     has_gone: bool = False
+    priority: Priority = Priority.NORMAL
+
+    def authorization(self) -> str:
+        return self.priority.name
 
     def begin(self) -> bool:
         if not self.has_gone:
@@ -34,13 +38,13 @@ class Waiting:
 
 def gate_of(load: Load) -> Gate:
     """Whose requests have their priority's name as Authorization."""
-    return Gate(load, lambda authorization: Priority[(authorization or "normal").upper()])
+    return Gate(load, lambda authorization: Priority[authorization or ""])
 
 
 def come(gate: Gate, count: int, events: list[str], priority: Priority = Priority.NORMAL) -> list[Waiting]:
-    visitors = [Waiting(f"{priority.name.lower()} {number}", events) for number in range(count)]
+    visitors = [Waiting(f"{priority.name.lower()} {number}", events, priority=priority) for number in range(count)]
     for visitor in visitors:
-        gate.wait(visitor, priority.name.lower)
+        gate.wait(visitor)
     return visitors
 
 

@@ -107,6 +107,22 @@ async def test_a_client_that_wants_the_connection_closed_is_obeyed() -> None:
         assert await connection.is_closed()
 
 
+@pytest.mark.parametrize(
+    ("like", "other"),
+    [(b"X-Anything: at all", b"Connection: close"), (b"Connection: keep-alive", b"Connection:     close")],
+    ids=["another header", "another value"],
+)
+async def test_a_request_that_is_as_long_as_the_last_may_still_be_another(like: bytes, other: bytes) -> None:
+    plain, closing = request_bytes(b"{}", like), request_bytes(b"{}", other.ljust(len(like)))
+    assert len(plain) == len(closing)
+    async with shedding(full()) as url, connected(url) as connection:
+        for sent, closes in ((plain, False), (plain, False), (closing, True)):
+            await connection.send(sent)
+            answer = await connection.answer()
+            check(answer)
+            assert answer.closes is closes
+
+
 async def test_behind_a_refused_head_nothing_more_is_answered_since_a_client_expects_no_body() -> None:
     async with shedding(full()) as url, connected(url) as connection:
         await connection.send(request_bytes(method="HEAD", path="/v1/models"))
