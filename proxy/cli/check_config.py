@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -37,8 +36,10 @@ def check_config(file: Path | None, shown: bool) -> None:
     settings = settings_or_fail()
     from proxy.bootstrap.config_file import configuration_file  # noqa: PLC0415
 
+    path = file or configuration_file(settings)
     _show_settings(settings)
-    if (path := file or configuration_file(settings)) is None:
+    _warn_of_unread_variables(path)
+    if path is None:
         upstream = "the built-in demo upstream" if settings.uses_demo_upstream else settings.openrouter_base_url
         click.echo(f"\nUpstream: {upstream}")
     else:
@@ -75,20 +76,16 @@ def _show_settings(settings: Settings) -> None:
         shown = database if name == "database_url" else _shown(getattr(settings, name))
         origin = "environment" if name in settings.model_fields_set else "default"
         click.echo(f"{name.upper():40} {shown:45} {origin:12} {field.description}")
-    strangers = _misspelt(set(os.environ))
-    for stranger, meant in strangers:
-        hint = f"; did you mean {meant}?" if meant else ""
-        click.secho(f"Warning: no setting is called {stranger}{hint}", fg="yellow", err=True)
+
+
+def _warn_of_unread_variables(file: Path | None) -> None:
+    from proxy.bootstrap.unread_variables import unread_variables  # noqa: PLC0415
+
+    for each in unread_variables(os.environ, file, _OUR_PREFIXES):
+        click.secho(f"Warning: {each}", fg="yellow", err=True)
 
 
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "********"
     return "-" if value is None else str(value)
-
-
-def _misspelt(environment: set[str]) -> list[tuple[str, str | None]]:
-    """Variables that look like ours and are not, with the one that was probably meant."""
-    known = {name.upper() for name in Settings.model_fields}
-    strangers = sorted(name for name in environment - known if name.upper().startswith(_OUR_PREFIXES))
-    return [(name, next(iter(get_close_matches(name.upper(), known, n=1)), None)) for name in strangers]

@@ -25,7 +25,10 @@ def settings_or_fail(**given: object) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as problem:
-        raise click.ClickException("Settings are not valid.\n  " + "\n  ".join(explain(problem))) from None
+        from proxy.bootstrap.unread_variables import unread_variables  # noqa: PLC0415
+
+        wrong = [*explain(problem), *map(str, unread_variables(os.environ))]  # what is missing may be there, misspelt
+        raise click.ClickException("Settings are not valid.\n  " + "\n  ".join(wrong)) from None
 
 
 def config_or_fail(file: Path, settings: Settings) -> LoadedConfig:

@@ -27,10 +27,13 @@ def serve(host: str | None, port: int | None, workers: int | None, take_over: bo
     from proxy.server.metrics_directory import prepare_metrics_directory  # noqa: PLC0415
 
     prepare_metrics_directory(settings)
+    from proxy.bootstrap.config_file import configuration_file  # noqa: PLC0415
+    from proxy.bootstrap.unread_variables import warn_of_unread_variables  # noqa: PLC0415
     from proxy.server.failures import why_not_started  # noqa: PLC0415
     from proxy.server.running import listen  # noqa: PLC0415
 
     log_as_configured(settings)
+    warn_of_unread_variables(configuration_file(settings))
     try:
         listen(settings, take_over=take_over)
     except Exception as problem:

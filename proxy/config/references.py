@@ -33,6 +33,11 @@ def as_written(text: str) -> str:
     return text.written if isinstance(text, Expanded) else text
 
 
+def variables_in(text: str) -> frozenset[str]:
+    """The names that a whole file refers to, wherever in it."""
+    return frozenset(part[1] for part in _PART.finditer(text) if part[1])
+
+
 def value_at(data: Any, path: Path) -> Any:
     """The value at a path; None if there is none."""
     for part in path:

@@ -210,6 +210,22 @@ def test_a_database_that_is_missing_on_its_server_ends_the_start(postgres_server
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_variables_that_nothing_reads_are_told_once_and_without_their_values(tmp_path: Path, workers: str) -> None:
+    typos = {"LLMGATEWAY_PROT": "s3cret-1", "OVERLOAD_LAG_SECOND": "s3cret-2", "LLMGATEWAY_FOO": "s3cret-3"}
+    settings = {"LLMGATEWAY_WORKERS": workers, "LLMGATEWAY_LOG_FORMAT": "json"}
+    with serving(tmp_path, **settings, **typos) as gateway:
+        assert gateway.stop() == 0
+    lines = [json.loads(line) for line in gateway.output if "no setting" in line]
+    assert {line["level"] for line in lines} == {"warning"}
+    assert [(line["variable"], line.get("did_you_mean")) for line in lines] == [
+        ("LLMGATEWAY_FOO", None),
+        ("LLMGATEWAY_PROT", "LLMGATEWAY_PORT"),
+        ("OVERLOAD_LAG_SECOND", "OVERLOAD_LAG_SECONDS"),
+    ]
+    assert "s3cret" not in "".join(gateway.output)
+
+
 def test_check_config_shows_settings_and_masks_secrets() -> None:
     shown = run("check-config", OPENROUTER_API_KEY="sk-or-secret", RETRY_MAX_RETRIES="1", LLMGATEWAY_PROT="1")
     assert shown.returncode == 0
