@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import signal
 import sys
 import tempfile
@@ -42,7 +43,22 @@ _ROWS_WITHIN_SECONDS = 30
 _OURS = ("aiohttp-bare", "aiohttp-pglog", "llmgateway")
 
 
-def arguments() -> argparse.Namespace:
+def count(text: str) -> int:
+    """A number of things. Without any there is nothing to compare."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return number
+
+
+def duration(text: str) -> float:
+    """Seconds."""
+    if not 0 <= (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more seconds, not {text}")
+    return number
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Of the command, unless others are given."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare",
         description=benchmarks.compare.__doc__,
@@ -58,8 +74,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="every round's figures, too")
     parser.add_argument("--quick", action="store_true", help="a look: one short round")
     for one in fields(Plan):
-        parser.add_argument(f"--{one.name.replace('_', '-')}", type=type(one.default), help=f"[{one.default}]")
-    return parser.parse_args()
+        kind = count if isinstance(one.default, int) else duration
+        parser.add_argument(f"--{one.name.replace('_', '-')}", type=kind, help=f"[{one.default}]")
+    return parser.parse_args(given)
 
 
 def plan_of(chosen: argparse.Namespace) -> Plan:

@@ -138,12 +138,14 @@ class Crowd:
 
     async def _connect(self) -> None:
         try:
-            _, client = await asyncio.get_running_loop().create_connection(lambda: Client(self), *self._endpoint)
+            await asyncio.get_running_loop().create_connection(lambda: Client(self), *self._endpoint)
         except OSError as error:
             self.outcome.complain(repr(error))
             self._count_closed()
-        else:
-            self._clients.append(client)
+
+    def made(self, client: Client) -> None:
+        """It is connected. It may be lost before whoever connects it is told."""
+        self._clients.append(client)
 
     def lost(self, client: Client, *, was_waiting: bool) -> None:
         """A connection has ended; another one takes its place while there is something left to send."""
@@ -173,6 +175,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
+        self._crowd.made(self)
         self._send()
 
     def _send(self) -> None:

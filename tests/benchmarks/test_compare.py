@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.compare.__main__ import arguments, plan_of
 from benchmarks.compare.answers import Kind, is_right, plain_answer, stream_events
-from benchmarks.compare.client import Answer
-from benchmarks.compare.measuring import Result
+from benchmarks.compare.client import Address, Answer, Crowd
+from benchmarks.compare.measuring import Plan, Result
 from benchmarks.compare.report import ratio
 from benchmarks.compare.targets import ROOT
 
@@ -77,3 +78,36 @@ def test_ratios_are_of_rounds_not_of_medians() -> None:
     other = Result("1", "", {"plain_cpu_ms": [1.0, 10.0, 3.0]})
     assert ratio(one, other, "plain_cpu_ms") == 2.0
     assert math.isnan(ratio(one, other, "burst_cpu_ms"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *((option, value) for option in ("rounds", "turns", "starts", "soak-requests") for value in ("0", "-1", "1.5")),
+        *((f"{which}seconds", value) for which in ("", "warm-", "soak-") for value in ("-0.1", "nan", "inf")),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments([f"--{option}={value}"])
+    assert ended.value.code == 2
+    assert f"error: argument --{option}: " in capsys.readouterr().err
+
+
+def test_no_seconds_and_one_of_each_are_taken() -> None:
+    chosen = arguments(["--rounds=1", "--starts=1", "--soak-seconds=0", "--soak-requests=1"])
+    assert plan_of(chosen) == Plan(rounds=1, starts=1, soak_seconds=0, soak_requests=1)
+
+
+@pytest.mark.parametrize("requests", [0, 1, 3])
+async def test_a_crowd_of_more_connections_than_requests_ends(requests: int) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(_on_the_wire(plain_answer(1)))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        crowd = Crowd(Address(f"http://127.0.0.1:{port}/v1/chat/completions"), Kind.PLAIN, 5.0, requests)
+        outcome = await asyncio.wait_for(crowd.run(4), 10)
+    assert (len(outcome.took_seconds), outcome.wrong) == (requests, 0)
