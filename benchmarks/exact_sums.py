@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks.priced_rows import Rows
 from proxy.domain.pricing import EPOCH
-from proxy.domain.request_log import CostSource, RequestLog
+from proxy.domain.request_log import CostSource, RequestLog, RequestStatus
 from proxy.domain.usage_report import Dimension, UsageQuery
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.database import Database, open_database
@@ -74,7 +74,7 @@ class Expected:
         }
         for by, name in names.items():
             sums = self.sums[by][name]
-            sums.requests += 1
+            sums.requests += row.status is not RequestStatus.HEDGED
             sums.unknown += row.cost_source is CostSource.UNKNOWN
             if cost_usd is not None:
                 sums.cost_usd[row.cost_source.value] += cost_usd

@@ -92,9 +92,10 @@ class UsageQuery:
 
 @dataclass(slots=True)
 class Usage:
-    """Sums over some requests. An unknown cost is counted, not added as zero; where nothing was billed it is neither.
+    """Sums over some rows. An unknown cost is counted, not added as zero; where nothing was billed it is neither.
 
-    `picodollars` holds the known cost (billed, else computed) by its source.
+    `picodollars` holds the known cost (billed, else computed) by its source. Rows of status `hedged` are no requests,
+    and their times do not count, but their tokens, costs and unknown costs do.
     """
 
     requests: int = 0

@@ -391,6 +391,8 @@ async def test_a_hedged_call_has_a_row_of_its_own_beside_the_winners(
         assert raw.endswith(b"data: [DONE]\n\n")
         rows = {row.status: row for row in await gateway.rows(2)}
         await until(lambda: slow.waiting == 0)
+        _, report = await gateway.get("/v1/usage?by=status")
+    assert [(row["status"], row["requests"]) for row in report["data"]] == [("success", 1), ("hedged", 0)]
     winner, loser = rows[RequestStatus.SUCCESS], rows[RequestStatus.HEDGED]
     assert (winner.provider_name, winner.generation_id) == ("fast", "gen-fast-1")
     assert (loser.provider_name, loser.generation_id) == ("slow", "gen-slow-1")

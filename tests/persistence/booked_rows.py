@@ -63,6 +63,11 @@ def some_rows(
     return rows
 
 
+def requests_of(rows: Iterable[RequestLog]) -> list[RequestLog]:
+    """Without the calls that requests have made besides."""
+    return [row for row in rows if row.status is not RequestStatus.HEDGED]
+
+
 async def book(database: Database, rows: Iterable[RequestLog]) -> None:
     async with row_writer(database) as writer:
         await writer.write([ledger_row(row) for row in rows])

@@ -26,7 +26,7 @@ from proxy.infrastructure.persistence.request_archive import LedgerRequestArchiv
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
-from tests.persistence.booked_rows import HOUR, KEYS, ORGANISATION, START, TEAMS, book, some_rows, sum_up
+from tests.persistence.booked_rows import HOUR, KEYS, ORGANISATION, START, TEAMS, book, requests_of, some_rows, sum_up
 
 KEY, OTHER_KEY = UUID(int=1), UUID(int=2)
 
@@ -80,8 +80,8 @@ async def test_a_reach_lets_its_own_through_from_rows_and_from_sums(database: Da
             inside = [row for row in rows[: 400 if late else 300] if str(owner_of(row, reach.scope)) == reach.id]
             total = (await LedgerUsageReports(database).report(UsageQuery(by, START + HOUR, within=reach))).total()
             since = [row for row in inside if row.timestamp >= START + HOUR]
-            assert total.requests == len(since) > 0
-            assert total.response_times.total() == len(since)
+            assert total.requests == len(requests_of(since)) > 0
+            assert total.response_times.total() == len(requests_of(since))
             assert total.input_tokens == sum(row.input_tokens.value for row in since)
 
 
@@ -113,7 +113,7 @@ async def test_what_is_no_reach_lets_nothing_through(database: Database, reach: 
 
 async def test_owners_are_found_by_id_and_by_name_within_the_reach(database: Database) -> None:
     await name_owners(database)
-    rows = some_rows(300)
+    rows = requests_of(some_rows(300))
     await book(database, rows)
 
     async def requests(*of: Subject, within: Subject = GATEWAY) -> int:

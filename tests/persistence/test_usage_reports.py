@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from math import ceil
+from uuid import uuid4
 
 import pytest
 
-from proxy.domain.request_log import CostSource, RequestLog
-from proxy.domain.usage_report import ERROR_STATUSES, Dimension, Usage, UsageQuery
+from proxy.domain.request_log import CostSource, RequestLog, RequestStatus
+from proxy.domain.usage_report import ERROR_STATUSES, Dimension, Usage, UsageQuery, bucket_of
 from proxy.domain.values import CostAmount, ModelName, TokenCount
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports, Segment, Source, segments
 from proxy.infrastructure.persistence.usage_rollups import BEGINNING, RollupState
-from tests.persistence.booked_rows import DAY, HOUR, START, book, some_rows, state_of, sum_up
+from tests.persistence.booked_rows import DAY, HOUR, START, book, requests_of, some_rows, state_of, sum_up
 
 
 def name_of(row: RequestLog, by: Dimension) -> str:
@@ -35,12 +37,12 @@ def name_of(row: RequestLog, by: Dimension) -> str:
 
 
 def exact(rows: Sequence[RequestLog], share: float, measure: str) -> int | None:
-    times = sorted(time for row in rows if (time := getattr(row, measure)) is not None)
+    times = sorted(time for row in requests_of(rows) if (time := getattr(row, measure)) is not None)
     return times[ceil(share * len(times)) - 1] if times else None
 
 
 def agree(usage: Usage, rows: Sequence[RequestLog], shown: dict[str, dict[str, int]]) -> None:
-    assert usage.requests == len(rows)
+    assert usage.requests == len(requests_of(rows))
     assert usage.errors == sum(row.status in ERROR_STATUSES for row in rows)
     assert usage.input_tokens == sum(row.input_tokens.value for row in rows)
     assert usage.output_tokens == sum(row.output_tokens.value for row in rows)
@@ -87,6 +89,48 @@ async def test_a_report_is_the_same_with_and_without_sums(database: Database, by
     assert (await state_of(database)).rolled_until > START + 3 * DAY
     for query in queries:
         await check(database, rows, query)
+
+
+async def test_a_hedged_request_is_one_request_and_all_its_calls_are_paid(database: Database) -> None:
+    """From sums of which the late ones are read from rows, and from sums alone."""
+    answered = RequestLog(
+        model=ModelName("m"),
+        provider_name="two",
+        timestamp=START,
+        estimated_cost=CostAmount(Decimal("0.1")),
+        cost_source=CostSource.COMPUTED,
+        response_time_ms=10,
+        time_to_first_byte_ms=5,
+    )
+    billed = replace(
+        answered,
+        id=uuid4(),
+        provider_name="one",
+        status=RequestStatus.HEDGED,
+        input_tokens=TokenCount(7),
+        reported_cost=CostAmount(Decimal("0.02")),
+        cost_source=CostSource.REPORTED,
+        response_time_ms=9000,
+        time_to_first_byte_ms=8000,
+    )
+    unknown = replace(billed, id=uuid4(), estimated_cost=None, reported_cost=None, cost_source=CostSource.UNKNOWN)
+    await book(database, [answered])
+    await sum_up(database)
+    await book(database, [billed, unknown])
+    for _ in range(2):
+        for by in Dimension:
+            report = await LedgerUsageReports(database).report(UsageQuery(by))
+            total = report.total()
+            assert (total.requests, total.errors, total.requests_of_unknown_cost) == (1, 0, 1)
+            assert (total.input_tokens, total.cost_usd()) == (14, Decimal("0.12"))
+            assert total.response_times == {bucket_of(10): 1}
+            assert total.first_byte_times == {bucket_of(5): 1}
+        apart = (await LedgerUsageReports(database).report(UsageQuery(Dimension.STATUS))).rows["hedged"]
+        assert (apart.requests, apart.input_tokens, apart.requests_of_unknown_cost) == (0, 14, 1)
+        assert apart.cost_usd("reported") == Decimal("0.02")
+        assert not apart.response_times
+        await sum_up(database)
+    assert not (await state_of(database)).changed
 
 
 async def test_sums_are_read_not_rows(database: Database) -> None:
@@ -196,11 +240,15 @@ async def test_a_database_without_rows_gives_an_empty_report(database: Database)
 async def test_bounds_where_the_calendar_begins_and_ends_are_as_any_others(
     database: Database, moment: datetime
 ) -> None:
-    await book(database, some_rows(10))
+    rows = some_rows(10)
+    booked = len(requests_of(rows))
+    await book(database, rows)
     for _ in range(2):
         for query in (UsageQuery(Dimension.MODEL, moment), UsageQuery(Dimension.MODEL, None, moment)):
             total = (await LedgerUsageReports(database).report(query)).total()
-            assert total.requests == (10 if (query.since == BEGINNING or query.until not in (None, BEGINNING)) else 0)
+            assert total.requests == (
+                booked if (query.since == BEGINNING or query.until not in (None, BEGINNING)) else 0
+            )
         await sum_up(database)
 
 

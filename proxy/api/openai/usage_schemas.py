@@ -30,7 +30,7 @@ def _figures() -> Schema:
     percentiles = _closed({"p50": time, "p95": time})
     return _closed(
         {
-            "requests": _COUNT,
+            "requests": {**_COUNT, "description": "Hedged calls that lost are none; their tokens and costs count."},
             "errors": {**_COUNT, "description": "Neither succeeded, nor replayed, nor given up by the client."},
             "input_tokens": _COUNT,
             "output_tokens": _COUNT,
@@ -42,7 +42,8 @@ def _figures() -> Schema:
             },
             "requests_of_unknown_cost": {
                 **_COUNT,
-                "description": "Not in the cost. Requests for which nothing was billed are not among them.",
+                "description": "Not in the cost. Hedged calls that lost are among them, requests for which nothing was "
+                "billed are not.",
             },
             "response_time_ms": percentiles,
             "time_to_first_byte_ms": percentiles,

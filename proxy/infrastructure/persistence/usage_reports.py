@@ -152,10 +152,10 @@ class _Reading:
             Source.LATE_ROWS: self._sql.sums_of_late_rows(by),
         }[segment.source]
         for row in await self._reader.fetch(statement, segment.start, segment.end, *self._owners):
-            name, cost_source, requests, input_tokens, output_tokens, unknown, microdollars, picodollars, errors = row
+            name, cost_source, rows, input_tokens, output_tokens, unknown, micro, pico, requests, errors = row
             usage = Usage(requests, errors, input_tokens, output_tokens, unknown)
-            if requests > unknown and cost_source != CostSource.NONE:
-                usage.picodollars[cost_source] = microdollars * _MILLION + picodollars
+            if rows > unknown and cost_source != CostSource.NONE:
+                usage.picodollars[cost_source] = micro * _MILLION + pico
             self._group(name).add(usage)
 
     async def add_times(self, segment: Segment) -> None:

@@ -4,6 +4,7 @@
 Costs are whole picodollars, summed in two parts (millionths of a dollar, and the rest) so that neither passes 64 bits.
 Whom a row is for is text in the sums, '' for nobody, so that it can be grouped and joined by.
 A histogram is an array (JSON on SQLite) of integers: the bucket's number in the upper bits, its count in the lower 40.
+Rollups sum all rows, by status; which of them are requests, and whose times count, is for the reports to say.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.domain.request_log import CostSource
+from proxy.domain.request_log import CostSource, RequestStatus
 from proxy.domain.usage_report import BUCKET_BOUNDS, ERROR_STATUSES, Dimension
 
 _COUNT_BITS = 40
@@ -32,6 +33,7 @@ _SPAN_OF_ROWS = "timestamp >= $1 AND timestamp < $2"
 _SPAN_OF_HOURS = "start >= $1 AND start < $2"
 _COST_IS_UNKNOWN = f"cost IS NULL AND cost_source <> '{CostSource.NONE.value}'"
 _ERRORS = ", ".join(f"'{status.value}'" for status in sorted(ERROR_STATUSES))
+_IS_REQUEST = f"status <> '{RequestStatus.HEDGED.value}'"
 
 # Rows that came after their hour was sealed and are not in its sums yet: the change that they left says so.
 _LATE_ROWS = """timestamp < (SELECT sealed_until FROM usage_state) AND id IN (
@@ -79,7 +81,8 @@ SQLITE: Final = Dialect(
 class UsageSql:
     """The statements for one engine. A span is the two arguments `$1` (included) and `$2` (excluded).
 
-    Sums have the columns name, cost_source, six sums and errors; times have name, measure, bucket and count.
+    Sums have the columns name, cost_source, six sums of all rows (the first is how many), and of these the requests and
+    the errors. Times are those of requests, and have name, measure, bucket and count.
     """
 
     def __init__(self, *, is_postgres: bool, only: str = "") -> None:
@@ -131,7 +134,8 @@ class UsageSql:
         """From `usage_hourly` or `usage_daily`."""
         return " UNION ALL ".join(
             f"SELECT name, '{measure}' AS measure, bucket, CAST(SUM(n) AS BIGINT) AS n"
-            f" FROM ({self._entries(f'{self._name(by)} AS name', table, measure)}) AS entries GROUP BY name, bucket"
+            f" FROM ({self._entries(f'{self._name(by)} AS name', table, measure)} AND {_IS_REQUEST}) AS entries"
+            " GROUP BY name, bucket"
             for measure in _MEASURES
         )
 
@@ -175,13 +179,17 @@ class UsageSql:
         return self._sums(by, f"({counted}) AS counted")
 
     def _sums(self, by: Dimension, source: str) -> str:
-        errors = f"CAST(SUM(CASE WHEN status IN ({_ERRORS}) THEN requests ELSE 0 END) AS BIGINT) AS errors"
-        return f"SELECT {self._name(by)} AS name, cost_source, {_ADDED}, {errors} FROM {source} GROUP BY 1, 2"
+        requests, errors = (
+            f"CAST(SUM(CASE WHEN {which} THEN requests ELSE 0 END) AS BIGINT)"
+            for which in (_IS_REQUEST, f"status IN ({_ERRORS})")
+        )
+        sums = f"{_ADDED}, {requests} AS of_requests, {errors} AS errors"
+        return f"SELECT {self._name(by)} AS name, cost_source, {sums} FROM {source} GROUP BY 1, 2"
 
     def _times_of(self, by: Dimension, rows: str) -> str:
         return f"WITH booked AS ({rows}) " + " UNION ALL ".join(
             f"SELECT {self._name(by)} AS name, '{measure}' AS measure, {measure} AS bucket, COUNT(*) AS n"
-            f" FROM booked WHERE {measure} IS NOT NULL GROUP BY 1, 3"
+            f" FROM booked WHERE {measure} IS NOT NULL AND {_IS_REQUEST} GROUP BY 1, 3"
             for measure in _MEASURES
         )
 
