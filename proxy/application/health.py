@@ -11,24 +11,38 @@ from proxy.application.siblings import Siblings
 _Report = Mapping[str, Any]
 _Rule = Callable[[Sequence[Any]], Any]
 """Makes one value of the workers', of which the first is that of the worker that is asked."""
+_UNTOLD: Final = ("recent_calls", "gives_way")
 
 
 def merged(own: _Report, siblings: Siblings, pid: int) -> dict[str, Any]:
     """A worker's report as that of the whole gateway, and in `workers` what each says of itself alone.
 
-    Counts are summed, and of states the worst is told. `recent_calls`, which success rates are weighed by, is left out.
+    Counts are summed, and of states the worst is told. How well the gateway is, only those say that stay, if there are
+    any. `recent_calls`, which success rates are weighed by, and `gives_way` are left out.
     """
-    shown = [name for name in own if name != "recent_calls"]
+    shown = [name for name in own if name not in _UNTOLD]
     reports = [{"pid": pid, **own}, *siblings.reports()]
-    missing = siblings.missing()
+    staying = [each for each in reports if not _gives_way(each)] or reports
+    heard = reports if _gives_way(own) else staying  # who has just been told to end may not know its successors yet
+    missing = max(0, siblings.expected() + 1 - len(heard))
     if len(reports) == 1 and not missing:
         return {name: own[name] for name in shown}
     whole = _WHOLE([{**each, "deployments": _weighed(each)} for each in reports])
+    whole |= _STATE([{name: each[name] for name in ("status", "problems")} for each in staying])
     if missing:
         whole["status"] = _STATUS([whole["status"], "degraded"])
-        whole["problems"].append(f"{missing} of {len(reports) + missing} workers are not heard of")
+        whole["problems"].append(f"{missing} of {siblings.expected() + 1} workers are not heard of")
     workers = sorted(map(_alone, reports), key=lambda each: int(each["pid"]))
     return {**{name: whole[name] for name in shown}, "workers": workers}
+
+
+def anybody_stays(siblings: Siblings) -> bool:
+    """Whether there is another worker that does not end for those that take its place."""
+    return not all(map(_gives_way, siblings.reports()))
+
+
+def _gives_way(report: _Report) -> bool:
+    return bool(report.get("gives_way", False))
 
 
 def _alone(report: _Report) -> dict[str, Any]:
@@ -122,10 +136,9 @@ _PLACES: Final = _by_name(
     time_to_first_byte_seconds=_by_name(_most),
     cooling_down_seconds=_by_name(max),
 )
+_STATE: Final = _by_name(status=_STATUS, problems=_all_of)
 _WHOLE: Final = _by_name(
-    status=_STATUS,
     uptime_seconds=max,
-    problems=_all_of,
     database=_by_name(status=_worst("up", "down"), last_error=_known),
     ledger=_by_name(sum, can_book=all, oldest_waiting_seconds=max, last_error=_known),
     limits=_by_name(

@@ -178,7 +178,8 @@ class HealthReport:
     `cannot_serve` holds the reasons why a request would be refused now; empty means ready. `cannot_accept` are those of
     them that are this gateway's own: another one might serve the request. `can_book` is whether rows reach the
     database; while they do not, they wait in the spool and requests are served all the same. `recent_calls` says of
-    each deployment how many calls its success rate is of.
+    each deployment how many calls its success rate is of. `gives_way` is whether this worker ends for others that take
+    its place: while one of them is there, it is no reason why a request would be refused.
     """
 
     cannot_serve: Sequence[str] = ()
@@ -192,6 +193,7 @@ class HealthReport:
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recent_calls: Mapping[str, int] = field(default_factory=dict)
+    gives_way: bool = False
 
 
 class HealthSource(Protocol):

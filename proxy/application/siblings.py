@@ -13,8 +13,8 @@ class Siblings(Protocol):
         """The health reports of the other workers, each with its `pid`."""
         ...
 
-    def missing(self) -> int:
-        """How many workers there should be besides, and are not heard of."""
+    def expected(self) -> int:
+        """How many other workers there should be."""
         ...
 
     async def drain(self, deployment: str, *, is_drained: bool) -> None:
@@ -39,7 +39,7 @@ class NoSiblings:
     def reports(self) -> Sequence[Mapping[str, Any]]:
         return ()
 
-    def missing(self) -> int:
+    def expected(self) -> int:
         return 0
 
     async def drain(self, deployment: str, *, is_drained: bool) -> None:

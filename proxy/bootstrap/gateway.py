@@ -80,14 +80,17 @@ _SPOOL_DIRECTORY = "spool"
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """The application, those for ports of their own (the admin API's if it has one), and what a command line says."""
+    """The application, those for ports of their own (the admin API's if it has one), and what a command line says.
+
+    `stop_serving` is told how to know whether it is only this worker that ends, and others take its place.
+    """
 
     app: web.Application
     admin: web.Application | None
     metrics: web.Application
     upstream: str
     database: str
-    stop_serving: Callable[[], None]
+    stop_serving: Callable[[Callable[[], bool]], None]
     reload: Callable[[], Coroutine[Any, Any, None]]
     load: Load
     priority_of: Callable[[str | None], Priority]
@@ -181,7 +184,7 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
     unpriced = UnpricedModels()
     limiter = await stack.enter_async_context(rate_limiter(settings, books.ledger.directory))
     checker = HttpHealthChecker(session, fleet.endpoints)
-    monitor = HealthMonitor(arrival, books.ledger, checker, fleet, unpriced, limiter)
+    monitor = HealthMonitor(arrival, books.ledger, checker, fleet, unpriced, limiter, configured.siblings)
     await stack.enter_async_context(watching(monitor))
     for spec in () if configured.uses_demo else openrouter_providers(configured.blueprint):
         await _follow_prices_and_bills(settings, spec.wire, session, arrival, books.prices, stack)

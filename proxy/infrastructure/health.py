@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from circuitbreaker import STATE_OPEN
 
+from proxy.application.health import anybody_stays
 from proxy.application.ports import HealthReport, ProviderHealthChecker
+from proxy.application.siblings import Siblings
 from proxy.application.unpriced import UnpricedModels
 from proxy.infrastructure.deployments.fleet import Fleet
 from proxy.infrastructure.endpoint import ProviderEndpoint
@@ -27,6 +29,7 @@ _CHECK_TIMEOUT_SECONDS = 5.0
 _PROVIDER_INTERVAL_SECONDS = 60.0
 _DATABASE_INTERVAL_SECONDS = 5.0
 _OK, _FIRST_NOT_OK = 200, 300
+_REPLACED = "this worker is ending, and others take its place"
 
 
 class HttpHealthChecker:
@@ -76,6 +79,7 @@ class HealthMonitor:
         fleet: Fleet,
         unpriced: UnpricedModels,
         limiter: CountingLimiter,
+        siblings: Siblings,
     ) -> None:
         self._arrival = arrival
         self._database = arrival.database
@@ -84,14 +88,17 @@ class HealthMonitor:
         self._fleet = fleet
         self._unpriced = unpriced
         self._limiter = limiter
+        self._siblings = siblings
         self._provider_results: Mapping[str, bool] = {}
         self._providers_checked_at: datetime | None = None
         self._database_error: str | None = None
         self._stopping = False
+        self._gives_way: Callable[[], bool] = lambda: False
 
-    def stop_serving(self) -> None:
-        """From now on the report says that the gateway is shutting down."""
+    def stop_serving(self, gives_way: Callable[[], bool]) -> None:
+        """From now on the report says that the gateway is shutting down, or that others take this worker's place."""
         self._stopping = True
+        self._gives_way = gives_way
 
     def is_stopping(self) -> bool:
         return self._stopping
@@ -99,7 +106,9 @@ class HealthMonitor:
     def report(self) -> HealthReport:
         deployments = self._fleet.deployments()
         open_breakers = [name for name, live in deployments.items() if live.breaker.state == STATE_OPEN]
-        reasons = ["the gateway is shutting down"] if self._stopping else []
+        gives_way = self._gives_way()
+        is_replaced = gives_way and anybody_stays(self._siblings)
+        reasons = ["the gateway is shutting down"] if self._stopping and not is_replaced else []
         refusal = self._ledger.refusal()
         if refusal is not None:
             reasons.append(f"the ledger is full: {refusal}")
@@ -115,6 +124,8 @@ class HealthMonitor:
             reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")
         elif open_breakers:
             degraded.append(f"the circuit breaker is open: {', '.join(open_breakers)}")
+        if is_replaced:
+            degraded[:0], reasons, own = [_REPLACED, *reasons], [], ()
         return HealthReport(
             cannot_serve=reasons,
             cannot_accept=own,
@@ -131,6 +142,7 @@ class HealthMonitor:
             providers={name: self._provider(name) for name in self._fleet.endpoints()},
             deployments={name: live.report() for name, live in deployments.items()},
             recent_calls={name: live.traffic.outcomes.calls for name, live in deployments.items()},
+            gives_way=gives_way,
         )
 
     def _provider(self, name: str) -> dict[str, object]:

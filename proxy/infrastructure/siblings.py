@@ -62,8 +62,8 @@ class SharedDirectory:
         now = self._clock()
         return [report for report in self._reports if _is_fresh(report["written_at"], now)]
 
-    def missing(self) -> int:
-        return max(0, self._others_expected - len(self.reports()))
+    def expected(self) -> int:
+        return self._others_expected
 
     async def drain(self, deployment: str, *, is_drained: bool) -> None:
         await asyncio.to_thread(self._note_drained, deployment, is_drained)

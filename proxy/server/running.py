@@ -38,7 +38,12 @@ def listen(settings: Settings, *, take_over: bool = False) -> None:
         from proxy.server.workers import supervise  # noqa: PLC0415  # and gunicorn, which one process does not need
 
         import_for_workers(settings)
-        supervise(settings, sockets, lambda on_ready: run(serve(settings, sockets, on_ready)), ready)
+        supervise(
+            settings,
+            sockets,
+            lambda on_ready, gives_way: run(serve(settings, sockets, on_ready, gives_way)),
+            ready,
+        )
         return
 
     def alone(gateway: RunningGateway) -> None:
@@ -65,8 +70,13 @@ def run(serving: Coroutine[Any, Any, None]) -> None:
         uvloop.run(serving)
 
 
-async def serve(settings: Settings, sockets: Listening, on_ready: OnReady) -> None:
-    """On a signal: take no more connections, let running requests finish, book everything, return."""
+async def serve(
+    settings: Settings, sockets: Listening, on_ready: OnReady, gives_way: Callable[[], bool] = lambda: False
+) -> None:
+    """On a signal: take no more connections, let running requests finish, book everything, return.
+
+    `gives_way` says of a worker that has been told to end whether it is only this one, and others take its place.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in _STOPPING:
@@ -83,7 +93,7 @@ async def serve(settings: Settings, sockets: Listening, on_ready: OnReady) -> No
         _reload_on_signal(gateway)
         on_ready(gateway)
         await stop.wait()
-        gateway.stop_serving()
+        gateway.stop_serving(gives_way)
         for runner in runners:
             runner.ask_to_leave()
         await _until_nobody_comes(stop, settings.shutdown_delay_seconds)

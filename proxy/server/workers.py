@@ -31,7 +31,7 @@ from proxy.server.succession import Succession
 from proxy.settings import Settings
 
 OnReady = Callable[[RunningGateway], None]
-Serve = Callable[[OnReady], None]  # in a worker: until it is told to stop
+Serve = Callable[[OnReady, Callable[[], bool]], None]  # in a worker: until it is told to stop
 _HEARTBEAT_SECONDS: Final = 1.0
 _HUNG_SECONDS: Final = 120  # also the longest start
 _LOOK_SECONDS: Final = 0.1  # while old workers wait for those that replace them
@@ -46,7 +46,9 @@ _logger = logging.getLogger(__name__)
 
 
 def supervise(settings: Settings, sockets: Listening, serve: Serve, on_first_ready: OnReady) -> None:
-    """Runs workers until SIGINT or SIGTERM, and exits. `serve` serves in a worker, and tells when it is ready.
+    """Runs workers until SIGINT or SIGTERM, and exits.
+
+    `serve` serves in a worker, tells when it is ready, and can ask whether, when it is to end, others take its place.
 
     SIGHUP starts new workers, and ends the old ones when those serve. A worker that ends is replaced, with growing
     pauses while they end soon after their start. If no worker has come to serve, the first failure ends it all.
@@ -75,12 +77,21 @@ class _Crew:
         self._serve = serve
         self._on_first_ready = on_first_ready
         self._served = mmap.mmap(-1, _NUMBERS)  # shared with all that are forked
+        self._ends = mmap.mmap(-1, 1)
         self._failure = mmap.mmap(-1, _WORDS_BYTES)
 
     @property
     def has_served(self) -> bool:
         """Whether any of them ever did."""
         return self._served[0] != 0
+
+    @property
+    def ends(self) -> bool:
+        """Whether all of them end, and nobody takes their places."""
+        return self._ends[0] != 0
+
+    def end(self) -> None:
+        self._ends[0] = 1
 
     def is_serving(self, number: int) -> bool:
         return self._served[1 + number % (_NUMBERS - 1)] != 0
@@ -120,7 +131,7 @@ class _Crew:
             self.sockets.release_predecessor()
             on_ready()
 
-        self._serve(ready)
+        self._serve(ready, lambda: not self.ends)
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
@@ -128,7 +139,6 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
 
     def __init__(self, application: BaseApplication, crew: _Crew) -> None:
         self._crew = crew
-        self._stops = False
         self._back_off = BackOff()
         self._succession = Succession()
         self._started: dict[int, float] = {}
@@ -159,7 +169,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT002  # the library's
         """What nobody accepts any more is to be refused at once, not to wait for the last worker and be reset."""
-        self._stops = True
+        self._crew.end()
         self._crew.sockets.close()
         super().stop(graceful)
 
@@ -168,7 +178,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # the library has no types
         try:
             super().reap_workers()
         except HaltServer:
-            if not self._stops:
+            if not self._crew.ends:
                 raise
         finally:
             for pid in self._started.keys() - self.WORKERS.keys():
@@ -278,6 +288,7 @@ class _GatewayWorker(Worker):  # type: ignore[misc]  # the library has no types
         self.notify()
         if os.getppid() != self.ppid:
             _logger.error("the supervisor is gone; stopping")
+            self.wsgi.end()
             os.kill(os.getpid(), signal.SIGTERM)
             return
         asyncio.get_running_loop().call_later(_HEARTBEAT_SECONDS, self._beat)

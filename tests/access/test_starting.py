@@ -43,7 +43,7 @@ def said(**more: Any) -> str:
         metrics=web.Application(),
         upstream="up",
         database="db",
-        stop_serving=lambda: None,
+        stop_serving=lambda _gives_way: None,
         reload=reload,
         load=Load(1, 1, 1, 1, Patience(0.0)),
         priority_of=lambda _authorization: Priority.NORMAL,

@@ -64,6 +64,7 @@ SAID: Report = {
     "providers": {"up": {"healthy": True, "last_checked_at": "12:00:10"}},
     "deployments": {"up/m": DEPLOYMENT},
     "recent_calls": {"up/m": 0},
+    "gives_way": False,
     "configuration": CONFIGURATION,
     "payloads": STORE,
     "traces": {"mode": "off"},
@@ -74,15 +75,15 @@ SAID: Report = {
 class Known(NoSiblings):
     """Siblings that say this."""
 
-    def __init__(self, reports: Sequence[Mapping[str, Any]], missing: int = 0) -> None:
+    def __init__(self, reports: Sequence[Mapping[str, Any]], expected: int | None = None) -> None:
         self._reports = reports
-        self._missing = missing
+        self._expected = len(reports) if expected is None else expected
 
     def reports(self) -> Sequence[Mapping[str, Any]]:
         return self._reports
 
-    def missing(self) -> int:
-        return self._missing
+    def expected(self) -> int:
+        return self._expected
 
 
 def report(**parts: Any) -> Report:
@@ -96,10 +97,11 @@ def report(**parts: Any) -> Report:
 def whole(*reports: Report) -> Report:
     """What the first of them says of all, and each of the others would as well, but for the order."""
     numbered = [{"pid": pid, **each} for pid, each in enumerate(reports)]
+    there_should_be = sum(not each["gives_way"] for each in reports) or len(reports)
     told = [
         merged(
             {name: value for name, value in mine.items() if name != "pid"},
-            Known([other for other in numbered if other is not mine]),
+            Known([other for other in numbered if other is not mine], there_should_be - 1),
             mine["pid"],
         )
         for mine in numbered
@@ -120,13 +122,13 @@ def deployed(*states: tuple[int, Mapping[str, Any]]) -> Report:
 
 
 def test_alone_it_says_what_it_knows() -> None:
-    shown = {name: value for name, value in SAID.items() if name != "recent_calls"}
+    shown = {name: value for name, value in SAID.items() if name not in ("recent_calls", "gives_way")}
     assert merged(SAID, NoSiblings(), 1) == shown
 
 
 def test_of_others_nothing_is_told_that_it_does_not_say_of_itself() -> None:
     told = merged(SAID, Known([{"pid": 7, "order": 3, "written_at": 1.0, **SAID}]), 1)
-    assert told.keys() == (SAID.keys() | {"workers"}) - {"recent_calls"}
+    assert told.keys() == (SAID.keys() | {"workers"}) - {"recent_calls", "gives_way"}
 
 
 def test_the_worst_of_all_counts_and_problems_are_told_once() -> None:
@@ -144,12 +146,39 @@ def test_the_worst_of_all_counts_and_problems_are_told_once() -> None:
 
 
 def test_who_is_not_heard_of_is_missed() -> None:
-    told = merged(report(), Known([], missing=1), 6)
+    told = merged(report(), Known([], expected=1), 6)
     assert (told["status"], told["problems"]) == ("degraded", ["1 of 2 workers are not heard of"])
     assert (told["load"], told["ledger"]) == (LOAD, LEDGER)
     assert len(told["workers"]) == 1
-    assert merged(report(status="unavailable"), Known([], missing=1), 6)["status"] == "unavailable"
+    assert merged(report(status="unavailable"), Known([], expected=1), 6)["status"] == "unavailable"
     assert SAID["problems"] == []
+
+
+ENDING: Report = {"status": "unavailable", "problems": ["ending"], "gives_way": True}
+
+
+def test_who_ends_for_others_counts_but_does_not_make_the_gateway_ill() -> None:
+    told = whole(report(**ENDING, load={"in_flight": 3}), report(), report(status="degraded", problems=["a"]))
+    assert (told["status"], told["problems"]) == ("degraded", ["a"])
+    assert (told["load"]["in_flight"], told["ledger"]["booked_rows"]) == (5, 15)
+    assert [(each["pid"], each["status"], each["problems"]) for each in told["workers"]] == [
+        (0, "unavailable", ["ending"]),
+        (1, "ok", []),
+        (2, "degraded", ["a"]),
+    ]
+    alone = whole(report(**ENDING), report(**ENDING))
+    assert (alone["status"], alone["problems"]) == ("unavailable", ["ending"])
+
+
+def test_who_ends_for_others_is_none_of_those_that_there_should_be() -> None:
+    ending, staying = {"pid": 7, **report(**ENDING)}, {"pid": 8, **report()}
+    told = merged(report(), Known([ending], expected=1), 6)
+    assert (told["status"], told["problems"]) == ("degraded", ["1 of 2 workers are not heard of"])
+    assert merged(report(), Known([ending, staying], expected=1), 6)["status"] == "ok"
+    # Who has just been told to end does not know its successors yet.
+    assert merged(report(**ENDING), Known([staying], expected=1), 6)["status"] == "ok"
+    told = merged(report(**ENDING), Known([ending], expected=1), 6)
+    assert (told["status"], told["problems"]) == ("unavailable", ["ending"])
 
 
 def test_load_is_summed_and_late_if_one_worker_is() -> None:
@@ -193,8 +222,8 @@ def test_a_deployments_places_are_summed_and_success_is_weighed_by_calls() -> No
     assert deployed((0, {}), (0, {})) == {**DEPLOYMENT, "in_flight": 2}
 
 
-def test_a_worker_of_an_older_version_does_not_say_of_how_many_calls_it_tells() -> None:
-    older = {name: value for name, value in SAID.items() if name != "recent_calls"}
+def test_a_worker_of_an_older_version_does_not_say_of_how_many_calls_it_tells_or_whether_it_gives_way() -> None:
+    older = {name: value for name, value in SAID.items() if name not in ("recent_calls", "gives_way")}
     told = merged(SAID, Known([{"pid": 7, **older}]), 1)
     assert (len(told["workers"]), told["load"]["in_flight"]) == (2, 2)
 

@@ -53,12 +53,12 @@ async def test_files_tell_of_others_and_of_what_holds_for_all(
     tmp_path: Path, mine: SharedDirectory, told: Told
 ) -> None:
     await mine.exchange(report)
-    assert (list(mine.reports()), mine.missing()) == ([], 1)
+    assert (list(mine.reports()), mine.expected()) == ([], 1)
     other(tmp_path, 0, "one")
     (tmp_path / "4999999.json").write_text('{"pid": 4999999}')  # of nobody that lives
     await mine.drain("a", is_drained=True)
     await mine.exchange(report)
-    assert ([each["pid"] for each in mine.reports()], mine.missing()) == ([1], 0)
+    assert [each["pid"] for each in mine.reports()] == [1]
     assert not (tmp_path / "4999999.json").exists()
     assert told.drained == [("a", True)]
     await mine.drain("a", is_drained=False)
@@ -73,15 +73,15 @@ async def test_who_has_not_written_for_a_while_is_not_heard_of(tmp_path: Path, t
     mine = SharedDirectory(tmp_path, 2, told.drain, told.reload, clock=lambda: now)
     other(tmp_path, 0, "one")
     await mine.exchange(report)
-    assert ([each["pid"] for each in mine.reports()], mine.missing()) == ([1], 0)
+    assert [each["pid"] for each in mine.reports()] == [1]
     now += 6  # and nothing was read since
-    assert (list(mine.reports()), mine.missing()) == ([], 1)
+    assert list(mine.reports()) == []
     await mine.exchange(report)
-    assert (list(mine.reports()), mine.missing()) == ([], 1)
+    assert list(mine.reports()) == []
     other(tmp_path, 0, "one")
     os.utime(tmp_path / f"{os.getppid()}.json", (now, now))
     await mine.exchange(report)
-    assert ([each["pid"] for each in mine.reports()], mine.missing()) == ([1], 0)
+    assert [each["pid"] for each in mine.reports()] == [1]
 
 
 async def test_a_reload_is_answered_for_by_the_others(tmp_path: Path, mine: SharedDirectory, told: Told) -> None:

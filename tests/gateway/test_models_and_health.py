@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -305,7 +307,7 @@ async def test_a_gateway_that_shuts_down_is_not_ready(upstream: Upstream, sqlite
     settings = Settings(**chosen)
     async with running_gateway(settings) as gateway, TestClient(TestServer(gateway.app)) as client:
         assert (await client.get("/health/ready")).status == 200
-        gateway.stop_serving()
+        gateway.stop_serving(lambda: True)  # others were to take its place, but there are none
         response = await client.get("/health/ready")
         assert response.status == 503
         assert any("shutting down" in reason for reason in (await response.json())["reasons"])
@@ -371,6 +373,34 @@ async def test_health_does_not_wait_for_an_upstream_that_hangs(sqlite_url: str) 
         assert (await gateway.get("/health"))[1]["providers"]["OpenRouter"]["healthy"] is None
         for call in calls:
             call.cancel()
+
+
+async def test_a_worker_that_gives_way_is_ready_while_others_are_there(
+    upstream: Upstream, sqlite_url: str, tmp_path: Path
+) -> None:
+    """Whoever is told to end with all the others is not, whatever was last heard of them."""
+    chosen: dict[str, Any] = {"openrouter_base_url": upstream.url, "database_url": sqlite_url}
+    settings = Settings(**chosen, llmgateway_workers=2, llmgateway_data_dir=str(tmp_path))
+    others = tmp_path / "workers" / str(os.getppid()) / f"{os.getppid()}.json"
+    async with running_gateway(settings) as gateway, TestClient(TestServer(gateway.app)) as client:
+
+        async def until(expected: int) -> Any:
+            async with asyncio.timeout(10):
+                while (response := await client.get("/health/ready")).status != expected:
+                    await asyncio.sleep(0.05)
+            assert (await client.get("/health/accepting")).status == expected
+            return await response.json()
+
+        all_end = True
+        gateway.stop_serving(lambda: not all_end)
+        await until(503)
+        others.write_text('{"pid": 1, "order": 0, "gives_way": false}')
+        await asyncio.sleep(1.5)  # each hears of the others once a second
+        assert "shutting down" in str((await until(503))["reasons"])
+        all_end = False
+        assert "ending" in str((await until(200))["degraded"])
+        others.write_text('{"pid": 1, "order": 0, "gives_way": true}')
+        assert "shutting down" in str((await until(503))["reasons"])
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/health/accepting"])

@@ -9,12 +9,15 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import httpx
 
 from tests.harness import HELLO, Upstream, held
 from tests.process.conftest import Serving, serving
 from tests.process.test_workers import QUIET, SERVE, WORKERS, is_listening, until_workers, workers_of
+from tests.telemetry.scraping import Scrape
 
 COMMAND = (*SERVE, "--workers", str(WORKERS))
 CONFIG = """
@@ -31,6 +34,16 @@ async def until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(25):
         while not is_so():
             await asyncio.sleep(0.05)
+
+
+def health(gateway: Serving) -> dict[str, Any]:
+    report: dict[str, Any] = httpx.get(f"{gateway.url}/health").json()
+    return report
+
+
+def is_ready(gateway: Serving) -> bool:
+    """As metrics say of all workers."""
+    return Scrape(httpx.get(f"{gateway.url}/metrics").text).value("llmgateway_ready") == 1
 
 
 @asynccontextmanager
@@ -74,6 +87,10 @@ async def test_while_old_workers_finish_new_ones_are_looked_after(upstream: Upst
         async with held_stream(gateway, upstream) as finish:
             gateway.process.send_signal(signal.SIGHUP)
             await until(lambda: len(workers_of(gateway)) == WORKERS + 1 and len(new()) == WORKERS)
+            await until(lambda: "this worker is ending" in str(health(gateway)["workers"]))
+            report = health(gateway)
+            assert (report["status"], report["problems"], report["load"]["in_flight"]) == ("ok", [], 1)
+            await until(lambda: is_ready(gateway))
             killed = new().pop()
             os.kill(killed, signal.SIGKILL)
             await until(lambda: len(new() - {killed}) == WORKERS)

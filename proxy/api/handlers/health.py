@@ -46,6 +46,7 @@ def health_report(gateway: Gateway) -> dict[str, Any]:
         "providers": report.providers,
         "deployments": report.deployments,
         "recent_calls": report.recent_calls,
+        "gives_way": report.gives_way,
         "configuration": configuration,
         "payloads": gateway.payloads.state(),
         "traces": gateway.traces.state(),

@@ -265,7 +265,8 @@ def _health_schemas() -> dict[str, Schema]:
             "payloads",
             "traces",
             "metrics",
-            description="Of a gateway of several workers: counts are the sum over all of them, states are the worst.",
+            description="Of a gateway of several workers: counts are the sum over all of them, states are the worst. "
+            "Workers that end for others that take their places have no say in `status` and `problems`.",
         ),
         "Alive": _open({"status": {"const": "alive"}}, "status"),
         "Ready": _open({"status": {"const": "ready"}, **able, "degraded": texts}, "status", *able, "degraded"),
