@@ -25,7 +25,7 @@ from proxy.domain.errors import (
     UpstreamError,
     kind_of,
 )
-from proxy.domain.identifiers import random_uuid
+from proxy.domain.identifiers import new_uuid
 from proxy.domain.request_log import RequestLog, RequestStatus
 from proxy.domain.routing import Candidate, Plan
 from proxy.domain.values import CostAmount
@@ -88,7 +88,7 @@ class Exchange:
         client_is_gone: Callable[[], bool] = lambda: True,
         observer: ExchangeObserver = NOBODY,
     ) -> None:
-        self.id: UUID = random_uuid()
+        self.id: UUID = new_uuid()
         self.request_id = request_id
         self.started = time.perf_counter()
         self.started_at = datetime.now(UTC)
@@ -154,7 +154,7 @@ class Exchange:
 
         Raises LedgerFull when its row could not be promised; then it must not be called.
         """
-        hedge = _Hedge(random_uuid(), self._turn_of(beside), Turn(candidate, call))
+        hedge = _Hedge(new_uuid(), self._turn_of(beside), Turn(candidate, call))
         self._ledger.admit()
         self._hedges.append(hedge)  # from now on it is booked, whatever happens: that ends what was reserved for it
         self._turns.append(hedge.rival)

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import REQUEST_ID
-from proxy.domain.identifiers import random_hex
+from proxy.domain.identifiers import new_hex
 from proxy.domain.key_like import holds_key
 
 HEADER = "x-request-id"
@@ -27,7 +27,7 @@ def id_of(headers: Mapping[str, str]) -> str:
     """The request's id, by its headers. It goes to rows, answers and logs, so it is none that looks like a key."""
     offered = headers.get(HEADER)
     if offered is None or _WELL_FORMED.fullmatch(offered) is None or holds_key(offered):
-        return f"req-{random_hex()}"
+        return f"req-{new_hex()}"
     return offered
 
 
