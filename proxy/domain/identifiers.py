@@ -1,8 +1,8 @@
 """Identifiers of which later ones are greater, a good many from one question to the kernel.
 
 They are UUIDs of version 7 (RFC 9562, 5.7): a time, and 74 random bits. Whoever keeps them in an index appends where
-random ones would go anywhere: of what PostgreSQL does for a row of the ledger, that saves up to a seventh. Their time is
-that of the question, so that of a process without work they may be older than what they name; nothing reads it.
+random ones would go anywhere: of what PostgreSQL does for a row of the ledger, that saves up to a seventh. Their time
+is that of the question, so that of a process without work they may be older than what they name; nothing reads it.
 `uuid.uuid4` asks the kernel for each, and checks what it has made itself: 2 µs of the 40 that a request's books take.
 """
 
