@@ -135,10 +135,10 @@ class AdmissionQueue(Generic[Item]):
             return ()
         can_begin = has_room and not patience.is_loop_late
         seconds = patience.seconds(now, lane.in_time_at) if can_begin else self._usual_seconds
-        if has_room and waiting[0][0] + seconds <= now:
-            patience.ran_out(now)
         taken = _taken_since(waiting, now - seconds)
         self._length -= len(taken)
+        if taken and has_room:
+            patience.ran_out(now)
         return taken
 
     def expired_without_place(self, now: float) -> Sequence[Item]:

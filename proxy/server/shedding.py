@@ -32,6 +32,7 @@ _CUT_SECONDS: Final = 0.5  # aiohttp waits twice
 _TOLD_AT_A_TIME = 50  # connections too many that may stay until their request has been refused
 _USUAL: Final = Timeouts()
 _NOT_KEPT: Final = b""
+_LONGEST_REMEMBERED_BYTES: Final = 2048  # of a head, by each connection
 
 
 class SheddingHandler(WatchedConnection):
@@ -100,7 +101,9 @@ class SheddingHandler(WatchedConnection):
         if len(data) != self._plain_bytes or not data.startswith(self._plain_head):  # who asks again sends the same
             if not is_plain(data):
                 return False
-            self._plain_head, self._plain_bytes = head_of(data), len(data)
+            head = head_of(data)
+            if len(head) <= _LONGEST_REMEMBERED_BYTES:
+                self._plain_head, self._plain_bytes = head, len(data)
         self._is_waiting = True
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout  # nobody knows of it as yet
         self._unparsed = data

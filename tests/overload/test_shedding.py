@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tracemalloc
 from contextlib import AsyncExitStack
 
 import pytest
@@ -268,6 +269,22 @@ async def test_of_a_request_without_a_place_to_wait_nothing_is_kept() -> None:
             assert answer.closes is (connection is third)
         assert await third.is_closed()
     assert load.refused == {Refusal.IN_FLIGHT: 1, Refusal.QUEUED: 2}
+
+
+async def test_of_long_heads_nothing_is_kept_either() -> None:
+    """What a connection remembers of its last request, strangers could make it hold for as long as it is open."""
+    clients, head_bytes = 20, 60_000
+    sent = request_bytes(b"{}", *(b"X-%d: %s" % (number, b"a" * (head_bytes // 10)) for number in range(10)))
+    async with shedding(load := load_of(FULL, clients, clients)) as url, AsyncExitStack() as stack:
+        load.in_flight = FULL
+        connections = [await stack.enter_async_context(connected(url)) for _ in range(clients)]
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for connection in connections:
+            await connection.send(sent)
+            check(await connection.answer())
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    assert held_bytes < clients * head_bytes / 2
 
 
 async def _one(url: URL) -> RawAnswer:
