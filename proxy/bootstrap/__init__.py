@@ -4,6 +4,8 @@
 Semantic Kernel, which takes seconds.
 """
 
+from proxy.bootstrap.openai_package import defer_openai
 from proxy.bootstrap.templates import defer_templates
 
+defer_openai()
 defer_templates()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import click
 
 from proxy.cli.failures import settings_or_fail
@@ -23,6 +25,7 @@ def serve(host: str | None, port: int | None, workers: int | None, take_over: bo
     """
     settings = settings_or_fail(llmgateway_host=host, llmgateway_port=port, llmgateway_workers=workers)
     click.echo("Starting LLM Gateway …", err=True)
+    gc.disable()  # what is imported stays: who looks for garbage there finds none; `proxy.server` enables it again
     from proxy.bootstrap.logs import log_as_configured  # noqa: PLC0415
     from proxy.server.metrics_directory import prepare_metrics_directory  # noqa: PLC0415
 

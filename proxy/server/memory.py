@@ -18,6 +18,7 @@ def keep_for_good() -> None:
     """What exists by now is here to stay: going through all of it for garbage holds every request up for 0.2 s."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 100)
 
 

@@ -57,6 +57,7 @@ def supervise(settings: Settings, sockets: Listening, serve: Serve, on_first_rea
     """
     gc.collect()
     gc.freeze()  # a collection would write to the pages that workers share
+    gc.enable()
     crew = _Crew(settings, sockets, serve, on_first_ready)
     log = logging.getLogger(_ARBITERS_LOG)
     log.addFilter(crew.is_worth_telling)
