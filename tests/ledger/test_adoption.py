@@ -28,7 +28,7 @@ async def test_what_the_spool_knows_to_be_booked_is_not_booked_into_sealed_hours
         spool.reserve()
         one = row(name)
         spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
-    reading = spool.read_on(2)
+    *_, reading = spool.read_on(2)
     quarantine = Quarantine(tmp_path)
     assert await Drain(writer, quarantine).book_payloads(reading.outcomes)
     spool.booked(reading)
@@ -54,7 +54,7 @@ async def test_an_interrupted_request_keeps_the_id_of_what_was_generated_for_it(
             spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
         spool.note_generation(cut.id, generation_payload(cut.id, generation))
     while spool.waiting_rows():
-        reading = spool.read_on(50)
+        *_, reading = spool.read_on(50)
         assert await drain.book_payloads(reading.outcomes)
         spool.booked(reading)
     spool._lock.close()
@@ -72,7 +72,7 @@ async def test_only_what_adopting_has_booked_is_counted(
     for one in rows:
         spool.reserve()
         spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
-    reading = spool.read_on(1)
+    *_, reading = spool.read_on(1)
     quarantine = Quarantine(tmp_path)
     owner, heir = Drain(writer, quarantine), Drain(writer, quarantine)
     assert await owner.book_payloads(reading.outcomes)

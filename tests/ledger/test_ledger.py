@@ -9,6 +9,7 @@ import resource
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,10 +19,12 @@ from proxy.domain.budgets import Charge
 from proxy.domain.errors import LedgerFull
 from proxy.domain.request_log import RequestLog, RequestStatus
 from proxy.infrastructure.ledger.ledger import Fsync, SpoolLedger, spool_ledger
+from proxy.infrastructure.ledger.records import intent_payload, outcome_payload
 from proxy.infrastructure.ledger.spool import Spool, SpoolFull
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
+from proxy.infrastructure.persistence.rows import ledger_row
 from tests.ledger.conftest import Writer, intent_of, row
 from tests.persistence.conftest import database
 
@@ -88,6 +91,28 @@ async def test_rows_wait_in_the_spool_while_the_database_is_away(writer: Writer,
         assert ledger.can_book()
         assert ledger.state()["spool_bytes"] <= 8 * MEBIBYTE
     assert writer.names() == [str(number) for number in range(20_000)]
+
+
+async def test_a_backlog_is_booked_in_few_transactions(writer: Writer, tmp_path: Path) -> None:
+    """Each costs as much as some 50 rows."""
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        book(ledger, *(row(str(number)) for number in range(20_000)))
+        await until_booked(ledger, 20_000)
+    assert writer.writes == 20
+
+
+def test_a_backlog_is_read_in_pieces(tmp_path: Path) -> None:
+    """Others have a turn after each. To read a thousand records at once takes some milliseconds."""
+    spool = Spool(tmp_path, max_bytes=64 * MEBIBYTE)
+    for number in range(1000):
+        one = row(str(number))
+        spool.reserve()
+        spool.note_intent(one.id, intent_payload(intent_of(one)))
+        spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
+    counts = [len(reading.outcomes) for reading in spool.read_on(900)]
+    spool.close()
+    assert (counts[0], counts[-1]) == (0, 900)
+    assert max(after - before for before, after in pairwise(counts)) < 500
 
 
 async def test_what_is_left_at_the_end_is_adopted_by_the_next(writer: Writer, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -31,7 +32,8 @@ class Model:
 
     def __init__(self, root: Path) -> None:
         self.spool = Spool(root, max_bytes=2**24, segment_bytes=SEGMENT_BYTES)
-        self.reading: Reading | None = None
+        self.reading: Iterator[Reading] | None = None
+        self.read: Reading | None = None
         self.writer = Writer()
         self.under_way: list[RequestLog] = []
         self.records: list[tuple[str, RequestLog, Path, int]] = []
@@ -53,13 +55,16 @@ class Model:
             self.spool.reserve()
             self._settle(row(f"refused-{len(self.records)}"))
         elif step == "read":
-            self.reading = self.spool.read_on(7)
+            self.reading = self.reading or self.spool.read_on(7)
+            self.read = next(self.reading, self.read)  # what follows is read later, after whatever comes between
         elif step == "fail":
             self.reading = None
         elif step == "book":
-            reading, self.reading = self.reading or self.spool.read_on(7), None
-            await Drain(self.writer, Quarantine(self.spool.directory.parent)).book_payloads(reading.outcomes)
-            self.spool.booked(reading)
+            *_, self.read = [self.read, *(self.reading or self.spool.read_on(7))]
+            assert self.read is not None
+            await Drain(self.writer, Quarantine(self.spool.directory.parent)).book_payloads(self.read.outcomes)
+            self.spool.booked(self.read)
+            self.reading = None
 
     def _settle(self, one: RequestLog) -> None:
         self.spool.note_outcome(one.id, outcome_payload(ledger_row(one)))

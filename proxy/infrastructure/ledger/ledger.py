@@ -17,14 +17,16 @@ from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
 from proxy.infrastructure.ledger.records import generation_payload, intent_payload, outcome_payload
-from proxy.infrastructure.ledger.spool import Spool, SpoolDamaged, SpoolFull
+from proxy.infrastructure.ledger.spool import Reading, Spool, SpoolDamaged, SpoolFull
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.bulk_insert import RowWriter
 from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 
 _logger = logging.getLogger(__name__)
-_BATCH_ROWS = 250
-_GATHER_SECONDS = 0.4  # after a batch that was not full: what a statement costs is shared by as many rows as may be
+# A transaction costs as much as some 50 rows, so as many rows as may be share one: after a batch that was not full more
+# are waited for. Who looks for a row finds it a second later at most.
+_BATCH_ROWS = 1000
+_GATHER_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 _SYNC_SECONDS = 1.0
 _ADOPT_SECONDS = 5.0
@@ -108,7 +110,7 @@ class SpoolLedger:
 
     async def _book_batch(self) -> bool:
         try:
-            reading = self._spool.read_on(_BATCH_ROWS)
+            reading = await self._read_batch()
         except SpoolDamaged as damage:  # rows wait; whoever adopts the spool finds its way past the damage
             _logger.critical("spool damaged", extra={"place": str(damage)})
             self._drain.last_error = type(damage).__name__
@@ -119,6 +121,14 @@ class SpoolLedger:
         self._spool.booked(reading)
         self.on_booked(rows)
         return True
+
+    async def _read_batch(self) -> Reading:
+        readings = self._spool.read_on(_BATCH_ROWS)
+        reading = next(readings)
+        for following in readings:
+            await asyncio.sleep(0)
+            reading = following
+        return reading
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
