@@ -24,9 +24,9 @@ from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 
 _logger = logging.getLogger(__name__)
 # A transaction costs as much as some 50 rows, so as many rows as may be share one: after a batch that was not full more
-# are waited for. Who looks for a row finds it a second later at most.
-_BATCH_ROWS = 1000
-_GATHER_SECONDS = 1.0
+# are waited for. Where little happens somebody may be looking for a row, and what it costs is nothing.
+_BATCH_ROWS, _FEW_ROWS = 1000, 10
+_GATHER_SECONDS, _GATHER_FEW_SECONDS = 1.0, 0.2
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 _SYNC_SECONDS = 1.0
 _ADOPT_SECONDS = 5.0
@@ -97,30 +97,32 @@ class SpoolLedger:
         pause = _FIRST_PAUSE_SECONDS
         while not self._stopping.is_set():
             await self._something_waits.wait()
-            if await self._book_batch():
-                pause = _FIRST_PAUSE_SECONDS
-                waiting = self._spool.waiting_rows()
-                if not waiting:
-                    self._something_waits.clear()
-                if waiting < _BATCH_ROWS:
-                    await self._pause(_GATHER_SECONDS)
-            else:
+            booked = await self._book_batch()
+            if booked is None:
                 await self._pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                continue
+            pause = _FIRST_PAUSE_SECONDS
+            waiting = self._spool.waiting_rows()
+            if not waiting:
+                self._something_waits.clear()
+            if waiting < _BATCH_ROWS:
+                await self._pause(_GATHER_SECONDS if booked > _FEW_ROWS else _GATHER_FEW_SECONDS)
 
-    async def _book_batch(self) -> bool:
+    async def _book_batch(self) -> int | None:
+        """How many rows; None if they cannot be booked now."""
         try:
             reading = await self._read_batch()
         except SpoolDamaged as damage:  # rows wait; whoever adopts the spool finds its way past the damage
             _logger.critical("spool damaged", extra={"place": str(damage)})
             self._drain.last_error = type(damage).__name__
-            return False
+            return None
         rows = await self._drain.book_payloads(reading.outcomes, self.holder)
         if rows is None:
-            return False
+            return None
         self._spool.booked(reading)
         self.on_booked(rows)
-        return True
+        return len(rows)
 
     async def _read_batch(self) -> Reading:
         readings = self._spool.read_on(_BATCH_ROWS)
@@ -161,7 +163,7 @@ class SpoolLedger:
         """Books all that waits, for at most that long; what is left is safe in the spool."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while self._spool.waiting_rows() and await self._book_batch():
+                while self._spool.waiting_rows() and await self._book_batch() is not None:
                     pass
                 if not self._spool.waiting_rows():
                     await self._drain.release(self.holder)
