@@ -137,10 +137,12 @@ class StreamedAnswer(_Answer):
             await request.writer.drain()
 
     def _let_go(self) -> None:
-        transport = None if self._req is None else self._req.transport
-        if self._unsent and transport is not None and not transport.is_closing():
+        request = self._req
+        transport = None if request is None else request.transport
+        if self._unsent and request is not None and transport is not None and not transport.is_closing():
             data, self._unsent = self._unsent, b""
             transport.write(data)
+            request.writer.output_size += len(data)
 
 
 def _chunk(data: bytes | bytearray | memoryview) -> bytes:

@@ -12,6 +12,7 @@ test_aiohttp_internals.py holds marks of the originals, and fails when an upgrad
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,6 +23,8 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 
 Serve = Callable[[Any], Awaitable[web.StreamResponse]]
+
+_logger = logging.getLogger(__name__)
 
 
 class DirectHandler(RequestHandler):
@@ -56,8 +59,8 @@ class DirectHandler(RequestHandler):
             except asyncio.CancelledError:
                 self.force_close()
                 raise
-            except Exception as problem:  # noqa: BLE001  # of the answer's sending: nobody is there to be told
-                self.log_exception("Unhandled exception", exc_info=problem)
+            except Exception as problem:  # of the answer's sending: nobody is there to be told
+                _logger.error("answer could not be sent", exc_info=problem)
                 self.force_close()
                 break
             except BaseException:

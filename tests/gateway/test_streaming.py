@@ -284,6 +284,21 @@ async def test_a_client_is_not_kept_waiting_after_done(gateway: TestGateway, ups
     assert (await gateway.row()).status is RequestStatus.SUCCESS
 
 
+@pytest.mark.parametrize("tail", [b"\n", b": bye", b"data: "])
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_what_follows_done_and_ends_no_event_ends_with_the_answer(
+    gateway: TestGateway, upstream: Upstream, tail: bytes, is_alone: bool
+) -> None:
+    """Also where the upstream is then hung up on."""
+    *events, done = [chunk("a"), *ending()]
+    upstream.answer(streams(*events, *([done, tail] if is_alone else [done + tail]), then=stall))
+    for _ in range(2):
+        async with asyncio.timeout(10):
+            status, _, raw = await gateway.raw_chat(STREAMED)
+        assert (status, raw) == (200, b"".join([*events, done, tail]))
+    assert {row.status for row in await gateway.rows(2)} == {RequestStatus.SUCCESS}
+
+
 @pytest.mark.parametrize("writes", [[chunk("a"), *ending()], [b"".join([chunk("a"), *ending()])]], ids=["many", "one"])
 async def test_what_completes_an_answer_does_not_wait_for_the_upstream_to_hang_up(
     gateway: TestGateway, upstream: Upstream, writes: list[bytes]

@@ -27,15 +27,21 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def error_answer(request: web.Request, raised: Exception) -> web.StreamResponse:
-    """What is told of an exception: nothing of a defect but its request id."""
+    """What is told of an exception: nothing of a defect but its request id.
+
+    Raises ConnectionAbortedError where an answer has begun: another one within it would be taken for a part of it, so
+    all that can be said is that it breaks off.
+    """
+    if request.writer.output_size:
+        _logger.error("defect in an answer that has begun", exc_info=raised, extra=_facts(request))
+        raise ConnectionAbortedError("the answer has begun") from raised
     response: web.Response
     if isinstance(raised, GatewayError):
         response = _told(request, raised)
     elif isinstance(raised, web.HTTPException):
         response = _from_aiohttp(request, raised)
     else:
-        facts = {"request_id": request[REQUEST_ID], "path": without_keys(request.path)}
-        _logger.error("defect", exc_info=raised, extra=facts)
+        _logger.error("defect", exc_info=raised, extra=_facts(request))
         message = f"The gateway failed to handle this request. Request id: {request[REQUEST_ID]}"
         body = {"error": {"message": message, "type": "server_error", "param": None, "code": "internal_error"}}
         response = problem(body, 500) if is_admin_path(request.path) else json_error(500, body)
@@ -48,6 +54,10 @@ def error_answer(request: web.Request, raised: Exception) -> web.StreamResponse:
     if not request.content.is_eof() and request.can_read_body:
         response.force_close()  # an unread body must not be taken for the next request
     return response
+
+
+def _facts(request: web.Request) -> dict[str, str]:
+    return {"request_id": request[REQUEST_ID], "path": without_keys(request.path)}
 
 
 def _told(request: web.Request, error: GatewayError) -> web.Response:

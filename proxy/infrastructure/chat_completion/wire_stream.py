@@ -65,6 +65,7 @@ class WireStream:
         self._aligner = EventAligner(hold_bytes=None if call.whole_events else HOLD_BYTES)
         self._told = False
         self._pending = b""  # what completes the answer, when it came while pumping
+        self._has_hung_up = False
         self._hides_usage = hides_usage
         self._deadline = time.monotonic() + rules.total_timeout_seconds
         if isinstance(response, DirectReply):
@@ -174,12 +175,13 @@ class WireStream:
 
     async def _read_after_done(self) -> bytes:
         """Whatever follows `[DONE]`, if it comes soon: the client need not wait for the upstream to hang up."""
-        if self._response.content.at_eof():
+        if self._has_hung_up or self._response.content.at_eof():
             return b""
         try:
             async with asyncio.timeout(_AFTER_DONE_SECONDS):
                 return await self._response.content.readany()
         except (TimeoutError, ClientError, OSError):
+            self._has_hung_up = True
             self._response.close()
             return b""
 
