@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple, Protocol
@@ -35,6 +36,7 @@ from proxy.infrastructure.connector import DirectConnector, KeptConnections
 _INFORMATIONAL = range(100, 200)
 _SWITCHING = 101
 _FOREVER = math.inf
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Reply(Protocol):
@@ -118,7 +120,8 @@ class DirectReply:
 
     @property
     def content_type(self) -> str:
-        return self.headers.get("Content-Type", "application/octet-stream").partition(";")[0].strip().lower()
+        said = self.headers.get("Content-Type", "application/octet-stream")
+        return without_controls(said.partition(";")[0].strip().lower())
 
     async def read(self) -> bytes:
         if self._body is None:
@@ -242,6 +245,11 @@ class _DirectPost:
         first_lines = f"POST {self._url.raw_path_qs} HTTP/1.1\r\n".encode() + header_lines(standing)
         self._address = _Address(destination, first_lines, self._connector.kept(destination.connection_key))
         return self._address
+
+
+def without_controls(value: str) -> str:
+    """A header's value as it can be sent on, without the control characters that some servers send (RFC 9110, 5.5)."""
+    return value if value.isprintable() else _CONTROLS.sub("", value)
 
 
 def header_lines(headers: Mapping[str, str]) -> bytes:

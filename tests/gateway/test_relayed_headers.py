@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from aiohttp import web
 
 from tests.gateway.raw_http import connected, request_bytes
-from tests.harness import HELLO, TestGateway, Upstream, chunk, ending, fails, says
+from tests.harness import COMPLETION, HELLO, TestGateway, Upstream, chunk, ending, fails, says
 
 FORWARDED = {
     "HTTP-Referer": "https://example.org/app?x=1",
@@ -119,6 +120,33 @@ async def test_of_the_upstreams_headers_only_those_for_the_client_come_back(
         assert {name: headers.get(name.lower()) for name in come_back} == come_back
         for name, value in stay.items():
             assert headers.get(name.lower()) != value, name
+
+
+@pytest.mark.parametrize("control", [b"\x01", b"\x08", b"\x0b", b"\x1b", b"\x7f"])
+@pytest.mark.parametrize("kind", ["plain", "stream", "error"])
+async def test_control_characters_in_the_upstreams_headers_cost_nobody_the_answer(
+    gateway: TestGateway, upstream: Upstream, control: bytes, kind: str
+) -> None:
+    """No header may hold them (RFC 9110, 5.5). Some servers send them, and their answers are paid."""
+    body = {"plain": json.dumps(COMPLETION).encode(), "stream": b"".join(ending()), "error": b"{}"}[kind]
+
+    async def answering(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        status, content_type = (b"429 No", b"json") if kind == "error" else (b"200 OK", b"json")
+        if kind == "stream":
+            content_type = b"event-stream"
+        head = b"HTTP/1.1 %b\r\nContent-Type: text/%b%b\r\nX-RateLimit-Limit: a%bb\r\nContent-Length: %d\r\n\r\n"
+        request.transport.write(head % (status, content_type, control, control, len(body)) + body)
+        request.transport.close()
+        return web.Response()  # which reaches nobody
+
+    upstream.answer(answering)
+    status, headers, raw = await gateway.raw_chat({**HELLO, "stream": kind == "stream"})
+    assert status == (429 if kind == "error" else 200)
+    assert headers["x-ratelimit-limit"] == "ab"
+    if kind != "error":
+        assert raw == body
+        assert headers["content-type"] == ("text/event-stream" if kind == "stream" else "text/json")
 
 
 async def test_of_a_streams_headers_only_those_for_the_client_come_back(

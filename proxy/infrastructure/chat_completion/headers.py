@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from multidict import CIMultiDict
 
 from proxy.infrastructure.chat_completion.dialect import Dialect
+from proxy.infrastructure.posting import without_controls
 
 _BEARER_HEADER = "authorization"
 _RELAYED_AS_THEY_ARE = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -49,4 +50,8 @@ class CallHeaders:
     def handed_back(self, upstreams: Mapping[str, str]) -> dict[str, str]:
         """Those that a client may see."""
         known = self._handed_back
-        return {known[lower]: value for name, value in upstreams.items() if (lower := name.lower()) in known}
+        return {
+            known[lower]: without_controls(value)
+            for name, value in upstreams.items()
+            if (lower := name.lower()) in known
+        }
