@@ -173,7 +173,12 @@ class DirectReply:
     def _ended(self) -> None:
         self.is_over = True
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        transport = self._protocol.transport
+        if transport is None or transport.get_write_buffer_size():  # answered before it has had all of the request
+            connection.close()
+        else:
             self._protocol.rest()
             self._kept.give(connection, self._protocol)
 

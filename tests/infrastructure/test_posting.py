@@ -200,6 +200,26 @@ async def test_a_connection_whose_answer_was_not_read_is_closed() -> None:
         await asyncio.wait_for(raw.hung_up.wait(), 5)
 
 
+class Hasty(Raw):
+    """Answers as soon as the head of a request has come, and reads no further."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heard.append([await reader.readuntil(b"\r\n\r\n")])
+        writer.write(self.answers.pop(0))
+        await self.hung_up.wait()
+        writer.close()
+
+
+async def test_a_connection_that_was_answered_before_all_was_sent_is_not_used_again() -> None:
+    """The next request would wait behind the rest of this one."""
+    raw = Hasty(ANSWER, ANSWER)
+    async with posting(raw) as post:
+        for body in (b"x" * 50_000_000, b"{}"):
+            assert await (await post(body, {})).read() == b"{}"
+        raw.hung_up.set()
+    assert len(raw.heard) == 2
+
+
 async def test_who_is_cancelled_hangs_up() -> None:
     raw = Raw(holds=True)
     async with posting(raw) as post:
