@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.plain import plain
 from proxy.domain.storable import is_storable
 from proxy.settings import Settings
 
@@ -88,10 +89,11 @@ class AdminClient:
 def _told(problem: Any) -> str:
     """What is wrong, with a line for each field."""
     if not isinstance(problem, dict) or "detail" not in problem:
-        return f"The gateway's answer is not one of an admin API: {str(problem)[:200]}"
-    errors = [f"  {each['field']}: {each['message']}" for each in problem.get("errors", [])]
-    is_said = len(errors) == 1 and problem["detail"] in errors[0]
-    return problem["detail"] if not errors or is_said else "\n".join(["Not accepted:", *errors])
+        return f"The gateway's answer is not one of an admin API: {plain(str(problem)[:200])}"
+    errors = [plain(f"  {each['field']}: {each['message']}") for each in problem.get("errors", [])]
+    detail = plain(problem["detail"])
+    is_said = len(errors) == 1 and detail in errors[0]
+    return detail if not errors or is_said else "\n".join(["Not accepted:", *errors])
 
 
 def administering(command: _F) -> _F:
@@ -174,7 +176,7 @@ def show(found: Mapping[str, Any] | Sequence[Mapping[str, Any]], columns: Sequen
     elif isinstance(found, Mapping):
         width = max(len(name) for name in found)
         for name, value in found.items():
-            click.echo(f"{name:<{width}}  {cell_of(value)}")
+            click.echo(f"{plain(name):<{width}}  {cell_of(value)}")
     else:
         show_table(found, columns)
 
@@ -204,5 +206,5 @@ def cell_of(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return ", ".join(value) or "none"
-    return value if isinstance(value, str) else json.dumps(value)
+        return plain(", ".join(value)) or "none"
+    return plain(value if isinstance(value, str) else json.dumps(value))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.plain import plain
 from proxy.domain.errors import NotServing
 from proxy.domain.explanation import ExplainedRequest
 from proxy.domain.request_log import CostSource, RequestLog, UsageSource
@@ -31,7 +32,7 @@ def explain(request_id: str, as_json: bool) -> None:
         click.echo(json.dumps(found.as_dict(), indent=2))
         return
     for line in in_words(found, settings.llmgateway_traces):
-        click.echo(_plain(line))
+        click.echo(plain(line))
 
 
 async def _find(settings: Settings, request_id: str) -> ExplainedRequest | None:
@@ -53,7 +54,8 @@ def in_words(found: ExplainedRequest, mode: str) -> Iterator[str]:
         yield from _plan(found.trace)
         yield from _attempts(found.trace.attempts)
     if found.others:
-        yield "\nother rows of the same request id:"
+        yield ""
+        yield "other rows of the same request id:"
         for other in found.others:
             yield f"  {other.id}  {other.timestamp:%Y-%m-%d %H:%M:%S}  {other.status}"
 
@@ -80,7 +82,8 @@ def _cost(row: RequestLog) -> str:
 
 
 def _plan(trace: RequestTrace) -> Iterator[str]:
-    yield f"\nplan{f' ({trace.strategy})' if trace.strategy else ''}:"
+    yield ""
+    yield f"plan{f' ({trace.strategy})' if trace.strategy else ''}:"
     for place, candidate in enumerate(trace.candidates, 1):
         fallback = "fallback: " if candidate.is_fallback else ""
         yield f"  {place}. {candidate.deployment}  {fallback}{candidate.reason}  [{candidate.model}]"
@@ -93,7 +96,8 @@ def _plan(trace: RequestTrace) -> Iterator[str]:
 
 
 def _attempts(attempts: Sequence[TracedAttempt]) -> Iterator[str]:
-    yield "\nattempts:"
+    yield ""
+    yield "attempts:"
     if not attempts:
         yield "  none"
     for place, attempt in enumerate(attempts, 1):
@@ -112,8 +116,3 @@ def _attempts(attempts: Sequence[TracedAttempt]) -> Iterator[str]:
 
 def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or f'{one}s'}"
-
-
-def _plain(line: str) -> str:
-    """A model's name is the client's to choose, and must not move the cursor of whoever reads it."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in line)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from proxy.cli.failures import settings_or_fail
+from proxy.cli.plain import plain
 from proxy.cli.running import ask
 
 
@@ -29,11 +30,11 @@ def health(url: str | None, as_json: bool) -> None:
         )
         for name, provider in report["providers"].items():
             seen = {True: "answers", False: "does not answer", None: "not checked yet"}[provider["healthy"]]
-            click.echo(f"provider  {name}: {seen}")
+            click.echo(plain(f"provider  {name}: {seen}"))
         for name, deployment in report["deployments"].items():
-            click.echo(f"deployment {name}: {_described(deployment)}")
+            click.echo(plain(f"deployment {name}: {_described(deployment)}"))
         for problem in report["problems"]:
-            click.secho(f"problem   {problem}", fg="yellow")
+            click.secho(plain(f"problem   {problem}"), fg="yellow")
     if report["status"] == "unavailable":
         sys.exit(1)
 

@@ -9,6 +9,7 @@ import click
 
 from proxy.cli.administering import AdminClient, administering, ask, show
 from proxy.cli.naming import with_owners
+from proxy.cli.plain import plain
 
 _COLUMNS = ("name", "hint", "role", "team", "models", "priority", "expires_at", "disabled", "id")
 _ROLES = ("member", "team_admin", "organisation_admin", "auditor", "admin")
@@ -158,4 +159,4 @@ def _show_secret(made: dict[str, Any], *, as_json: bool) -> None:
         show(made, _COLUMNS, as_json=True)
         return
     click.echo(made["key"])
-    click.echo(f"Key '{made['name']}' ({made['id']}). It is not shown again.", err=True)
+    click.echo(f"Key '{plain(made['name'])}' ({made['id']}). It is not shown again.", err=True)

@@ -11,6 +11,7 @@ from uuid import UUID
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.plain import plain
 from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.explanation import row_as_dict
 from proxy.domain.request_log import CostSource, RequestLog
@@ -97,7 +98,7 @@ def _print_table(rows: Sequence[RequestLog], key_names: _KeyNames) -> None:
         side: Literal["left", "right"] = "right" if heading in _NUMBERS else "left"
         table.add_column(heading, justify=side, no_wrap=heading not in _WRAPPED, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cells[heading](row)) for heading in headings))  # Text: a model's name is not markup
+        table.add_row(*(Text(plain(cells[heading](row))) for heading in headings))  # Text: a model's name is not markup
     console.print(table)
     total = totals(rows)
     unknown = total["requests_without_known_cost"]

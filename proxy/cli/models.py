@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from proxy.cli.failures import settings_or_fail
+from proxy.cli.plain import plain
 from proxy.cli.running import ask
 
 _OK = 200
@@ -21,16 +22,18 @@ def models(url: str | None, as_json: bool) -> None:
     """List the models that a running gateway serves, with context length and prices (USD per 1M tokens)."""
     status, listed = ask(settings_or_fail(), url, "/v1/models")
     if status != _OK:
-        raise click.ClickException(f"The gateway answered HTTP {status}: {listed.get('error', {}).get('message')}")
+        message = plain(str(listed.get("error", {}).get("message")))
+        raise click.ClickException(f"The gateway answered HTTP {status}: {message}")
     if as_json:
         click.echo(json.dumps(listed, indent=2))
         return
-    width = max(len(model["id"]) for model in listed["data"])
+    names = [plain(model["id"]) for model in listed["data"]]
+    width = max(map(len, names))
     click.echo(f"{'model':{width}}  {'context':>9}  {'input':>10}  {'output':>10}")
-    for model in listed["data"]:
+    for name, model in zip(names, listed["data"], strict=True):
         pricing = model.get("pricing") or {}
         prices = [_per_1m(pricing.get(side)) for side in ("prompt", "completion")]
-        click.echo(f"{model['id']:{width}}  {model.get('context_length') or '-':>9}  {prices[0]:>10}  {prices[1]:>10}")
+        click.echo(f"{name:{width}}  {model.get('context_length') or '-':>9}  {prices[0]:>10}  {prices[1]:>10}")
 
 
 def _per_1m(per_token: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.plain import plain
 from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import PRICES, ModelPricing, PriceChanges, PriceSource, check_price, exact_text
 from proxy.domain.values import ModelName
@@ -146,9 +147,9 @@ def sync(dry_run: bool, as_json: bool) -> None:
         click.echo(json.dumps(_changes_as_dict(changes, ignored, dry_run), indent=2))
         return
     for model in changes.added:
-        click.echo(f"added    {model}")
+        click.echo(f"added    {plain(model)}")
     for model in changes.changed:
-        click.echo(f"changed  {model}")
+        click.echo(f"changed  {plain(model)}")
     click.echo(
         ("Would be: " if dry_run else "")
         + f"{len(changes.added)} added, {len(changes.changed)} changed, {len(changes.unchanged)} unchanged"
@@ -202,7 +203,7 @@ def _sync(settings: Settings, dry_run: bool) -> tuple[PriceChanges, int]:
     try:
         return with_database(sync_prices(settings, dry_run=dry_run))
     except PriceListUnavailable as problem:
-        raise click.ClickException(f"The upstream's list of models cannot be read: {problem}") from None
+        raise click.ClickException(f"The upstream's list of models cannot be read: {plain(str(problem))}") from None
 
 
 def _show(found: Sequence[ModelPricing], as_json: bool) -> None:
@@ -284,5 +285,5 @@ def _print_table(found: Sequence[ModelPricing]) -> None:
     for heading in shown:
         table.add_column(heading, justify="left" if heading in _TEXTS else "right", no_wrap=heading != "model")
     for cells in zip(*(rows[heading] for heading in shown), strict=True):
-        table.add_row(*(Text(cell) for cell in cells))  # Text: a model's name is not markup
+        table.add_row(*(Text(plain(cell)) for cell in cells))  # Text: a model's name is not markup
     console.print(table)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.plain import plain
 from proxy.domain.reconciliation import Drift, Outcome, ReconcileReport
 from proxy.settings import Settings
 
@@ -59,7 +60,8 @@ def reconcile(
         sys.exit(_INTERRUPTED)
     if report.stopped:
         raise click.ClickException(
-            f"The provider stopped answering: {report.stopped}. What was answered is kept; run it again to go on."
+            f"The provider stopped answering: {plain(report.stopped)}. "
+            "What was answered is kept; run it again to go on."
         )
 
 
@@ -157,7 +159,7 @@ def _print(report: ReconcileReport, *, dry_run: bool) -> None:
         for heading in _HEADINGS:
             table.add_column(heading, justify="left" if heading == "model" else "right", overflow="fold")
         for model, drift in [*sorted(report.models.items()), ("total", total)]:
-            table.add_row(Text(model), *_cells(drift))  # Text: a model's name is not markup
+            table.add_row(Text(plain(model)), *_cells(drift))  # Text: a model's name is not markup
         console.print(table)
     for line in _remarks(report, total, dry_run=dry_run):
         console.print(Text(line))

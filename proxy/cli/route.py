@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from proxy.cli.failures import settings_or_fail
+from proxy.cli.plain import plain
 from proxy.cli.running import send
 
 _OK = 200
@@ -39,10 +40,10 @@ def route(
         click.echo(json.dumps(answer, indent=2))
     elif status == _OK:
         for line in in_words(answer):
-            click.echo(line)
+            click.echo(plain(line))
     if status != _OK:
         if not as_json:
-            raise click.ClickException(str(answer.get("error", {}).get("message", answer)))
+            raise click.ClickException(plain(str(answer.get("error", {}).get("message", answer))))
         sys.exit(1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.plain import csv_cell, plain
 from proxy.domain.errors import InvalidRequest, NotServing
 from proxy.domain.usage_report import OWNERS, Dimension, UsageQuery, UsageReport, usage_query
 from proxy.settings import Settings
@@ -24,7 +25,12 @@ from proxy.settings import Settings
 @click.option("--team", help="Only of this team: its id, or its name.")
 @click.option("--organisation", help="Only of this organisation: its id, or its name.")
 @click.option("--json", "as_json", is_flag=True, help="The same object as GET /v1/usage.")
-@click.option("--csv", "as_csv", is_flag=True, help="One line for each row, for spreadsheets.")
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="One line for each row, for spreadsheets; what looks like a formula gets a leading apostrophe.",
+)
 def usage(as_json: bool, as_csv: bool, **asked: str | None) -> None:
     """Show requests, tokens, cost and times by model, provider, day (UTC), status, key, team or organisation.
 
@@ -63,7 +69,7 @@ def _as_csv(report: Mapping[str, Any]) -> str:
     headings = list(_flat({**dict.fromkeys(_labels(report), ""), **report["total"]}, sources))
     writer = csv.DictWriter(text, headings, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -108,7 +114,7 @@ def _print_table(report: Mapping[str, Any]) -> None:
         table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
     for row in [*report["data"], {by: "total", **report["total"]}]:
         table.add_row(
-            Text(_label(row, by)), *(Text(cell) for cell in _cells(row).values())
+            Text(plain(_label(row, by))), *(Text(cell) for cell in _cells(row).values())
         )  # Text: a name is not markup
     console.print(table)
 

@@ -162,6 +162,7 @@ def test_a_name_cannot_move_the_cursor(sqlite_url: str) -> None:
     shown = explain(sqlite_url, "mine")
     assert shown.exit_code == 0
     assert "\x1b" not in shown.stdout
+    assert "-> m\ufffd[2J\ufffd at p" in shown.stdout
     assert "timeout" in shown.stdout
     assert "a hedge" in shown.stdout
 
