@@ -7,9 +7,18 @@ import re
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from proxy.config.fields import fits_a_header
 from proxy.domain.access.permissions import Role
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1/"
@@ -32,8 +41,20 @@ def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _stripped(value: object) -> object:
+    """A mounted secret often ends in a newline."""
+    return (value.strip() or None) if isinstance(value, str) else value
+
+
+def _sendable(key: SecretStr | None) -> SecretStr | None:
+    if key is not None and not fits_a_header(key.get_secret_value()):
+        raise ValueError("has characters in it that no HTTP header can carry")
+    return key
+
+
 _OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
-_OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+_OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
+_OptionalKey = Annotated[_OptionalSecret, AfterValidator(_sendable)]
 
 
 class Settings(BaseSettings):
@@ -44,7 +65,7 @@ class Settings(BaseSettings):
     openrouter_base_url: str = Field(
         OPENROUTER_URL, pattern=_ANY_URL, description="the upstream's base URL (any OpenAI-compatible one)"
     )
-    openrouter_api_key: _OptionalSecret = Field(
+    openrouter_api_key: _OptionalKey = Field(
         None, description="the upstream's key; without it the built-in demo upstream serves"
     )
     openrouter_timeout_seconds: _Seconds = Field(30.0, description="until the upstream's first byte, per attempt")
@@ -101,7 +122,7 @@ class Settings(BaseSettings):
     llmgateway_data_dir: str = Field(
         ".llmgateway", min_length=1, description="the ledger's spool and the SQLite database"
     )
-    llmgateway_master_key: _OptionalSecret = Field(
+    llmgateway_master_key: _OptionalKey = Field(
         None, description="the bearer token that administers the gateway; with it all requests need a key"
     )
     llmgateway_master_key_calls_models: bool = Field(

@@ -122,13 +122,13 @@ def ask(url: str | None, key_env: str, work: Callable[[AdminClient], Awaitable[_
 
 
 async def _at(url: str, key_env: str, work: Callable[[AdminClient], Awaitable[_T]]) -> _T:
-    key = os.environ.get(key_env)
+    key = os.environ.get(key_env, "").strip()
     if not key:
         raise click.ClickException(
             f"Set {key_env} to a key that may administer {url}, or name another variable (--key-env)."
         )
     if not (key.isascii() and key.isprintable()):
-        raise click.ClickException(f"{key_env} has characters that no key has, perhaps the end of a line.")
+        raise click.ClickException(f"{key_env} has characters that no key has, perhaps several lines.")
     return await _asking(_address(url), key, work)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,9 @@ async def _call(
             session.request(method, url, headers=sent, data=body) as response,
         ):
             return response.status, await response.json()
-    except (aiohttp.ClientError, OSError, ValueError) as problem:
+    except (aiohttp.ClientError, OSError, json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise click.ClickException(
             f"No gateway answers at {url} ({type(problem).__name__}). Is `llmgateway serve` running? Else give --url."
         ) from None
+    except ValueError:  # of what was to be sent, which may hold a secret
+        raise click.ClickException("The key or a tag has characters in it that no HTTP header can carry.") from None

@@ -120,7 +120,8 @@ class _HeaderText(_Text):
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         text = _Text.__get_pydantic_core_schema__(self, source, handler)
-        return core_schema.chain_schema([text, handler(source)])
+        read = core_schema.no_info_before_validator_function(_stripped, text)
+        return core_schema.chain_schema([read, handler(source)])
 
 
 class _ApiKey:
@@ -142,11 +143,14 @@ class _ApiKey:
                 "a secret must be a reference to the environment and nothing else, like ${name}",
                 {"name": "{OPENROUTER_API_KEY}"},
             )
-        if not value.strip():
+        name, key = {"name": value.variables[0]}, _stripped(value)
+        if not key:
+            raise PydanticCustomError("secret", "the environment variable {name} is empty", name)
+        if not fits_a_header(key):
             raise PydanticCustomError(
-                "secret", "the environment variable {name} is empty", {"name": value.variables[0]}
+                "secret", "the environment variable {name} has characters in it that no HTTP header can carry", name
             )
-        return SecretStr(str(value))
+        return SecretStr(key)
 
 
 def _whatever_case(names: tuple[str, ...]) -> str:
@@ -157,6 +161,16 @@ def _whatever_case(names: tuple[str, ...]) -> str:
 def is_header(name: str, known: tuple[str, ...]) -> bool:
     """Whether a header is one of those, whatever its case."""
     return name.lower() in known
+
+
+def fits_a_header(key: str) -> bool:
+    """Whether HTTP can carry it: Latin-1 without control characters."""
+    return all(" " <= character <= "~" or "\xa0" <= character <= "\xff" for character in key)
+
+
+def _stripped(value: Any) -> Any:
+    """A reference's text without what surrounds it: a mounted secret often ends in a newline."""
+    return str(value.strip()) if isinstance(value, Expanded) else value
 
 
 def _text(value: Any) -> Any:
