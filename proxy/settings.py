@@ -6,6 +6,7 @@ import ipaddress
 import re
 from decimal import Decimal
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +34,8 @@ _IN_WORDS = {
     _FUNCTION: "must be `module:function`",
     _ROLES: "must be pairs like 'platform=admin,*=member'",
 }
+_SQLITE = "sqlite:///"  # what follows is a path, not a URL's parts
+_ESCAPES = "write # / ? @ within a password as %23 %2F %3F %40"
 _MAY_HOLD_SECRETS = ("KEY", "URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -52,7 +55,30 @@ def _sendable(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
+def _check_parts(url: str) -> None:
+    """Raises ValueError, without any part of the URL: one that is read wrongly may show some of its password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"is not a URL; {_ESCAPES}") from None
+    try:
+        is_port = parts.port is None or parts.port > 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError(f"the port is not a number from 1 to 65535; {_ESCAPES}")
+
+
+def _check_parts_of_a_server(url: str) -> None:
+    """The same, and that no password is cut where a number stands before the reserved character."""
+    _check_parts(url)
+    parts = urlsplit(url)
+    if "#" in url or "@" in parts.path:
+        raise ValueError(f"has # or / where no URL of a server has one; {_ESCAPES}")
+
+
 _OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
+_OptionalUrl = Annotated[str | None, BeforeValidator(_stripped)]
 _OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
 _OptionalKey = Annotated[_OptionalSecret, AfterValidator(_sendable)]
 
@@ -81,7 +107,7 @@ class Settings(BaseSettings):
     retry_after_cap_seconds: float = Field(30.0, ge=0, description="a longer Retry-After is handed to the client")
     circuit_breaker_failure_threshold: int = Field(5, ge=1, description="failed requests in a row that open it")
     circuit_breaker_cooldown_seconds: _Seconds = Field(30.0, description="until a probe is let through")
-    database_url: _OptionalText = Field(None, description="`postgresql://…` or `sqlite:///…`; default: data directory")
+    database_url: _OptionalUrl = Field(None, description="`postgresql://…` or `sqlite:///…`; default: data directory")
     ledger_spool_max_bytes: int = Field(
         1_073_741_824, ge=16_777_216, description="disk that rows may take while they wait for the database"
     )
@@ -274,11 +300,27 @@ class Settings(BaseSettings):
             mapping[value.strip()] = Role(name.strip())
         return mapping
 
+    @field_validator("openrouter_base_url", "oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _has_a_port(cls, url: str | None) -> str | None:
+        if url is not None:
+            _check_parts(url)
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _leads_to_a_database(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(_SQLITE):
+            _check_parts_of_a_server(url)
+        return url
+
     @field_validator("llmgateway_valkey_url")
     @classmethod
     def _is_of_a_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not re.match(r"(valkey|redis)s?://[^\s]+$", url.get_secret_value()):
             raise ValueError("must begin with valkey://, valkeys://, redis:// or rediss://")
+        if url is not None:
+            _check_parts_of_a_server(url.get_secret_value())
         return url
 
     @field_validator("budget_webhook_url")
@@ -286,6 +328,8 @@ class Settings(BaseSettings):
     def _is_an_http_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None and not re.match(r"https?://[^\s/]+\S*$", url.get_secret_value()):
             raise ValueError("must begin with https:// or http://")
+        if url is not None:
+            _check_parts(url.get_secret_value())
         return url
 
     @property
