@@ -19,18 +19,16 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from proxy.config.fields import fits_a_header
+from proxy.config.fields import BASE_URL, BASE_URL_IN_WORDS, fits_a_header
 from proxy.domain.access.permissions import Role
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1/"
 # Who can change what comes from there can make tokens: plain HTTP is for a test on one's own machine only.
 _SECURE_URL = r"^(https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s]*)?)$"
-_ANY_URL = r"^https?://[^\s]+$"
 _FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 _ROLES = r"^\s*[^=,\s]+\s*=\s*[a-z_]+\s*(,\s*[^=,\s]+\s*=\s*[a-z_]+\s*)*$"
 _IN_WORDS = {
     _SECURE_URL: "must begin with https://, or with http:// for localhost alone",
-    _ANY_URL: "must begin with https:// or http://",
     _FUNCTION: "must be `module:function`",
     _ROLES: "must be pairs like 'platform=admin,*=member'",
 }
@@ -88,9 +86,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
 
-    openrouter_base_url: str = Field(
-        OPENROUTER_URL, pattern=_ANY_URL, description="the upstream's base URL (any OpenAI-compatible one)"
-    )
+    openrouter_base_url: str = Field(OPENROUTER_URL, description="the upstream's base URL (any OpenAI-compatible one)")
     openrouter_api_key: _OptionalKey = Field(
         None, description="the upstream's key; without it the built-in demo upstream serves"
     )
@@ -299,6 +295,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"OIDC_ROLES: '{name.strip()}' is no role; roles are {', '.join(Role)}")
             mapping[value.strip()] = Role(name.strip())
         return mapping
+
+    @field_validator("openrouter_base_url")
+    @classmethod
+    def _is_as_in_the_file(cls, url: str) -> str:
+        if re.search(BASE_URL, url) is None:
+            raise ValueError(f"must be {BASE_URL_IN_WORDS}")
+        return url
 
     @field_validator("openrouter_base_url", "oidc_issuer", "oidc_jwks_url")
     @classmethod

@@ -25,6 +25,7 @@ PROVIDER_NAME = rf"^[A-Za-z0-9][A-Za-z0-9._-]*{_END}"
 MODEL_NAME = rf"^(?!\s){_NAME_CHARACTERS}{_END}"
 MODEL_PATTERN = rf"^(?!\s){_NAME_CHARACTERS}\*?{_NAME_CHARACTERS}{_END}"
 BASE_URL = rf"^https?://[^\s/?#@]+(/[^\s?#]*)?{_END}"
+BASE_URL_IN_WORDS = "a URL that begins with http:// or https://, without user, query or fragment"
 LABEL = rf"^(?!\s)[^{{}}\x00-\x1f\x7f]*{_END}"
 HEADER_NAME = rf"^[A-Za-z0-9!#$%&'*+.^_`|~-]+{_END}"
 HEADER_VALUE = rf"^[^\x00-\x08\x0a-\x1f\x7f]*{_END}"
@@ -262,9 +263,7 @@ PublicModelPattern = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
 GroupKey = ProviderKey
 UpstreamModel = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
 Label = Annotated[str, _Text(LABEL, "text without braces or control characters")]
-BaseUrl = Annotated[
-    str, _Text(BASE_URL, "a URL that begins with http:// or https://, without user, query or fragment", longest=2048)
-]
+BaseUrl = Annotated[str, _Text(BASE_URL, BASE_URL_IN_WORDS, longest=2048)]
 ApiKey = Annotated[SecretStr, _ApiKey()]
 HeaderName = Annotated[str, _Text(HEADER_NAME, "the name of an HTTP header", is_key=True)]
 HeaderValue = Annotated[

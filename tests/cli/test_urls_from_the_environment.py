@@ -40,6 +40,15 @@ def test_a_url_that_cannot_be_read_is_named_without_its_value(name: str, value: 
         assert not [part for part in ("ge#", "ge/", "ge?", "ge[", "heim", "99999", "//u") if part in shown]
 
 
+@pytest.mark.parametrize("url", ["https://user:secret@host/", "https://secret@host/v1", "https://host/v1?key=secret"])
+def test_an_upstream_is_what_the_file_takes_for_one(url: str) -> None:
+    refused = run("check-config", OPENROUTER_BASE_URL=url)
+    assert refused.exit_code == 1
+    assert "OPENROUTER_BASE_URL: must be a URL" in refused.stderr
+    assert "without user, query or fragment" in refused.stderr
+    assert "secret" not in refused.output
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -59,7 +59,7 @@ def test_a_data_directory_that_is_none_is_the_directorys(tmp_path: Path) -> None
     ("name", "value", "words"),
     [
         ("OIDC_ISSUER", "http://x", "must begin with https://, or with http:// for localhost alone"),
-        ("OPENROUTER_BASE_URL", "foo", "must begin with https:// or http://"),
+        ("OPENROUTER_BASE_URL", "foo", "must be a URL that begins with http:// or https://"),
         ("OIDC_ROLES", "nonsense", "must be pairs like 'platform=admin,*=member'"),
         ("PAYLOAD_REDACTION", "nonsense", "must be `module:function`"),
     ],
