@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from proxy.cli.failures import settings_or_fail
+from proxy.settings import Settings
 
 
 @click.command()
@@ -29,17 +32,26 @@ def serve(host: str | None, port: int | None, workers: int | None, take_over: bo
     from proxy.bootstrap.logs import log_as_configured  # noqa: PLC0415
     from proxy.server.metrics_directory import prepare_metrics_directory  # noqa: PLC0415
 
-    prepare_metrics_directory(settings)
+    with _told_why_not(settings):
+        prepare_metrics_directory(settings)
     from proxy.bootstrap.config_file import configuration_file  # noqa: PLC0415
     from proxy.bootstrap.unread_variables import warn_of_unread_variables  # noqa: PLC0415
-    from proxy.server.failures import why_not_started  # noqa: PLC0415
     from proxy.server.running import listen  # noqa: PLC0415
 
     log_as_configured(settings)
     warn_of_unread_variables(configuration_file(settings))
-    try:
+    with _told_why_not(settings):
         listen(settings, take_over=take_over)
+
+
+@contextmanager
+def _told_why_not(settings: Settings) -> Iterator[None]:
+    """What keeps the gateway from starting, as a message; defects as they are."""
+    try:
+        yield
     except Exception as problem:
+        from proxy.server.failures import why_not_started  # noqa: PLC0415  # and the database's driver
+
         words = why_not_started(problem, settings)
         if words is None:
             raise

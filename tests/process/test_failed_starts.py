@@ -49,9 +49,10 @@ def test_a_host_that_nobody_knows_is_the_host_settings(tmp_path: Path) -> None:
     assert "LLMGATEWAY_HOST (--host) must be" in told
 
 
-def test_a_data_directory_that_is_none_is_the_directorys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_data_directory_that_is_none_is_the_directorys(tmp_path: Path, workers: str) -> None:
     (tmp_path / "file").write_text("")
-    told = refused(tmp_path, LLMGATEWAY_DATA_DIR=str(tmp_path / "file"))
+    told = refused(tmp_path, LLMGATEWAY_DATA_DIR=str(tmp_path / "file"), LLMGATEWAY_WORKERS=workers)
     assert f"LLMGATEWAY_DATA_DIR ({tmp_path / 'file'}) must be a directory" in told
 
 
