@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
 from proxy.bootstrap.storage import DATABASE_ERRORS
 from proxy.domain.errors import InvalidValue
+from proxy.server.metrics_directory import METRICS_VARIABLE
 from proxy.settings import Settings
+
+_SQLITE: Final = "sqlite:///"
 
 
 class StartFailed(Exception):
@@ -17,9 +25,29 @@ def why_not_started(problem: Exception, settings: Settings) -> str | None:
         return str(problem)
     if isinstance(problem, OSError):
         if problem.filename is not None:  # connections have none
-            directory = f"LLMGATEWAY_DATA_DIR ({settings.llmgateway_data_dir}) must be a directory"
-            return f"{problem.filename}: {problem.strerror}. {directory} that the gateway may write to."
+            file = str(problem.filename)
+            return " ".join([f"{file}: {problem.strerror}.", *_demands_on(Path(file).resolve(), settings)])
         return f"The database is not available: {problem}"
     if isinstance(problem, DATABASE_ERRORS):
         return f"The database is not available ({type(problem).__name__}): {problem}"
     return None
+
+
+def _demands_on(file: Path, settings: Settings) -> Iterator[str]:
+    """What the first setting that leads to the file must be; nothing if none does."""
+    for name, value, kind in _places(settings):
+        place = Path(value).resolve()
+        is_beside = file.parent == place.parent and file.name.startswith(f"{place.name}.")
+        if is_beside or file.is_relative_to(place) or place.is_relative_to(file):
+            yield f"{name} ({value}) must be a {kind} that the gateway may write to."
+            return
+
+
+def _places(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """The settings that name one, each with its path and what must be there."""
+    url = settings.database_url or ""
+    if url.startswith(_SQLITE):
+        yield "DATABASE_URL", url.removeprefix(_SQLITE), "file"
+    yield "LLMGATEWAY_DATA_DIR", settings.llmgateway_data_dir, "directory"
+    if metrics := os.environ.get(METRICS_VARIABLE):  # several workers have theirs in the data directory
+        yield METRICS_VARIABLE, metrics, "directory"

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.settings import Settings
 
-_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def prepare_metrics_directory(settings: Settings) -> None:
@@ -23,4 +23,4 @@ def prepare_metrics_directory(settings: Settings) -> None:
             shutil.rmtree(old, ignore_errors=True)
     mine = metrics / str(os.getpid())
     mine.mkdir(exist_ok=True)
-    os.environ[_VARIABLE] = str(mine)
+    os.environ[METRICS_VARIABLE] = str(mine)

@@ -57,6 +57,23 @@ def test_a_data_directory_that_is_none_is_the_directorys(tmp_path: Path, workers
 
 
 @pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"DATABASE_URL": "sqlite:///{}/taken"}, "taken: Is a directory. DATABASE_URL ({}/taken) must be a file"),
+        ({"DATABASE_URL": "sqlite:///{}/file/below"}, "DATABASE_URL ({}/file/below) must be a file"),
+        ({"PROMETHEUS_MULTIPROC_DIR": "{}/none"}, "PROMETHEUS_MULTIPROC_DIR ({}/none) must be a directory"),
+    ],
+)
+def test_a_place_that_is_none_is_that_of_its_setting(tmp_path: Path, settings: dict[str, str], words: str) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").write_text("")
+    data = tmp_path / "data"
+    told = refused(tmp_path, LLMGATEWAY_DATA_DIR=str(data), **{k: v.format(tmp_path) for k, v in settings.items()})
+    assert words.format(tmp_path) in told
+    assert "LLMGATEWAY_DATA_DIR" not in told
+
+
+@pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("OIDC_ISSUER", "http://x", "must begin with https://, or with http:// for localhost alone"),
