@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import click
 from proxy.settings import Settings
 
 _TIMEOUT_SECONDS = 15.0
-_WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # an address to replace, not to bind
+_LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 
 def ask(settings: Settings, url: str | None, path: str) -> tuple[int, Any]:
@@ -32,8 +33,18 @@ def _base(settings: Settings, url: str | None) -> str:
 
 
 def _own_url(settings: Settings) -> str:
-    host = _WILDCARD_HOSTS.get(settings.llmgateway_host, settings.llmgateway_host)
-    return f"http://{host}:{settings.llmgateway_port}"
+    return f"http://{_reached(settings.llmgateway_host)}:{settings.llmgateway_port}"
+
+
+def _reached(host: str) -> str:
+    """The host of a URL for the one that is listened on: of all addresses the loopback one, IPv6 in brackets."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        host = _LOOPBACK[address.version]
+    return host if address.version == 4 else f"[{host}]"  # noqa: PLR2004
 
 
 async def _call(
