@@ -11,7 +11,9 @@ import click
 
 from proxy.cli.failures import settings_or_fail
 from proxy.cli.plain import plain
-from proxy.cli.running import ask
+from proxy.cli.running import ask, members_of
+
+_MEMBERS = ("status", "version", "uptime_seconds", "database", "ledger", "providers", "deployments", "problems")
 
 
 @click.command()
@@ -19,7 +21,9 @@ from proxy.cli.running import ask
 @click.option("--json", "as_json", is_flag=True, help="The report as it is.")
 def health(url: str | None, as_json: bool) -> None:
     """Show the state of a running gateway. Exit code 0 when it serves, 1 when it does not."""
-    _, report = ask(settings_or_fail(), url, "/health")
+    settings = settings_or_fail()
+    _, answer = ask(settings, url, "/health")
+    report = members_of(answer, _MEMBERS, settings, url)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

@@ -10,7 +10,7 @@ import click
 
 from proxy.cli.failures import settings_or_fail
 from proxy.cli.plain import plain
-from proxy.cli.running import ask
+from proxy.cli.running import ask, error_in, members_of
 
 _OK = 200
 
@@ -20,12 +20,16 @@ _OK = 200
 @click.option("--json", "as_json", is_flag=True, help="The list as the gateway gives it.")
 def models(url: str | None, as_json: bool) -> None:
     """List the models that a running gateway serves, with context length and prices (USD per 1M tokens)."""
-    status, listed = ask(settings_or_fail(), url, "/v1/models")
+    settings = settings_or_fail()
+    status, answer = ask(settings, url, "/v1/models")
     if status != _OK:
-        message = plain(str(listed.get("error", {}).get("message")))
-        raise click.ClickException(f"The gateway answered HTTP {status}: {message}")
+        raise click.ClickException(f"The gateway answered HTTP {status}: {error_in(answer)}")
+    listed = members_of(answer, ("data",), settings, url)
     if as_json:
         click.echo(json.dumps(listed, indent=2))
+        return
+    if not listed["data"]:
+        click.echo("None.", err=True)
         return
     names = [plain(model["id"]) for model in listed["data"]]
     width = max(map(len, names))

@@ -12,10 +12,11 @@ import click
 
 from proxy.cli.failures import settings_or_fail
 from proxy.cli.plain import plain
-from proxy.cli.running import send
+from proxy.cli.running import error_in, members_of, send
 
 _OK = 200
 _PROMPT = "Hello"
+_MEMBERS = ("requested", "model", "strategy", "max_attempts", "request_timeout_seconds", "candidates", "dropped")
 
 
 @click.command()
@@ -39,11 +40,11 @@ def route(
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif status == _OK:
-        for line in in_words(answer):
+        for line in in_words(members_of(answer, _MEMBERS, settings, url)):
             click.echo(plain(line))
     if status != _OK:
         if not as_json:
-            raise click.ClickException(plain(str(answer.get("error", {}).get("message", answer))))
+            raise click.ClickException(error_in(answer))
         sys.exit(1)
 
 

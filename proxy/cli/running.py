@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
 
+from proxy.cli.plain import plain
 from proxy.settings import Settings
 
 _TIMEOUT_SECONDS = 15.0
@@ -26,6 +27,19 @@ def send(
 ) -> tuple[int, Any]:
     """Status and JSON body of a POST of JSON. Raises as `ask` does."""
     return asyncio.run(_call("POST", _base(settings, url) + path, settings, body, headers))
+
+
+def members_of(answer: Any, names: Iterable[str], settings: Settings, url: str | None) -> Mapping[str, Any]:
+    """The answer, if it has these members. Raises ClickException for that of some other server."""
+    if not isinstance(answer, dict) or not answer.keys() >= set(names):
+        raise click.ClickException(f"No LLM Gateway answers at {_base(settings, url)}, but something else. Try --url.")
+    return answer
+
+
+def error_in(answer: Any) -> str:
+    """The message of an error in OpenAI's form, for people; the whole answer if it is in another."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return plain(str(error.get("message") if isinstance(error, dict) else answer))
 
 
 def _base(settings: Settings, url: str | None) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.cli import main
 from tests.cli.test_check_config import run
+from tests.harness import TestGateway, Upstream
 
 
 @pytest.mark.parametrize(
@@ -23,3 +28,30 @@ def test_the_gateway_is_asked_where_it_listens(command: tuple[str, ...], host: s
     assert told.exit_code == 1
     assert f"No gateway answers at http://{asked}:1/" in told.stderr
     assert "InvalidURL" not in told.stderr
+
+
+async def ask(gateway: TestGateway, *arguments: str, path: str = "") -> Result:
+    """What a command says of the gateway, or of what is below it."""
+    return await asyncio.to_thread(CliRunner().invoke, main, [*arguments, "--url", f"{gateway.url}{path}"])
+
+
+async def test_no_models_are_none(upstream: Upstream) -> None:
+    """A gateway whose list is empty: of models that a key may call there can be none."""
+    upstream.models = []
+    told = await asyncio.to_thread(CliRunner().invoke, main, ["models", "--url", upstream.url])
+    assert (told.exit_code, told.stdout, told.stderr) == (0, "", "None.\n")
+
+
+@pytest.mark.parametrize("path", ["nope", "admin"])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+async def test_what_is_no_gateway_is_said_so(gateway: TestGateway, path: str, form: tuple[str, ...]) -> None:
+    told = await ask(gateway, "health", *form, path=path)
+    assert told.exit_code == 1
+    assert f"No LLM Gateway answers at {gateway.url}{path}" in told.stderr
+
+
+async def test_an_error_of_another_server_is_told(gateway: TestGateway) -> None:
+    for command in (("models",), ("route", "--model", "m")):
+        told = await ask(gateway, *command, path="admin")
+        assert isinstance(told.exception, SystemExit)
+        assert told.exit_code == 1
