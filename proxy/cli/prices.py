@@ -50,7 +50,7 @@ def prices() -> None:
     """Show and change what models cost. Prices are USD per 1M tokens and hold from a moment on.
 
     They price requests whose cost the upstream does not report, and the estimate beside those that it does.
-    A running gateway takes changes up within a minute.
+    A running gateway takes changes up within two seconds.
     """
 
 
