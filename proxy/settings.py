@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -309,6 +310,16 @@ class Settings(BaseSettings):
         if url is not None:
             _check_parts(url)
         return url
+
+    @field_validator("llmgateway_data_dir", "llmgateway_config")
+    @classmethod
+    def _home_is_found(cls, path: str | None) -> str | None:
+        if path is None or not path.startswith("~"):
+            return path
+        try:
+            return str(Path(path).expanduser())
+        except RuntimeError:
+            raise ValueError("begins with ~, but that home directory is not known") from None
 
     @field_validator("database_url")
     @classmethod

@@ -29,7 +29,7 @@ class _PostgresEngine(PostgresEngine):
 
 def default_url(data_dir: str) -> str:
     """The SQLite database in the data directory."""
-    return f"{_SQLITE_PREFIX}{Path(data_dir).resolve() / DATABASE_FILE}"
+    return f"{_SQLITE_PREFIX}{Path(data_dir).expanduser().resolve() / DATABASE_FILE}"
 
 
 def url_from_environment() -> str:
