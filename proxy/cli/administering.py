@@ -12,6 +12,7 @@ import click
 
 from proxy.cli.failures import settings_or_fail, with_database
 from proxy.cli.plain import plain
+from proxy.config.fields import fits_a_header
 from proxy.domain.storable import is_storable
 from proxy.settings import Settings
 
@@ -24,7 +25,7 @@ _TIMEOUT_SECONDS = 30.0
 _MOST_ON_A_PAGE = 200
 _FIRST_ERROR, _NO_CONTENT = 400, 204
 _PIPED_WIDTH = 200
-_KEY_VARIABLE = "LLMGATEWAY_MASTER_KEY"
+KEY_VARIABLE = "LLMGATEWAY_MASTER_KEY"
 
 
 class AdminClient:
@@ -103,7 +104,7 @@ def administering(command: _F) -> _F:
         click.option(
             "--key-env",
             metavar="NAME",
-            default=_KEY_VARIABLE,
+            default=KEY_VARIABLE,
             show_default=True,
             help="Variable with the key, for --url.",
         ),
@@ -122,14 +123,20 @@ def ask(url: str | None, key_env: str, work: Callable[[AdminClient], Awaitable[_
 
 
 async def _at(url: str, key_env: str, work: Callable[[AdminClient], Awaitable[_T]]) -> _T:
-    key = os.environ.get(key_env, "").strip()
+    key = key_in(key_env)
     if not key:
         raise click.ClickException(
             f"Set {key_env} to a key that may administer {url}, or name another variable (--key-env)."
         )
-    if not (key.isascii() and key.isprintable()):
-        raise click.ClickException(f"{key_env} has characters that no key has, perhaps several lines.")
     return await _asking(_address(url), key, work)
+
+
+def key_in(variable: str) -> str:
+    """The key that a variable holds, empty if it holds none. Raises ClickException for what can be no key."""
+    key = os.environ.get(variable, "").strip()
+    if not fits_a_header(key):
+        raise click.ClickException(f"{variable} has characters that no key has, perhaps several lines.")
+    return key
 
 
 def _address(url: str) -> str:

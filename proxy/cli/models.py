@@ -10,20 +10,21 @@ import click
 
 from proxy.cli.failures import settings_or_fail
 from proxy.cli.plain import plain
-from proxy.cli.running import ask, error_in, members_of
+from proxy.cli.running import ask, error_in, key_option, members_of
 
 _OK = 200
 
 
 @click.command()
 @click.option("--url", help="The gateway's URL; default: the host and port of the settings.")
+@key_option
 @click.option("--json", "as_json", is_flag=True, help="The list as the gateway gives it.")
-def models(url: str | None, as_json: bool) -> None:
+def models(url: str | None, key_env: str, as_json: bool) -> None:
     """List the models that a running gateway serves, with context length and prices (USD per 1M tokens)."""
     settings = settings_or_fail()
-    status, answer = ask(settings, url, "/v1/models")
+    status, answer = ask(settings, url, "/v1/models", key_env)
     if status != _OK:
-        raise click.ClickException(f"The gateway answered HTTP {status}: {error_in(answer)}")
+        raise click.ClickException(f"The gateway answered HTTP {status}: {error_in(answer, status, key_env)}")
     listed = members_of(answer, ("data",), settings, url)
     if as_json:
         click.echo(json.dumps(listed, indent=2))

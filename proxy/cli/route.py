@@ -12,7 +12,7 @@ import click
 
 from proxy.cli.failures import settings_or_fail
 from proxy.cli.plain import plain
-from proxy.cli.running import error_in, members_of, send
+from proxy.cli.running import error_in, key_option, members_of, send
 
 _OK = 200
 _PROMPT = "Hello"
@@ -25,9 +25,16 @@ _MEMBERS = ("requested", "model", "strategy", "max_attempts", "request_timeout_s
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A request's JSON body.")
 @click.option("--tag", "tags", multiple=True, help="Only deployments with this tag; may be given several times.")
 @click.option("--url", help="The gateway's URL; default: the host and port of the settings.")
+@key_option
 @click.option("--json", "as_json", is_flag=True, help="The answer of POST /v1/route as it is.")
 def route(
-    model: str | None, prompt: str | None, file: Path | None, tags: Sequence[str], url: str | None, as_json: bool
+    model: str | None,
+    prompt: str | None,
+    file: Path | None,
+    tags: Sequence[str],
+    url: str | None,
+    key_env: str,
+    as_json: bool,
 ) -> None:
     """Show whom a running gateway would ask for a request now, and why. Asks no provider.
 
@@ -36,7 +43,7 @@ def route(
     settings = settings_or_fail()
     body = _body(model, prompt, file)
     headers = {"x-gateway-tags": ",".join(tags)} if tags else None
-    status, answer = send(settings, url, "/v1/route", body, headers)
+    status, answer = send(settings, url, "/v1/route", body, headers, key_env)
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif status == _OK:
@@ -44,7 +51,7 @@ def route(
             click.echo(plain(line))
     if status != _OK:
         if not as_json:
-            raise click.ClickException(error_in(answer))
+            raise click.ClickException(error_in(answer, status, key_env))
         sys.exit(1)
 
 

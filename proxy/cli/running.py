@@ -10,23 +10,35 @@ from typing import Any
 
 import click
 
+from proxy.cli.administering import KEY_VARIABLE, key_in
 from proxy.cli.plain import plain
 from proxy.settings import Settings
 
 _TIMEOUT_SECONDS = 15.0
+_NOT_LET_IN = (401, 403)
 _LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 
-def ask(settings: Settings, url: str | None, path: str) -> tuple[int, Any]:
+key_option = click.option(
+    "--key-env", metavar="NAME", default=KEY_VARIABLE, show_default=True, help="Variable with the key to ask with."
+)
+
+
+def ask(settings: Settings, url: str | None, path: str, key_env: str = KEY_VARIABLE) -> tuple[int, Any]:
     """Status and JSON body of a GET. Raises ClickException when nothing answers, or not as a gateway would."""
-    return asyncio.run(_call("GET", _base(settings, url) + path, settings))
+    return asyncio.run(_call("GET", _base(settings, url) + path, _key(settings, key_env)))
 
 
 def send(
-    settings: Settings, url: str | None, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    settings: Settings,
+    url: str | None,
+    path: str,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    key_env: str = KEY_VARIABLE,
 ) -> tuple[int, Any]:
     """Status and JSON body of a POST of JSON. Raises as `ask` does."""
-    return asyncio.run(_call("POST", _base(settings, url) + path, settings, body, headers))
+    return asyncio.run(_call("POST", _base(settings, url) + path, _key(settings, key_env), body, headers))
 
 
 def members_of(answer: Any, names: Iterable[str], settings: Settings, url: str | None) -> Mapping[str, Any]:
@@ -36,10 +48,13 @@ def members_of(answer: Any, names: Iterable[str], settings: Settings, url: str |
     return answer
 
 
-def error_in(answer: Any) -> str:
-    """The message of an error in OpenAI's form, for people; the whole answer if it is in another."""
+def error_in(answer: Any, status: int, key_env: str) -> str:
+    """The message of an error in OpenAI's form, for people, the whole answer if it is in another; and what helps."""
     error = answer.get("error") if isinstance(answer, dict) else None
-    return plain(str(error.get("message") if isinstance(error, dict) else answer))
+    message = plain(str(error.get("message") if isinstance(error, dict) else answer))
+    if status not in _NOT_LET_IN:
+        return message
+    return f"{message} Set {key_env} to a key that may ask for this, or name another variable (--key-env)."
 
 
 def _base(settings: Settings, url: str | None) -> str:
@@ -61,15 +76,21 @@ def _reached(host: str) -> str:
     return host if address.version == 4 else f"[{host}]"  # noqa: PLR2004
 
 
+def _key(settings: Settings, variable: str) -> str:
+    """What the variable holds; settings are found whatever the case of their names."""
+    if variable == KEY_VARIABLE and settings.llmgateway_master_key is not None:
+        return settings.llmgateway_master_key.get_secret_value()
+    return key_in(variable)
+
+
 async def _call(
-    method: str, url: str, settings: Settings, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    method: str, url: str, key: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> tuple[int, Any]:
     import aiohttp  # noqa: PLC0415
 
-    key = settings.llmgateway_master_key
     sent = {**(headers or {}), "Content-Type": "application/json"}
     if key:
-        sent["Authorization"] = f"Bearer {key.get_secret_value()}"
+        sent["Authorization"] = f"Bearer {key}"
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
     try:
         async with (

@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import main
+from tests.access.tenancy import Tenancy
 from tests.cli.test_check_config import run
+from tests.conftest import StartGateway
 from tests.harness import TestGateway, Upstream
 
 
@@ -55,3 +57,23 @@ async def test_an_error_of_another_server_is_told(gateway: TestGateway) -> None:
         told = await ask(gateway, *command, path="admin")
         assert isinstance(told.exception, SystemExit)
         assert told.exit_code == 1
+
+
+@pytest.mark.parametrize("command", [("models",), ("route", "--model", "z-ai/glm-4.6")], ids=lambda words: words[0])
+async def test_a_gateway_of_virtual_keys_alone_is_asked_with_one(
+    start_gateway: StartGateway, sqlite_url: str, command: tuple[str, ...]
+) -> None:
+    secret, _ = await Tenancy(sqlite_url).key()
+    gateway = await start_gateway()
+    refused = await ask(gateway, *command)
+    assert refused.exit_code == 1
+    assert "Set LLMGATEWAY_MASTER_KEY to a key that may ask for this, or name another variable (--key-env)." in (
+        refused.stderr
+    )
+    told = await asyncio.to_thread(
+        CliRunner(env={"MY_KEY": f"{secret}\n"}).invoke,
+        main,
+        [*command, "--key-env", "MY_KEY", "--url", str(gateway.url)],
+    )
+    assert told.exit_code == 0, told.output
+    assert "z-ai/glm-4.6" in told.stdout
