@@ -61,6 +61,30 @@ async def test_who_waits_too_long_is_told_and_leaves_the_queue(queue_seconds: fl
     assert places.taken == 0
 
 
+async def test_a_place_that_comes_free_as_its_waiter_hangs_up_is_free() -> None:
+    places = Places("d", most=1)
+    await places.take(1)
+    taker = asyncio.create_task(places.take(60))
+    await waiting(places, 1)
+    taker.cancel()
+    places.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await taker
+    assert (places.taken, places.waiting) == (0, 0)
+
+
+async def test_a_place_that_comes_free_as_its_waiters_time_is_up_is_free() -> None:
+    places = Places("d", most=1)
+    await places.take(1)
+    taker = asyncio.create_task(places.take(0))
+    await waiting(places, 1)
+    await asyncio.sleep(0)  # its time is up, and it is yet to hear of it
+    places.leave()
+    with pytest.raises(DeploymentBusy, match="no place was free within 0 s"):
+        await taker
+    assert (places.taken, places.waiting) == (0, 0)
+
+
 async def test_nobody_overtakes_the_queue() -> None:
     places = Places("d", most=1)
     assert places.take_at_once()

@@ -60,7 +60,7 @@ class Places:
         except BaseException as problem:
             if turn.done() and not turn.cancelled():  # the place came at the same moment
                 self.leave()
-            else:
+            elif turn in self._queue:  # else a place came free in the same turn, and has passed it over
                 self._queue.remove(turn)
             if isinstance(problem, TimeoutError):
                 raise DeploymentBusy(
