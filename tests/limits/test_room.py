@@ -25,6 +25,7 @@ MODEL = applied(Subject(Scope.MODEL, "m"), concurrent_requests=1)
 ARRIVAL = st.tuples(
     st.just("arrive"), st.sampled_from(list(Priority)), st.sampled_from([(WIDE,), (MODEL,), (WIDE, MODEL)])
 )
+COMING_AS_ONE_LEAVES = st.tuples(st.just("arrive as one hangs up"), st.integers(0, 10))
 OTHER = st.tuples(st.sampled_from(["leave", "hang up", "hang up at once", "turn"]), st.integers(0, 10))
 
 
@@ -70,6 +71,10 @@ async def play(steps: list[tuple[object, ...]]) -> None:
             match step:
                 case ("arrive", Priority() as priority, tuple() as limits):
                     scene.asking.append(asyncio.create_task(ask(limiter, limits, priority)))
+                case ("arrive as one hangs up", int(which)) if scene.asking:
+                    leaving = scene.asking[which % len(scene.asking)]
+                    scene.asking.append(asyncio.create_task(ask(limiter, (WIDE,), Priority.HIGH)))
+                    leaving.cancel()
                 case ("leave", int(which)) if scene.running:
                     scene.running.pop(which % len(scene.running)).leave(0, 0)
                 case ("hang up", int(which)) if scene.asking:
@@ -91,6 +96,11 @@ async def play(steps: list[tuple[object, ...]]) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.one_of(ARRIVAL, OTHER), max_size=30))
+@given(st.lists(st.one_of(ARRIVAL, COMING_AS_ONE_LEAVES, OTHER), max_size=30))
 def test_no_place_is_lost_and_none_given_twice(steps: list[tuple[object, ...]]) -> None:
     asyncio.run(play(steps))
+
+
+async def test_a_seat_is_taken_from_one_who_gives_it_up_in_the_same_turn() -> None:
+    two_run_and_three_wait: list[tuple[object, ...]] = [("arrive", Priority.NORMAL, (WIDE,))] * (2 + QUEUE)
+    await play([*two_run_and_three_wait, ("arrive as one hangs up", QUEUE - 1)])

@@ -81,7 +81,9 @@ class WaitingRoom(Generic[_Granted]):
         lower = next((seats for below, seats in self._seats.items() if below < priority and seats), None)
         if lower is None:
             raise NoSeat("too many wait already")
-        lower.pop().turn.set_exception(NoSeat("a request of higher priority came"))
+        turn = lower.pop().turn
+        if not turn.done():  # it may be giving up at the same moment
+            turn.set_exception(NoSeat("a request of higher priority came"))
 
     def wake(self) -> None:
         """A place has come free, or may have."""
