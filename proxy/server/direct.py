@@ -45,12 +45,13 @@ class DirectHandler(RequestHandler):
         manager = self._manager
         assert manager is not None  # noqa: S101  # a connection that has just been made
         while not self._force_close:
-            if not self._messages:
+            if not self._messages or self._is_held():
                 try:
                     self._waiter = self._loop.create_future()
                     await self._waiter
                 finally:
                     self._waiter = None
+                continue  # what woke it may have been taken away again, or have been the end
             message, payload = self._messages.popleft()
             self._make_room()
             manager.requests_count += 1
@@ -127,6 +128,10 @@ class DirectHandler(RequestHandler):
         if is_lost:
             raise ConnectionResetError("the client has gone")
         return response
+
+    def _is_held(self) -> bool:
+        """Whether what has come is not to be served as yet. Whoever changes that wakes the waiter."""
+        return False
 
     def _served(self) -> None:
         """A request has been answered, or could not be."""

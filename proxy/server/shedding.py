@@ -151,6 +151,10 @@ class SheddingHandler(WatchedConnection):
             self._is_waiting = True
             self._gate.wait(self)
 
+    def _is_held(self) -> bool:
+        """The handler may come round by itself: from a new connection's first step, or from a body it threw away."""
+        return self._is_waiting
+
     def _served(self) -> None:
         self._is_serving = bool(self._messages)  # what came meanwhile is served, too
 
@@ -166,7 +170,7 @@ class SheddingHandler(WatchedConnection):
         elif self._messages:
             self._serve()
         else:
-            return False  # the handler has come round to it by itself
+            return False  # it came when nothing more was taken
         return True
 
     def _serve(self) -> None:

@@ -44,7 +44,10 @@ def url_of(runner: SheddingRunner) -> URL:
 
 @asynccontextmanager
 async def shedding_runner(load: Load, work_seconds: float = 0.0) -> AsyncIterator[SheddingRunner]:
-    """An application that answers every request after reading it and working for so long, and counts nothing."""
+    """An application that answers every request after reading it and working for so long, and counts nothing.
+
+    Only `/health/unread` is answered without being read.
+    """
 
     async def answer(request: web.Request) -> web.Response:
         done = time.perf_counter() + work_seconds
@@ -52,7 +55,11 @@ async def shedding_runner(load: Load, work_seconds: float = 0.0) -> AsyncIterato
             pass
         return web.json_response({"read": len(await request.read()), "path": request.path})
 
+    async def answer_unread(_: web.Request) -> web.Response:
+        return web.Response()
+
     app = web.Application()
+    app.router.add_post("/health/unread", answer_unread)
     app.router.add_route("*", "/{path:.*}", answer)
     gate = Gate(load, lambda authorization: KEYS.get(authorization or "", Priority.NORMAL))
     runner = SheddingRunner(app, gate, handler_cancellation=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import tracemalloc
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+import uvloop
 from yarl import URL
 
 from proxy.application.load import Load, Refusal
-from tests.gateway.raw_http import RawAnswer, connected, openai_error, request_bytes
+from tests.gateway.raw_http import RawAnswer, RawConnection, chunked, connected, openai_error, request_bytes
 from tests.overload.conftest import load_of, shedding, until
 
 FULL = 10
@@ -223,6 +226,77 @@ async def test_what_comes_behind_a_request_that_is_refused_is_looked_at() -> Non
         check(await connection.answer())
         assert (await connection.answer()).status == 200
     assert load.refused == {Refusal.IN_FLIGHT: 2}
+
+
+CHUNKED = request_bytes(None, b"Transfer-Encoding: chunked") + chunked(b"{}")
+BEHIND_A_BODY = b"late!" + request_bytes(b"[1]", path="/first") + request_bytes(b"[22]", path="/second")
+
+
+@asynccontextmanager
+async def owing_a_body(url: URL) -> AsyncIterator[RawConnection]:
+    """A connection that has its answer, while the server still throws away the request's five bytes of body."""
+    async with connected(url) as connection:
+        await connection.send(request_bytes(None, b"Content-Length: 5", path="/health/unread"))
+        assert (await connection.answer()).status == 200
+        yield connection
+
+
+async def test_what_comes_with_the_rest_of_a_body_that_nobody_wanted_is_refused_in_its_order() -> None:
+    load = full()
+    async with shedding(load) as url, owing_a_body(url) as connection:
+        await connection.send(BEHIND_A_BODY)
+        check(await connection.answer())
+        check(await connection.answer())
+        load.in_flight = 0
+        await connection.send(request_bytes(b"{}"))
+        assert (await connection.answer()).status == 200
+    assert load.refused == {Refusal.IN_FLIGHT: 2}
+
+
+async def test_what_comes_with_the_rest_of_a_body_that_nobody_wanted_is_served_when_there_is_a_place() -> None:
+    load = waiting_long()
+    async with shedding(load) as url, owing_a_body(url) as connection:
+        await connection.send(BEHIND_A_BODY)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.reader.read(1), 0.1)
+        load.in_flight = 0
+        assert [json.loads((await connection.answer()).body)["path"] for _ in range(2)] == ["/first", "/second"]
+    assert not load.refused
+
+
+async def test_what_comes_with_the_rest_of_a_body_that_nobody_wanted_is_told_when_the_server_ends() -> None:
+    load = waiting_long()
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(shedding(load))
+        async with owing_a_body(url) as connection:
+            await connection.send(BEHIND_A_BODY)
+            await asyncio.sleep(0.05)
+            await stack.aclose()
+            check(answer := await connection.answer())
+            assert answer.closes
+            assert await connection.is_closed()
+    assert load.refused == {Refusal.LATE: 1}
+
+
+async def _sent_before_it_is_accepted(data: bytes, count: int) -> list[RawAnswer]:
+    """The answers of a full server to so many requests on a connection that is as new as can be."""
+    async with shedding(full()) as url:
+        sock = socket.create_connection((url.host, url.port))
+        sock.sendall(data)
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        answers = [await RawConnection(reader, writer).answer() for _ in range(count)]
+        writer.close()
+        return answers
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_request_that_comes_with_its_connection_is_no_way_around(factory: object) -> None:
+    """By uvloop it is read before the connection's task has begun."""
+    with asyncio.Runner(loop_factory=factory) as runner:  # type: ignore[arg-type]
+        answers = runner.run(_sent_before_it_is_accepted(CHUNKED + CHUNKED, 2))
+    for answer in answers:
+        check(answer)
 
 
 async def test_who_hangs_up_while_he_waits_is_neither_served_nor_refused() -> None:
