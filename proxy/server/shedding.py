@@ -149,6 +149,7 @@ class SheddingHandler(WatchedConnection):
             self._refuse_for_good(Refusal.CONNECTIONS, is_whole=payload.is_eof() and not self._reading_paused)
         else:
             self._is_waiting = True
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout  # it is not idle
             self._gate.wait(self)
 
     def _is_held(self) -> bool:

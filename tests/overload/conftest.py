@@ -19,11 +19,13 @@ from proxy.bootstrap.gateway import running_gateway
 from proxy.domain.overload import Patience
 from proxy.domain.rate_limits import Priority
 from proxy.server.gate import Gate
+from proxy.server.protocol import Timeouts
 from proxy.server.shedding import SheddingRunner
 from proxy.server.site import serve_on
 from proxy.settings import Settings
 from tests.harness import TestGateway, free_port
 
+USUAL = Timeouts()
 KEYS = {"Bearer low": Priority.LOW, "Bearer high": Priority.HIGH}
 
 
@@ -32,9 +34,9 @@ def load_of(most: int = 10, most_queued: int = 10, most_connections: int = 10, p
 
 
 @asynccontextmanager
-async def shedding(load: Load, work_seconds: float = 0.0) -> AsyncIterator[URL]:
+async def shedding(load: Load, work_seconds: float = 0.0, timeouts: Timeouts = USUAL) -> AsyncIterator[URL]:
     """The address of such a runner."""
-    async with shedding_runner(load, work_seconds) as runner:
+    async with shedding_runner(load, work_seconds, timeouts) as runner:
         yield url_of(runner)
 
 
@@ -43,7 +45,9 @@ def url_of(runner: SheddingRunner) -> URL:
 
 
 @asynccontextmanager
-async def shedding_runner(load: Load, work_seconds: float = 0.0) -> AsyncIterator[SheddingRunner]:
+async def shedding_runner(
+    load: Load, work_seconds: float = 0.0, timeouts: Timeouts = USUAL
+) -> AsyncIterator[SheddingRunner]:
     """An application that answers every request after reading it and working for so long, and counts nothing.
 
     Only `/health/unread` is answered without being read.
@@ -62,7 +66,7 @@ async def shedding_runner(load: Load, work_seconds: float = 0.0) -> AsyncIterato
     app.router.add_post("/health/unread", answer_unread)
     app.router.add_route("*", "/{path:.*}", answer)
     gate = Gate(load, lambda authorization: KEYS.get(authorization or "", Priority.NORMAL))
-    runner = SheddingRunner(app, gate, handler_cancellation=True)
+    runner = SheddingRunner(app, gate, timeouts, handler_cancellation=True)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -15,6 +15,7 @@ import uvloop
 from yarl import URL
 
 from proxy.application.load import Load, Refusal
+from proxy.server.protocol import Timeouts
 from tests.gateway.raw_http import RawAnswer, RawConnection, chunked, connected, openai_error, request_bytes
 from tests.overload.conftest import load_of, shedding, until
 
@@ -297,6 +298,19 @@ def test_a_request_that_comes_with_its_connection_is_no_way_around(factory: obje
         answers = runner.run(_sent_before_it_is_accepted(CHUNKED + CHUNKED, 2))
     for answer in answers:
         check(answer)
+
+
+async def test_a_connection_is_not_idle_while_its_request_waits() -> None:
+    """Whether the request waits unparsed or not."""
+    load = load_of(most=FULL, patience_seconds=1.5)
+    load.in_flight = FULL
+    async with shedding(load, timeouts=Timeouts(keepalive_seconds=3.0)) as url, AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(url)) for _ in range(2)]
+        await asyncio.sleep(2.0)
+        for connection, sent in zip(connections, (request_bytes(b"{}"), CHUNKED), strict=True):
+            await connection.send(sent)
+        for connection in connections:
+            check(await connection.answer())
 
 
 async def test_who_hangs_up_while_he_waits_is_neither_served_nor_refused() -> None:
