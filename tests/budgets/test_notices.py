@@ -14,6 +14,7 @@ from proxy.domain.budgets import Budget, Period, Window
 from proxy.infrastructure.budgets.notices import Notice, notices_of
 from proxy.infrastructure.budgets.upkeep import Upkeep
 from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.sessions import session
 from proxy.settings import Settings, explain
 from tests.budgets.conftest import USD, Start, a_budget, put
 
@@ -74,6 +75,39 @@ async def test_nothing_is_offered_of_a_period_that_nobody_has_looked_at(database
     await upkeep.look()
     await upkeep.notify()
     assert len(offered) == 2
+
+
+async def test_a_rolling_window_is_warned_of_in_each_of_its_parts(database: Database, start: Start) -> None:
+    """A part is a second long: what was spent in those before it counts, also before the next look."""
+    budget = await put(database, a_budget("1", is_hard=False, window=Window(Period.ROLLING, 60)))
+    process, offered = start("p"), list[Notice]()
+    upkeep = Upkeep(process.book, offered.append)
+    process.end(await process.begin("0.9", budget), "0.9")
+    await process.drain()
+    await upkeep.look()
+    account = next(iter(process.book.accounts.values()))
+    for seconds in range(1, 5):
+        account.bucket(datetime.now(UTC) + timedelta(seconds=seconds))
+        assert account.is_warned_of
+        await upkeep.notify()
+    assert len(offered) == 4
+
+
+async def test_what_has_left_a_rolling_window_warns_no_more(database: Database, start: Start) -> None:
+    """Also if nobody has used the budget meanwhile."""
+    budget = await put(database, a_budget("1", is_hard=False, window=Window(Period.ROLLING, 60)))
+    now = [1000.0]
+    process = start("p", now)
+    process.end(await process.begin("0.9", budget), "0.9")
+    await process.drain()
+    await process.upkeep.look()
+    account = next(iter(process.book.accounts.values()))
+    assert account.is_warned_of
+    now[0] += 50
+    async with session(database) as to:
+        await to.execute("UPDATE budget_spend SET bucket = $1", NOW - timedelta(days=365))
+    await process.upkeep.look()
+    assert not account.is_warned_of
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/hook", "https://", "example.com"])

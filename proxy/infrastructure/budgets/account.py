@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from proxy.domain.access.scopes import EACH
-from proxy.domain.budgets import Budget, Charge
+from proxy.domain.budgets import Budget, Charge, Period
 from proxy.infrastructure.persistence.rows import budget_subject
 
 LEASE_SECONDS: Final = 600.0  # a holder that has not renewed its leases for so long is gone
@@ -67,6 +67,7 @@ class Account:
         """What the budget is from now on."""
         self.budget = budget
         self.is_hard = budget.is_hard
+        self.is_rolling = budget.window.period is Period.ROLLING  # nothing resets: what was known stays nearly true
         self._warns_at = -(-budget.amount_picodollars * budget.warn_percent // 100)
         self._know()
 
@@ -128,8 +129,9 @@ class Account:
             window = self.budget.window
             self._bucket = window.bucket(moment)
             self._bucket_ends = window.resets_at(moment) or datetime.max.replace(tzinfo=moment.tzinfo)
-            self.standing = None  # what was spent before may count no more
-            self._know()
+            if not self.is_rolling:
+                self.standing = None  # what was spent before counts no more
+                self._know()
         return self._bucket
 
     def learn(self, standing: Standing) -> None:

@@ -107,9 +107,16 @@ class Upkeep:
                 account.renewed_seconds = asked_at
 
     async def look(self) -> None:
-        """What has been spent by now of the budgets in use: for warnings, and for soft budgets, that lease nothing."""
+        """What has been spent by now of the budgets in use: for warnings, and for soft budgets, that lease nothing.
+
+        Also of rolling ones that are not in use: what is known of them would count for ever else.
+        """
         since = self._book.clock() - _LOOK_SECONDS
-        in_use = [each for each in self._book.accounts.values() if each.used_seconds >= since or each.standing is None]
+        in_use = [
+            each
+            for each in self._book.accounts.values()
+            if each.used_seconds >= since or each.standing is None or each.is_rolling
+        ]
         try:
             for account in in_use[:_MOST_LOOKS]:
                 standing = await self._bank.look(account)
