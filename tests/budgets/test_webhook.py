@@ -217,6 +217,34 @@ async def test_another_process_tells_what_a_dead_one_has_claimed(
     assert receiver.told == []
 
 
+async def test_a_rolling_window_tells_at_most_once_in_its_length(database: Database) -> None:
+    """Midnight is no new beginning for it."""
+    budget, claims = a_budget("1", window=Window(Period.ROLLING, 86_400)), NoticeClaims(database)
+    evening = datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC)
+    told, again = (notices(budget, "0.8", moment)[0].key for moment in (evening, evening + timedelta(seconds=2)))
+    assert told != again
+    assert await claims.claim(told, evening, 86_400)
+    assert not await claims.claim(again, evening + timedelta(seconds=2), 86_400)  # another process may be at it
+    await claims.delivered(told, evening)
+    assert not await claims.claim(again, evening + timedelta(seconds=86_399), 86_400)
+    assert await claims.claim(again, evening + timedelta(seconds=86_400), 86_400)
+
+
+async def test_a_rolling_window_whose_notice_was_not_delivered_is_told_in_the_next_period(database: Database) -> None:
+    budget, claims = a_budget("1", window=Window(Period.ROLLING, 86_400)), NoticeClaims(database)
+    evening = datetime(2026, 11, 23, 23, 59, 59, tzinfo=UTC)
+    later = evening + timedelta(seconds=CLAIM_SECONDS)
+    failed, again = (notices(budget, "0.8", moment)[0].key for moment in (evening, later))
+    assert await claims.claim(failed, evening, 86_400)
+    assert await claims.claim(again, later, 86_400)
+
+
+async def test_two_moments_of_a_rolling_window_are_told_once(tell: StartWebhook, receiver: Receiver) -> None:
+    budget, webhook = a_budget("1", window=Window(Period.ROLLING, 86_400)), await tell()
+    await offer(webhook, *notices(budget, "0.8"), *notices(budget, "0.8", NOW + timedelta(days=1)))
+    assert receiver.events() == ["budget.warning"]
+
+
 async def test_too_many_are_dropped_and_may_be_offered_again(tell: StartWebhook, receiver: Receiver) -> None:
     webhook = await tell(queue_notices=2)
     all_of_them = [*notices(a_budget("1"), "1"), *notices(a_budget("1"), "1")]
@@ -252,17 +280,22 @@ async def test_while_the_database_is_away_it_waits(
     assert len(receiver.told) == 1
 
 
-async def test_what_was_told_long_ago_is_forgotten_but_for_totals(tell: StartWebhook, database: Database) -> None:
-    month = await put(database, a_budget("1"))
-    total = await put(database, a_budget("1", window=Window(Period.TOTAL)))
+async def test_what_was_told_long_ago_is_forgotten_but_for_long_periods(tell: StartWebhook, database: Database) -> None:
+    windows = [
+        Window(Period.MONTH),
+        Window(Period.ROLLING, 3600),
+        Window(Period.TOTAL),
+        Window(Period.ROLLING, 101 * 86_400),
+    ]
+    budgets = [await put(database, a_budget("1", window=window)) for window in windows]
     webhook = await tell()
-    await offer(webhook, *notices(month, "0.8"), *notices(total, "0.8"))
+    await offer(webhook, *(notice for budget in budgets for notice in notices(budget, "0.8")))
     async with session(database) as to:
         await to.execute("UPDATE budget_notices SET claimed_at = $1", datetime(2020, 1, 1, tzinfo=UTC))
     await webhook.forget()
     async with session(database) as to:
         rows = await to.fetch("SELECT budget_id FROM budget_notices")
-    assert [str(budget_id) for (budget_id,) in rows] == [str(total.id)]
+    assert {str(budget_id) for (budget_id,) in rows} == {str(budget.id) for budget in budgets[2:]}
 
 
 async def test_a_gateway_tells(

@@ -19,6 +19,10 @@ _KEPT_DAYS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OF_NOTICE = "budget_id = $1 AND subject_id = $2 AND period_start = $3 AND threshold_picodollars = $4"
+# Whether another period's notice was told since then, or may be being told.
+_TOLD_LATELY = """SELECT 1 FROM budget_notices
+    WHERE budget_id = $1 AND subject_id = $2 AND period_start <> $3 AND threshold_picodollars = $4
+    AND (delivered_at > $5 OR delivered_at IS NULL AND claimed_at > $6) LIMIT 1"""
 _CLAIM = """INSERT INTO budget_notices (budget_id, subject_id, period_start, threshold_picodollars, claimed_at)
     VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (budget_id, subject_id, period_start, threshold_picodollars)
@@ -27,7 +31,7 @@ _CLAIM = """INSERT INTO budget_notices (budget_id, subject_id, period_start, thr
     RETURNING budget_id"""
 _DELIVERED = f"UPDATE budget_notices SET delivered_at = $5 WHERE {_OF_NOTICE}"  # noqa: S608
 _FORGET = """DELETE FROM budget_notices WHERE claimed_at < $1
-    AND NOT EXISTS (SELECT 1 FROM budgets WHERE budgets.id = budget_id AND period = $2)"""
+    AND NOT EXISTS (SELECT 1 FROM budgets WHERE budgets.id = budget_id AND (period = $2 OR window_seconds >= $3))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +119,17 @@ class NoticeClaims:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def claim(self, key: NoticeKey, now: datetime) -> bool:
-        """Whether the caller is to tell it: nobody has, nor may another process still be at it."""
+    async def claim(self, key: NoticeKey, now: datetime, rolling_seconds: int | None = None) -> bool:
+        """Whether the caller is to tell it: nobody has, nor may another process still be at it.
+
+        Of a rolling window, whose length is given, also nobody may have told another period's notice in its length.
+        """
         before = now - timedelta(seconds=CLAIM_SECONDS)
         async with session_within(self._database, _TIMEOUT_SECONDS) as to:
+            if rolling_seconds is not None:
+                since = now - timedelta(seconds=rolling_seconds)
+                if await to.fetch(_TOLD_LATELY, *_arguments(key), since, before):
+                    return False
             return bool(await to.fetch(_CLAIM, *_arguments(key), now, before))
 
     async def delivered(self, key: NoticeKey, now: datetime) -> None:
@@ -127,9 +138,10 @@ class NoticeClaims:
             await to.execute(_DELIVERED, *_arguments(key), now)
 
     async def forget_the_past(self, now: datetime) -> None:
-        """What was told long ago, of periods that are over."""
+        """What was told long ago, of periods that are over: not of totals, nor of rolling windows as long as that."""
+        kept = timedelta(days=_KEPT_DAYS)
         async with session_within(self._database, _TIMEOUT_SECONDS) as to:
-            await to.execute(_FORGET, now - timedelta(days=_KEPT_DAYS), Period.TOTAL.value)
+            await to.execute(_FORGET, now - kept, Period.TOTAL.value, int(kept.total_seconds()))
 
 
 def _arguments(key: NoticeKey) -> tuple[object, ...]:

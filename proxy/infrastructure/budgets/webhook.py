@@ -125,7 +125,7 @@ class BudgetWebhook:
     async def _handle(self, notice: Notice) -> None:
         key = notice.key
         try:
-            is_ours = await self._claims.claim(key, datetime.now(UTC))
+            is_ours = await self._claims.claim(key, datetime.now(UTC), notice.budget.window.seconds)
         except DATABASE_ERRORS as problem:
             self._remember(key, self._clock() + _DATABASE_AWAY_SECONDS)
             _logger.warning("notice of a budget put off", extra={**_facts(notice), "reason": type(problem).__name__})
