@@ -33,7 +33,7 @@ from proxy.domain.errors import NotAuthenticated
 from proxy.infrastructure.budgets.reports import SqlBudgetReports
 from proxy.infrastructure.persistence.access_store import SqlAccessStore
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
+from proxy.infrastructure.persistence.model_pricing import AdministeredPrices
 from proxy.infrastructure.persistence.request_list import LedgerRequestList
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.settings import Settings
@@ -51,7 +51,7 @@ def admin_api(
     return AdminApi(
         administration=Administration(store, store, groups),
         budgets=SqlBudgetReports(database),
-        prices=PiccoloModelPricing(database),
+        prices=AdministeredPrices(database),
         usage=LedgerUsageReports(database),
         requests=LedgerRequestList(database),
         deployments=deployments,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,10 +19,11 @@ from proxy.domain.access.principals import Principal
 from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
 from proxy.domain.budgets import Budget
-from proxy.domain.errors import InvalidRequest, NotAllowed, ObjectNotFound
+from proxy.domain.errors import InvalidRequest, NotAllowed, NotServing, ObjectNotFound
 from proxy.domain.rate_limits import RateLimit
 from proxy.domain.storable import storable
 
+_logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Entity)
 _ACTOR_CHARACTERS = 255
 
@@ -167,6 +169,22 @@ class Administration:
         """For changes that are made elsewhere: prices, deployments, the configuration."""
         async with self.store.changing() as world:
             await world.note(self._entry(actor, action, object_kind, object_id, before, after))
+
+    async def note_done(
+        self,
+        actor: Actor,
+        action: str,
+        object_kind: str,
+        object_id: str,
+        before: Mapping[str, object] | None,
+        after: Mapping[str, object] | None,
+    ) -> None:
+        """`note` for what is done already, so that nobody is told that it failed: without a database the log has it."""
+        try:
+            await self.note(actor, action, object_kind, object_id, before, after)
+        except NotServing as problem:
+            entry = {"actor": actor.name, "action": action, "object": f"{object_kind}/{object_id}"}
+            _logger.error("a change is not in the audit log", extra={**entry, "reason": str(problem)})
 
     async def _get(self, actor: Actor, kind: type[E], id_or_name: str, world: Reading) -> E:
         found = await world.get(kind, id_or_name, actor.principal.reach)

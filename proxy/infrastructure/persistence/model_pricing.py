@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,13 +12,16 @@ from typing import Any
 
 from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 
-from proxy.domain.errors import InvalidValue
+from proxy.domain.errors import InvalidValue, NotServing
 from proxy.domain.pricing import EPOCH, PRICES, ModelPricing, PriceChanges, PriceSource, exact_text
 from proxy.domain.storable import is_storable
 from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.tables import NAME_LENGTH
 
+_TIMEOUT_SECONDS = 10.0
+_RETRY_AFTER_SECONDS = 5.0
 _ROWS_PER_INSERT = 50  # Piccolo stalls the event loop for 10 ms at that
 _IN_FORCE = """
     SELECT price.* FROM model_price_history price
@@ -133,6 +137,31 @@ class PiccoloModelPricing:
             async with engine.transaction():
                 await self._table.raw(_POSTGRES_LOCK)
                 yield
+
+
+class AdministeredPrices(PiccoloModelPricing):
+    """The same for the admin API: what it asks for raises NotServing while the database is away."""
+
+    async def get_by_model(self, model: str) -> ModelPricing | None:
+        async with _answering():
+            return await super().get_by_model(model)
+
+    async def get_all(self) -> Sequence[ModelPricing]:
+        async with _answering():
+            return await super().get_all()
+
+    async def set(self, price: ModelPricing, valid_from: datetime) -> bool:
+        async with _answering():
+            return await super().set(price, valid_from)
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            yield
+    except DATABASE_ERRORS as problem:
+        raise NotServing(f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS) from problem
 
 
 def _from_history(columns: Mapping[str, Any]) -> ModelPricing:
