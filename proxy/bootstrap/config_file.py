@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 from proxy.config.loading import load_config
+from proxy.config.messages import without_values
+from proxy.config.problems import ConfigErrors
 from proxy.config.schema import GatewayConfig
+from proxy.domain.errors import InvalidValue
 from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.endpoint import ProviderEndpoint, endpoint_of
 from proxy.settings import Settings
@@ -26,6 +29,13 @@ def configuration_file(settings: Settings) -> Path | None:
 def read_configuration(path: Path, settings: Settings) -> GatewayConfig:
     """What the file says; what it leaves out is as the settings have it. Raises ConfigErrors."""
     return load_config(path, os.environ, settings.model_dump(include=settings.model_fields_set)).config
+
+
+def words_for_logs(problem: InvalidValue) -> str:
+    """Why a gateway cannot start, without anything that its configuration file says."""
+    if isinstance(problem, ConfigErrors):
+        return "\n".join((*without_values(problem), "`llmgateway check-config` tells more."))
+    return str(problem)
 
 
 def billing_providers(settings: Settings) -> dict[str, ProviderEndpoint]:

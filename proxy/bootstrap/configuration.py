@@ -14,6 +14,7 @@ from typing import Any
 from proxy.bootstrap.blueprint import Blueprint, blueprint_of_file, blueprint_without_file
 from proxy.bootstrap.config_file import read_configuration
 from proxy.bootstrap.runtimes import Runtimes
+from proxy.config.messages import without_values
 from proxy.config.problems import ConfigErrors
 from proxy.domain.errors import InvalidConfiguration, InvalidValue
 from proxy.infrastructure.periodic import repeating
@@ -22,6 +23,7 @@ from proxy.settings import Settings
 _logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _VERSION_DIGITS = 12
+_NOT_BUILT = "no gateway can be made of it; POST /admin/config/reload says why"
 
 _Look = tuple[int, int, int]
 Note = Callable[[str, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[None]]
@@ -60,7 +62,8 @@ class Configuration:
                 await self._load(self._path)
             except InvalidValue as problem:
                 self._note(problem)
-                raise InvalidConfiguration(self._problems) from None
+                told = self._problems if isinstance(problem, ConfigErrors) else (str(problem),)
+                raise InvalidConfiguration(told) from None
             _logger.info("configuration loaded", extra={"file": str(self._path), "version": self._version})
             return {"changed": self._version != before, **self.state()}
 
@@ -77,11 +80,8 @@ class Configuration:
         return blueprint, hashlib.sha256(path.read_bytes()).hexdigest()[:_VERSION_DIGITS]
 
     def _note(self, problem: InvalidValue) -> None:
-        self._problems = (
-            tuple(each.text(problem.name) for each in problem.problems)
-            if isinstance(problem, ConfigErrors)
-            else (str(problem),)
-        )
+        """For /health, which needs no key, and for the log: nothing that the file says."""
+        self._problems = without_values(problem) if isinstance(problem, ConfigErrors) else (_NOT_BUILT,)
         self._failed_at = datetime.now(UTC)
         _logger.error(
             "configuration not loaded, the last one stays", extra={"file": str(self._path), "problems": self._problems}

@@ -12,6 +12,7 @@ from proxy.config.references import Expanded, as_written
 from proxy.domain.catalog import AUTO
 
 _ADDRESSES = {"openai": "https://api.openai.com/v1", "azure": "https://example.openai.azure.com/openai/v1"}
+_SAME_NAME = "is called like another one: give one of them a `name`"
 _FALLBACKS = ("general", "context_window", "content_policy")
 
 
@@ -33,16 +34,16 @@ def _providers(providers: Mapping[str, Any]) -> Iterator[Problem]:
         path: Path = ("providers", name)
         kind = provider.get("kind", "openai")
         if isinstance(kind, str) and kind in _ADDRESSES and provider.get("base_url") is None:
-            yield Problem((*path, "base_url"), f"is required for the kind {kind}, like {_ADDRESSES[kind]}")
+            yield _plainly((*path, "base_url"), f"is required for the kind {kind}, like {_ADDRESSES[kind]}")
         headers = mapping(provider.get("headers"))
         for header, value in headers.items():
             where = (*path, "headers", header)
             if is_header(header, RESERVED_HEADERS):
-                yield Problem(where, "is a header that the gateway itself sets")
+                yield _plainly(where, "is a header that the gateway itself sets")
             elif is_header(header, SECRET_HEADERS) and isinstance(value, str) and not isinstance(value, Expanded):
-                yield Problem(where, "holds a secret, which must come from the environment: ${NAME}")
+                yield _plainly(where, "holds a secret, which must come from the environment: ${NAME}")
             if any(other != header and other.lower() == header.lower() for other in headers):
-                yield Problem(where, "is given twice; upper and lower case make no difference in headers")
+                yield _plainly(where, "is given twice; upper and lower case make no difference in headers")
 
 
 def _models(root: Mapping[str, Any]) -> Iterator[Problem]:
@@ -57,7 +58,11 @@ def _models(root: Mapping[str, Any]) -> Iterator[Problem]:
             if not isinstance(called, str):
                 continue
             if called in here:
-                yield Problem(path, f"is called '{called}' like {path_text(here[called])}: give one of them a `name`")
+                yield Problem(
+                    path,
+                    f"is called '{called}' like {path_text(here[called])}: give one of them a `name`",
+                    plain=_SAME_NAME,
+                )
                 continue
             here[called] = path
             reached = tuple(deployment.get(key) for key in ("provider", "model", "timeouts", "max_concurrency"))
@@ -66,9 +71,10 @@ def _models(root: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(
                     path,
                     f"is called '{called}' like {path_text(first)}, and is not the same: give one of them a `name`",
+                    plain=_SAME_NAME,
                 )
         if deployments and all(_is_zero(deployment.get("weight")) for _, deployment in deployments):
-            yield Problem(("models", name, "deployments"), "at least one weight must be greater than 0")
+            yield _plainly(("models", name, "deployments"), "at least one weight must be greater than 0")
 
 
 def _deployments(model: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -86,10 +92,13 @@ def _deployment(
         yield Problem(
             (*path, "provider"),
             f"there is no provider '{as_written(provider)}'" + did_you_mean(provider, providers.keys()),
+            plain="there is no such provider",
         )
     if isinstance(model, str) and "*" in model and "*" not in public_name:
         yield Problem(
-            (*path, "model"), f"'*' stands for what the public name's '*' matched, and '{public_name}' has none"
+            (*path, "model"),
+            f"'*' stands for what the public name's '*' matched, and '{public_name}' has none",
+            plain="'*' stands for what the public name's '*' matched, and that has none",
         )
 
 
@@ -105,24 +114,21 @@ def _aliases(aliases: Mapping[str, Any], names: Names) -> Iterator[Problem]:
     for alias, target in aliases.items():
         path: Path = ("aliases", alias)
         if alias in names.models:
-            yield Problem(path, "is a model, too: remove one of them")
+            yield _plainly(path, "is a model, too: remove one of them")
         if not isinstance(target, str) or alias in told:
             continue
         if circle := names.circle_from(alias):
             told.update(circle)
-            yield Problem(path, f"leads in a circle: {' -> '.join([*circle, circle[0]])}")
+            yield Problem(path, f"leads in a circle: {' -> '.join([*circle, circle[0]])}", plain="leads in a circle")
         elif target not in names.aliases and not names.is_model(target):
-            yield Problem(path, f"there is no model '{as_written(target)}'" + did_you_mean(target, names.all()))
+            yield _no_model(path, target, names)
 
 
 def _model_groups(groups: Mapping[str, Any], names: Names) -> Iterator[Problem]:
     for group, members in groups.items():
         for index, member in enumerate(members if isinstance(members, list) else ()):
             if isinstance(member, str) and member != AUTO and not names.is_known_pattern(member):
-                yield Problem(
-                    ("model_groups", group, index),
-                    f"there is no model '{as_written(member)}'" + did_you_mean(member, names.all()),
-                )
+                yield _no_model(("model_groups", group, index), member, names)
 
 
 def _fallbacks(fallbacks: Mapping[str, Any], names: Names) -> Iterator[Problem]:
@@ -130,14 +136,21 @@ def _fallbacks(fallbacks: Mapping[str, Any], names: Names) -> Iterator[Problem]:
         for model, chain in mapping(fallbacks.get(kind)).items():
             path: Path = ("fallbacks", kind, model)
             if not names.is_known_pattern(model):
-                yield Problem(path, f"there is no model '{model}'" + did_you_mean(model, names.all()))
+                yield _no_model(path, model, names)
             for index, fallback in enumerate(chain if isinstance(chain, list) else ()):
                 if not isinstance(fallback, str):
                     continue
                 if names.end_of(fallback) == names.end_of(model):
-                    yield Problem((*path, index), "is the model itself")
+                    yield _plainly((*path, index), "is the model itself")
                 elif not names.is_model(fallback):
-                    yield Problem(
-                        (*path, index),
-                        f"there is no model '{as_written(fallback)}'" + did_you_mean(fallback, names.all()),
-                    )
+                    yield _no_model((*path, index), fallback, names)
+
+
+def _no_model(path: Path, named: str, names: Names) -> Problem:
+    message = f"there is no model '{as_written(named)}'" + did_you_mean(named, names.all())
+    return Problem(path, message, plain="there is no such model")
+
+
+def _plainly(path: Path, message: str) -> Problem:
+    """Of a message that says nothing of the file."""
+    return Problem(path, message, plain=message)

@@ -18,6 +18,7 @@ import yaml
 from proxy.config.problems import Path, Problem
 
 _TAGS = "tag:yaml.org,2002:"
+_CHARACTER = "a character that YAML does not allow"
 _MOST_VALUES = 200_000
 _LONGEST_NUMBER = 400
 
@@ -81,11 +82,11 @@ def read_document(text: str) -> Document:
     try:
         root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as problem:
-        return _unreadable(_in_words(problem, text), problem.problem_mark or problem.context_mark)
+        return _unreadable(_in_words(problem, text), problem.problem_mark or problem.context_mark, "not YAML")
     except yaml.reader.ReaderError as problem:
         before = text[: problem.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        return Document(None, {}, [Problem((), "a character that YAML does not allow", line, column)])
+        return Document(None, {}, [Problem((), _CHARACTER, line, column, plain=_CHARACTER)])
     except RecursionError:
         return _unreadable("nested too deeply", None)
     if root is None:
@@ -98,9 +99,9 @@ def read_document(text: str) -> Document:
     return Document(data, reading.lines, reading.problems)
 
 
-def _unreadable(message: str, mark: yaml.Mark | None) -> Document:
+def _unreadable(message: str, mark: yaml.Mark | None, plain: str | None = None) -> Document:
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, None)
-    return Document(None, {}, [Problem((), message, line, column)])
+    return Document(None, {}, [Problem((), message, line, column, plain=plain or message)])
 
 
 def _in_words(problem: yaml.MarkedYAMLError, text: str) -> str:
@@ -188,9 +189,9 @@ class _Reading:
 
     def _unknown_tag(self, node: yaml.Node, path: Path) -> None:
         tag = node.tag.replace(_TAGS, "!!")
-        self._tell(node, path, f"the tag {tag} is not known here")
+        self._tell(node, path, f"the tag {tag} is not known here", "has a tag that is not known here")
 
-    def _tell(self, node: yaml.Node, path: Path, message: str) -> None:
+    def _tell(self, node: yaml.Node, path: Path, message: str, plain: str | None = None) -> None:
         if id(node) not in self._told:
             self._told.add(id(node))
-            self.problems.append(Problem(path, message, node.start_mark.line + 1))
+            self.problems.append(Problem(path, message, node.start_mark.line + 1, plain=plain or message))

@@ -44,10 +44,11 @@ def load_config(
     try:
         text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
     except OSError as problem:
-        raise ConfigErrors(name, [Problem((), f"cannot be read: {problem.strerror}")]) from None
+        words = f"cannot be read: {problem.strerror}"
+        raise ConfigErrors(name, [Problem((), words, plain=words)]) from None
     except UnicodeDecodeError as problem:
         line = problem.object[: problem.start].count(b"\n") + 1
-        raise ConfigErrors(name, [Problem((), "not UTF-8", line)]) from None
+        raise ConfigErrors(name, [Problem((), "not UTF-8", line, plain="not UTF-8")]) from None
     return parse_config(text, name, environment, settings)
 
 

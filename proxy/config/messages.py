@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config.problems import Path, Problem, closest, did_you_mean
+from proxy.config.problems import HIDDEN, ConfigErrors, Path, Problem, closest, did_you_mean
 from proxy.config.references import Expanded, as_written, value_at
 from proxy.config.schema import GatewayConfig
 
@@ -31,6 +31,9 @@ _MUST_BE = {
     "finite_number": "a finite number",
 }
 
+_WITHOUT_VALUES = {"text", "number", "empty", "hedge", "price"}  # our own errors that never say what was given
+_PLAIN = {"secret": "a secret must be a reference to the environment and nothing else", "twice": "is given twice"}
+
 _LIMITS = {
     "greater_than": ("greater than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -48,7 +51,23 @@ def problems_of(error: ValidationError, data: Any) -> Iterator[Problem]:
             path[:-1] == other[:-1] and closest(str(other[-1]), known_keys(other[:-1])) == path[-1] for other in unknown
         ):
             continue
-        yield Problem(path, _message(one, path, value_at(data, path)))
+        plain, more = _message(one, path, value_at(data, path))
+        yield Problem(
+            path, more if plain is None else plain + more, plain=plain or _PLAIN.get(one["type"], "is not valid")
+        )
+
+
+def without_values(errors: ConfigErrors) -> tuple[str, ...]:
+    """For /health and logs: places, keys that are known, and what is wrong, but nothing else that the file says."""
+    lines = (problem.plain_text(errors.name, _known(problem.path)) for problem in errors.problems)
+    return tuple(dict.fromkeys(lines))
+
+
+def _known(path: Path) -> Path:
+    """With names that are free, and keys that are unknown, hidden."""
+    return tuple(
+        part if isinstance(part, int) or part in known_keys(path[:end]) else HIDDEN for end, part in enumerate(path)
+    )
 
 
 def _path(error: ErrorDetails) -> Path:
@@ -56,22 +75,29 @@ def _path(error: ErrorDetails) -> Path:
     return location[:-1] if location and location[-1] == _KEY else location
 
 
-def _message(error: ErrorDetails, path: Path, written: Any) -> str:
+def _message(error: ErrorDetails, path: Path, written: Any) -> tuple[str | None, str]:
+    """What is wrong, and what more there is to tell of the value; None and all of it if they are not apart."""
     kind, limits = error["type"], error.get("ctx", {})
     given = written if isinstance(written, Expanded) else error["input"]
     if kind == "missing":
-        return "is required"
+        return "is required", ""
     if kind == "extra_forbidden":
-        return "unknown key" + _meant(path)
+        return "unknown key", _meant(path)
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
-        return f"must be {words} {_figure(limits[limit])}, not {_shown(given)}"
+        return f"must be {words} {_figure(limits[limit])}", f", not {_shown(given)}"
     if given is None:
-        return "is empty: give it a value or remove the key"
+        return "is empty: give it a value or remove the key", ""
     if kind == "literal_error":
-        return f"must be {limits['expected']}, not {_shown(given)}" + _similar(given, limits["expected"])
-    must_be = _MUST_BE.get(kind)
-    return f"must be {must_be}, not {_shown(given)}" + _quotes(kind, given) if must_be else error["msg"]
+        return f"must be {limits['expected']}", f", not {_shown(given)}" + _similar(given, limits["expected"])
+    return _of_kind(error, given)
+
+
+def _of_kind(error: ErrorDetails, given: Any) -> tuple[str | None, str]:
+    kind = error["type"]
+    if must_be := _MUST_BE.get(kind):
+        return f"must be {must_be}", f", not {_shown(given)}" + _quotes(kind, given)
+    return (error["msg"], "") if kind in _WITHOUT_VALUES else (None, error["msg"])
 
 
 def _meant(path: Path) -> str:

@@ -11,22 +11,30 @@ from proxy.domain.errors import InvalidValue
 
 Path = tuple[str | int, ...]
 
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+HIDDEN = "…"  # in a path, a key that is not one of ours
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+|…")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong. `line` counts from 1; it and `column` are None where there is no such place."""
+    """One thing that is wrong. `line` counts from 1; it and `column` are None where there is no such place.
+
+    `plain` is the message without anything that the file says, which may be a secret in the wrong place.
+    """
 
     path: Path
     message: str
     line: int | None = None
     column: int | None = None
+    plain: str = "is not valid"
 
     def text(self, name: str) -> str:
         """`gateway.yaml:12: models.gpt-4o.strategy: must be …`"""
-        place = ":".join(str(part) for part in (name, self.line, self.column) if part is not None)
-        return f"{place}: {path_text(self.path)}: {self.message}" if self.path else f"{place}: {self.message}"
+        return _line((name, self.line, self.column), self.path, self.message)
+
+    def plain_text(self, name: str, known_path: Path) -> str:
+        """`gateway.yaml:12: models.….strategy: must be …`, with what is known of the path."""
+        return _line((name, self.line, self.column), known_path, self.plain)
 
 
 class ConfigErrors(InvalidValue):
@@ -36,6 +44,11 @@ class ConfigErrors(InvalidValue):
         self.name = name
         self.problems = tuple(sorted(problems, key=lambda problem: problem.line or 0))
         super().__init__("\n".join(problem.text(name) for problem in self.problems))
+
+
+def _line(place: tuple[str | int | None, ...], path: Path, message: str) -> str:
+    where = ":".join(str(part) for part in place if part is not None)
+    return f"{where}: {path_text(path)}: {message}" if path else f"{where}: {message}"
 
 
 def path_text(path: Path) -> str:

@@ -12,6 +12,7 @@ from proxy.config.problems import Path, Problem
 REFERENCE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}"
 ONE_VARIABLE = r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$(?!\n)"
 
+_NOT_SET = "an environment variable that it refers to is not set"
 _PART = re.compile(r"\$(?:\$\{|\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?)")
 
 
@@ -76,7 +77,7 @@ def _expanded(text: str, path: Path, environment: Mapping[str, str], problems: l
         if default is not None:
             return value or default
         if name not in environment:
-            problems.append(Problem(path, f"the environment variable {name} is not set"))
+            problems.append(Problem(path, f"the environment variable {name} is not set", plain=_NOT_SET))
         return value
 
     value = _PART.sub(replaced, text)

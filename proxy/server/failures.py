@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from proxy.bootstrap.config_file import words_for_logs
 from proxy.bootstrap.storage import DATABASE_ERRORS
 from proxy.domain.errors import InvalidValue
 from proxy.server.metrics_directory import METRICS_VARIABLE
@@ -20,8 +21,10 @@ class StartFailed(Exception):
 
 
 def why_not_started(problem: Exception, settings: Settings) -> str | None:
-    """None for what is a defect."""
-    if isinstance(problem, StartFailed | InvalidValue):
+    """None for what is a defect. What a configuration file says is not repeated: the words end up in logs."""
+    if isinstance(problem, InvalidValue):
+        return words_for_logs(problem)
+    if isinstance(problem, StartFailed):
         return str(problem)
     if isinstance(problem, OSError):
         if problem.filename is not None:  # connections have none

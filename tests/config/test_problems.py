@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.config.problems import path_text
+from proxy.config.loading import parse_config
+from proxy.config.messages import without_values
+from proxy.config.problems import ConfigErrors, path_text
 from tests.config.documents import EVERYTHING, SMALL, problems
 
 WRONG = """\
@@ -121,6 +123,57 @@ def test_no_secret_is_repeated() -> None:
     told = "\n".join(problems(broken))
     assert "what ${TITLE} stands for" in told
     assert "sk-secret" not in told
+
+
+SECRET = "sk-plain-SECRET"
+
+
+def plain_lines(text: str) -> list[str]:
+    """What /health and the log have."""
+    with pytest.raises(ConfigErrors) as refused:
+        parse_config(text, "gateway.yaml", {})
+    return list(without_values(refused.value))
+
+
+def test_what_others_read_has_places_known_keys_and_what_is_wrong() -> None:
+    told = plain_lines(WRONG)
+    assert {line.split(": ")[0] for line in told} == {line.split(": ")[0] for line in problems(WRONG)}
+    assert "gateway.yaml:3: providers.….kind: must be 'openrouter', 'openai', 'azure'" in told[0]
+    assert "openroter" not in "".join(told)
+    assert "gateway.yaml:11: providers.….…: unknown key" in told
+    assert "gateway.yaml:23: models.….hedge.after_seconds: must be greater than 0" in told
+    assert "gateway.yaml:25: models.….deployments[0].provider: there is no such provider" in told
+    assert "gateway.yaml:36: aliases.…: leads in a circle" in told
+    assert not [line for line in told if line.endswith(": is not valid")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"providers: {{fake: {SECRET}}}",
+        f"providers: {{{SECRET}: {{}}}}",
+        f"providers: {{fake: {{{SECRET}: 1}}}}",
+        f"{SECRET}: 1",
+        SECRET,
+        f"- {SECRET}",
+        f"providers: {{fake: {{kind: {SECRET}, base_url: {SECRET}, api_key: {SECRET}, headers: {{{SECRET}: a}}}}}}",
+        f"providers: {{fake: {{headers: {{Authorization: {SECRET}, X: '${{{SECRET.replace('-', '_')}}}'}}}}}}",
+        f"providers: {{fake: {{max_queue: {SECRET}, timeouts: {SECRET}, timeouts: {SECRET}, done_marker: {SECRET}}}}}",
+        f"models: {{a: {{deployments: [{{provider: {SECRET}, tags: [{SECRET}, {SECRET}], name: {SECRET}}}]}}}}",
+        f"models: {{{SECRET}: {{deployments: [{{provider: a, model: x}}, {{provider: a, model: x}}]}}}}",
+        f"aliases: {{a: {SECRET}, {SECRET}: a, b: b{SECRET}}}",
+        f"model_groups: {{a: [{SECRET}]}}\nfallbacks: {{general: {{{SECRET}: [{SECRET}]}}}}",
+        f"routing: !{SECRET} 5",
+        f"routing: *{SECRET}",
+        f"routing: {{{SECRET}: [",
+        f'routing: "{SECRET}',
+        f"routing: %{SECRET}",
+    ],
+)
+def test_what_others_read_has_nothing_that_the_file_says(text: str) -> None:
+    told = "\n".join(plain_lines(text))
+    assert told
+    assert "SECRET" not in told
 
 
 @pytest.mark.parametrize(

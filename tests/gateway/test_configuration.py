@@ -219,6 +219,21 @@ async def test_a_reload_is_validated_whole_and_the_last_one_stays(
     assert (await gateway.get("/health"))[1]["configuration"]["version"] != version
 
 
+async def test_health_and_the_log_repeat_nothing_of_a_file_that_cannot_be_used(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = await start(model_file(upstream, second))
+    (tmp_path / "gateway.yaml").write_text("providers: {fake: sk-plain-SECRET, sk-other-SECRET: {nonsense: 1}}")
+    status, refusal = await reload(gateway)
+    assert status == 422
+    _, health = await gateway.get("/health")
+    assert "providers.…: must be a mapping of keys to values" in health["configuration"]["problems"][0]
+    logged = [record.__dict__ for record in caplog.records]
+    assert "configuration not loaded, the last one stays" in caplog.messages
+    for told in (health, refusal, logged):
+        assert "SECRET" not in str(told)
+
+
 async def test_a_changed_file_is_followed(start: Start, upstream: Upstream, second: Upstream, tmp_path: Path) -> None:
     gateway = await start(model_file(upstream, second))
     (tmp_path / "gateway.yaml").write_text(

@@ -56,6 +56,14 @@ def test_a_data_directory_that_is_none_is_the_directorys(tmp_path: Path, workers
     assert f"LLMGATEWAY_DATA_DIR ({tmp_path / 'file'}) must be a directory" in told
 
 
+def test_a_file_that_cannot_be_used_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("providers: {fake: sk-plain-SECRET, sk-other-SECRET: {nonsense: 1}}")
+    told = refused(tmp_path)
+    assert "gateway.yaml:1: providers.…: must be a mapping of keys to values" in told
+    assert "llmgateway check-config" in told
+    assert "SECRET" not in told
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
