@@ -176,6 +176,9 @@ def set_limits(clear: tuple[str, ...], url: str | None, key_env: str, as_json: b
 
     async def work(api: AdminClient) -> Any:
         there = await api.all("limits", scope=subject["scope"], subject=subject["subject"])
+        if len(there) > 1:  # from before a second one was refused; the lowest counts
+            ids = ", ".join(each["id"] for each in there)
+            raise click.ClickException(f"There are several limits for this: delete all but one of {ids}.")
         if there:
             return await api.patch("limits", there[0]["id"], body=dimensions)
         return await api.post("limits", body={**subject, **dimensions})

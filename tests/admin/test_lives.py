@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -66,6 +67,26 @@ async def test_what_was_deleted_is_gone(gateway: TestGateway, kind: str) -> None
     assert (await done(gateway, "GET", f"/{kind}"))["data"] == []
 
 
+async def test_a_second_limit_for_a_subject_is_refused_and_the_first_one_named(
+    gateway: TestGateway, firm: Company
+) -> None:
+    team = {"scope": "team", "subject": firm.ids["team_id"], "requests_per_minute": 60}
+    first = await done(gateway, "POST", "/limits", team)
+    again = await ask(gateway, MASTER, "POST", "/limits", {**team, "tokens_per_minute": 1})
+    assert again.status == 409
+    assert f"PATCH /admin/limits/{first['id']}" in again.body["detail"]
+    await done(gateway, "POST", "/limits", {**team, "subject": firm.ids["sibling_id"]})
+    await done(gateway, "DELETE", f"/limits/{first['id']}")
+    await done(gateway, "POST", "/limits", team)
+
+
+async def test_of_limits_for_a_subject_that_are_made_at_once_one_is(gateway: TestGateway) -> None:
+    body = {"scope": "model", "subject": "*", "requests_per_minute": 60}
+    answers = await asyncio.gather(*(ask(gateway, MASTER, "POST", "/limits", body) for _ in range(8)))
+    assert sorted(answer.status for answer in answers) == [201, *[409] * 7]
+    assert len((await done(gateway, "GET", "/limits"))["data"]) == 1
+
+
 @pytest.mark.parametrize("kind", ["organisations", "teams"])
 async def test_a_name_that_is_taken_is_told(gateway: TestGateway, kind: str) -> None:
     await done(gateway, "POST", f"/{kind}", {"name": "one"})
@@ -80,7 +101,8 @@ async def test_pages_have_everything_once_also_what_was_made_at_the_same_moment(
 ) -> None:
     made = [kind] if kind != "audit" else ["limits"]
     for number in range(7):
-        body = BODIES[made[0]] if "name" not in BODIES[made[0]] else BODIES[made[0]] | {"name": f"n{number}"}
+        own = {"scope": "model", "subject": f"n{number}"} if made[0] == "limits" else {"name": f"n{number}"}
+        body = BODIES[made[0]] | own
         await done(gateway, "POST", f"/{made[0]}", body)
     table, column = {
         "keys": ("virtual_keys", "created_at"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -14,6 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from proxy.cli import main
+from proxy.domain.access.scopes import Scope, Subject
+from tests.access.tenancy import Tenancy, limit
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "keys.md"
 SECRET = re.compile(r"^sk-[A-Za-z0-9_-]{43}$")
@@ -106,6 +109,18 @@ def test_a_limit_is_changed_where_there_is_one(tenants: Command) -> None:
     (of_models,) = tenants.json("limits", "list", "--model", "*")
     tenants.run("limits", "delete", of_models["id"])
     assert tenants.json("limits", "list", "--model", "*") == []
+
+
+def test_of_several_limits_for_a_subject_none_is_changed(tenants: Command) -> None:
+    """Such as were made when a second one was not refused: the lower one would go on to count."""
+    subject = Subject(Scope.MODEL, "*")
+    twice = [limit(subject, requests_per_minute=rate) for rate in (60, 120)]
+    for each in twice:
+        asyncio.run(Tenancy(tenants.url).add(each))
+    told = tenants.refused("limits", "set", "--model", "*", "--rpm", "600")
+    assert all(str(each.id) in told for each in twice)
+    tenants.run("limits", "delete", str(twice[0].id))
+    assert tenants.json("limits", "set", "--model", "*", "--rpm", "600")["requests_per_minute"] == 600
 
 
 def test_budgets_are_for_somebody(tenants: Command) -> None:

@@ -19,7 +19,7 @@ from proxy.domain.access.principals import Principal
 from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
 from proxy.domain.budgets import Budget
-from proxy.domain.errors import InvalidRequest, NotAllowed, NotServing, ObjectNotFound
+from proxy.domain.errors import AlreadyThere, InvalidRequest, NotAllowed, NotServing, ObjectNotFound
 from proxy.domain.rate_limits import RateLimit
 from proxy.domain.storable import storable
 
@@ -95,6 +95,7 @@ class Administration:
                     await check_reach(actor.principal, entity, world)
                 await check_grants(actor.principal, None, entity, world, self.groups())
                 self._check_lives(entity)
+                await _check_only_limit(entity, world)
                 await world.add(entity)
                 await self._note(actor, world, "create", None, entity)
 
@@ -219,6 +220,19 @@ class Administration:
             before=before,
             after=after,
             request_id=actor.request_id,
+        )
+
+
+async def _check_only_limit(entity: Entity, world: Changing) -> None:
+    """Who changes one of two limits for a subject sees no change: the lower one counts."""
+    if not isinstance(entity, RateLimit):
+        return
+    found = await world.limit_for(entity.subject)
+    if found is not None:
+        scope = entity.subject.scope.value
+        raise AlreadyThere(
+            f"This {scope} has a limit already, '{found.id}': change it with PATCH /admin/limits/{found.id}, or with "
+            "`llmgateway limits set`."
         )
 
 

@@ -11,6 +11,7 @@ from proxy.application.administration.objects import AuditEntry, Entity
 from proxy.application.ports import LiveDeployment
 from proxy.domain.access.scopes import GATEWAY, Subject
 from proxy.domain.budgets import Budget
+from proxy.domain.rate_limits import RateLimit
 
 E = TypeVar("E", bound=Entity)
 
@@ -47,6 +48,10 @@ class Reading(Protocol):
 
 class Changing(Reading, Protocol):
     """Changes of one transaction."""
+
+    async def limit_for(self, subject: Subject) -> RateLimit | None:
+        """The limit for exactly this subject; until the transaction ends nobody else who asks is answered."""
+        ...
 
     async def add(self, entity: Entity) -> None:
         """Raises AlreadyThere for a name or a hash that is taken."""

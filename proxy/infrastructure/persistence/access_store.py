@@ -16,6 +16,7 @@ from proxy.application.administration.ports import Changing, Page, Reading
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
 from proxy.domain.errors import AlreadyThere, InvalidRequest, NotServing
+from proxy.domain.rate_limits import RateLimit
 from proxy.domain.storable import is_storable
 from proxy.infrastructure.persistence.access_tables import (
     KEYS_OF_ORGANISATION,
@@ -57,6 +58,7 @@ _AUDIT_WITHIN = {
     Scope.KEY: f"(actor = {{actor}} OR {_AUDITED} = {{of}})",
 }
 _SUBJECT_POSTGRES = "CAST(COALESCE(after, before) AS json) ->> 'subject'"
+_LOCK_SUBJECT = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 _SUBJECT_SQLITE = "json_extract(COALESCE(after, before), '$.subject')"
 
 
@@ -214,6 +216,18 @@ class _World:
             f"SELECT 1 FROM {table.table} WHERE id = $1 AND {condition.format(of='$2')}", *arguments
         )
         return bool(found)
+
+    async def limit_for(self, subject: Subject) -> RateLimit | None:
+        if self._to.is_postgres:  # SQLite's transaction keeps the others out
+            await self._to.execute(_LOCK_SUBJECT, f"rate_limits/{subject.scope.value}/{subject.id}")
+        table = TABLES[RateLimit]
+        found = await self._to.fetch(
+            f"SELECT {', '.join(table.columns)} FROM {table.table} WHERE scope = $1 AND subject_id = $2 "
+            "ORDER BY created_at DESC LIMIT 1",
+            subject.scope.value,
+            subject.id,
+        )
+        return table.read(found[0]) if found else None
 
     async def add(self, entity: Entity) -> None:
         table, values = TABLES[type(entity)], TABLES[type(entity)].write(entity)
