@@ -276,7 +276,11 @@ class ObjectNotFound(GatewayError):
 
 
 class AlreadyThere(GatewayError):
-    """Something else has that name, or that hash."""
+    """Something else has that name, or that hash. `param` is the field, None if it is none in particular."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class NotServing(GatewayError):

@@ -91,8 +91,10 @@ async def test_of_limits_for_a_subject_that_are_made_at_once_one_is(gateway: Tes
 async def test_a_name_that_is_taken_is_told(gateway: TestGateway, kind: str) -> None:
     await done(gateway, "POST", f"/{kind}", {"name": "one"})
     other = await done(gateway, "POST", f"/{kind}", {"name": "two"})
-    assert (await ask(gateway, MASTER, "POST", f"/{kind}", {"name": "one"})).status == 409
-    assert (await ask(gateway, MASTER, "PATCH", f"/{kind}/{other['id']}", {"name": "one"})).status == 409
+    for method, path in (("POST", ""), ("PATCH", f"/{other['id']}")):
+        answer = await ask(gateway, MASTER, method, f"/{kind}{path}", {"name": "one"})
+        assert answer.status == 409
+        assert answer.body["errors"] == [{"field": "name", "message": "The name is taken: another one has it."}]
 
 
 @pytest.mark.parametrize("kind", ["organisations", "teams", "keys", "budgets", "limits", "audit"])
@@ -223,7 +225,8 @@ async def test_a_key_and_its_rules_are_made_together_or_not_at_all(gateway: Test
     before = [
         await firm.tenancy.fetch(f"SELECT COUNT(*) FROM {name}") for name in ("budgets", "rate_limits", "audit_log")
     ]
-    assert (await ask(gateway, MASTER, "POST", "/keys", taken)).status == 409
+    again = await ask(gateway, MASTER, "POST", "/keys", taken)
+    assert (again.status, [each["field"] for each in again.body["errors"]]) == (409, ["hash"])
     after = [
         await firm.tenancy.fetch(f"SELECT COUNT(*) FROM {name}") for name in ("budgets", "rate_limits", "audit_log")
     ]

@@ -139,6 +139,8 @@ def error_object(error: GatewayError) -> dict[str, Any]:
     members: dict[str, Any] = {"message": str(error), "type": error_type(status), "param": None, "code": code}
     if isinstance(error, InvalidRequest):
         members |= {"param": error.param, "code": error.code or code}
+    elif isinstance(error, AlreadyThere):
+        members["param"] = error.param
     elif isinstance(error, ModelNotAllowed):
         members["param"] = "model"
     elif isinstance(error, FieldNotAllowed):

@@ -25,7 +25,7 @@ from proxy.infrastructure.persistence.access_tables import (
     TEAMS_OF,
 )
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, column_taken, is_about_the_row
 from proxy.infrastructure.persistence.sessions import Session, moment, session_within
 
 E = TypeVar("E", bound=Entity)
@@ -43,6 +43,7 @@ _AUDIT_COLUMNS = (
     "after",
     "request_id",
 )
+_FIELDS = {"previous_hash": "hash"}  # of columns that clients call something else
 _AUDIT_FILTERS = {
     "actor": r"actor LIKE '%' || {of} || '%' ESCAPE '\'",
     "action": "action = {of}",
@@ -101,10 +102,18 @@ class SqlAccessStore:
             yield
         except DATABASE_ERRORS as problem:
             if is_about_the_row(problem):
-                raise AlreadyThere("The name or the hash is taken, or something that it refers to is gone.") from None
+                raise _refused(problem) from None
             raise NotServing(
                 f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
             ) from problem
+
+
+def _refused(problem: BaseException) -> AlreadyThere:
+    taken = column_taken(problem)
+    if taken is None:
+        return AlreadyThere("Something that it refers to is gone, or the database does not take it.")
+    field = _FIELDS.get(taken, taken)
+    return AlreadyThere(f"The {field} is taken: another one has it.", param=field)
 
 
 class _Query:

@@ -37,6 +37,16 @@ def is_about_reaching(problem: BaseException) -> bool:
     return isinstance(problem, (OSError, *_AWAY_ERRORS))  # TimeoutError and socket.gaierror are OSErrors
 
 
+def column_taken(problem: BaseException) -> str | None:
+    """The column, or the first of the columns, whose value another row has; None if the trouble is another one."""
+    if isinstance(problem, asyncpg.UniqueViolationError):
+        constraint, table = problem.constraint_name or "", problem.table_name or ""
+        return constraint.removeprefix(f"{table}_").removesuffix("_key")
+    if isinstance(problem, sqlite3.IntegrityError) and problem.sqlite_errorname == "SQLITE_CONSTRAINT_UNIQUE":
+        return str(problem).partition(": ")[2].partition(",")[0].rpartition(".")[2]
+    return None
+
+
 def is_about_the_row(problem: BaseException) -> bool:
     """Whether the database refused the data itself, so that the same row will be refused again."""
     return isinstance(problem, _ROW_ERRORS)
