@@ -122,6 +122,8 @@ async def test_pages_have_everything_once_also_what_was_made_at_the_same_moment(
         after = f"&after={page['next']}"
     assert len(set(everything)) == len(everything) == 7
     assert paged == everything
+    full = await done(gateway, "GET", f"/{kind}?limit=7")
+    assert ([each["id"] for each in full["data"]], full["next"]) == (everything, None)
 
 
 async def test_prices_and_deployments_come_in_pages_by_name(gateway: TestGateway) -> None:

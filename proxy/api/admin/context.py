@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -93,7 +93,12 @@ def named_page(views: Sequence[Mapping[str, Any]], name: str, page: Page) -> web
     return web.json_response({"data": shown, "next": shown[-1][name] if len(left) > len(shown) else None})
 
 
+def with_one_more(page: Page) -> Page:
+    """To know whether there is another page."""
+    return replace(page, limit=page.limit + 1)
+
+
 def page_answer(views: list[dict[str, Any]], page: Page) -> web.Response:
-    """`next` is what to give as `after` for the next page; null when there is none."""
-    following = views[-1]["id"] if len(views) == page.limit else None
-    return web.json_response({"data": views, "next": following})
+    """Of what there is of `with_one_more(page)`: `next` is what to give as `after` for the next page, null if none."""
+    shown = views[: page.limit]
+    return web.json_response({"data": shown, "next": shown[-1]["id"] if len(views) > len(shown) else None})

@@ -9,7 +9,7 @@ from uuid import UUID
 from aiohttp import web
 
 from proxy.api.admin.bodies import KeyBody, KeyPatch, RotateBody, changed
-from proxy.api.admin.context import ADMIN, actor_of, body_of, page_answer, page_of
+from proxy.api.admin.context import ADMIN, actor_of, body_of, page_answer, page_of, with_one_more
 from proxy.api.permissions import needs
 from proxy.application.administration.administration import Actor, Administration
 from proxy.application.administration.objects import view
@@ -26,7 +26,8 @@ async def list_keys(request: web.Request) -> web.Response:
     administration, actor = request.app[ADMIN].administration, actor_of(request)
     page = page_of(request, "name", "team", "organisation", "owner", "role", "disabled")
     page = await _with_ids(administration, actor, page)
-    return page_answer([view(each) for each in await administration.page(actor, VirtualKey, page)], page)
+    found = await administration.page(actor, VirtualKey, with_one_more(page))
+    return page_answer([view(each) for each in found], page)
 
 
 async def _with_ids(administration: Administration, actor: Actor, page: Page) -> Page:

@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.api.admin.bodies import Moment, Name
-from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, named_page, page_answer, page_of
+from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, named_page, page_answer, page_of, with_one_more
 from proxy.api.permissions import needs
 from proxy.application.administration import prices
 from proxy.application.administration.objects import AUDITED_KINDS
@@ -148,7 +148,7 @@ async def list_requests(request: web.Request) -> web.Response:
     if "team" in page.filters:
         ids["team"] = str((await admin.administration.get(actor, Team, page.filters["team"])).id)
     page = replace(page, filters={**_with_times(page.filters), **ids}, within=actor.principal.reach)
-    return page_answer([dict(each) for each in await admin.requests.page(page)], page)
+    return page_answer([dict(each) for each in await admin.requests.page(with_one_more(page))], page)
 
 
 @needs(Permission.AUDIT_READ)
@@ -158,7 +158,7 @@ async def list_audit(request: web.Request) -> web.Response:
     if (kind := page.filters.get("kind")) is not None and kind not in AUDITED_KINDS:
         raise InvalidRequest(f"kind must be one of: {', '.join(AUDITED_KINDS)}.", param="kind")
     page = replace(page, filters=_with_times(page.filters))
-    found = await request.app[ADMIN].administration.audited(actor_of(request), page)
+    found = await request.app[ADMIN].administration.audited(actor_of(request), with_one_more(page))
     return page_answer([each.view() for each in found], page)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from proxy.api.admin.bodies import BudgetBody, BudgetPatch, LimitBody, LimitPatch, changed
-from proxy.api.admin.context import ADMIN, actor_of, body_of, page_answer, page_of
+from proxy.api.admin.context import ADMIN, actor_of, body_of, page_answer, page_of, with_one_more
 from proxy.api.permissions import needs
 from proxy.application.administration.objects import view
 from proxy.application.administration.ports import Page
@@ -23,7 +23,7 @@ _CREATED, _NO_CONTENT = 201, 204
 @needs(Permission.BUDGETS_READ)
 async def list_budgets(request: web.Request) -> web.Response:
     page = await _by_subject(request, page_of(request, "name", "scope", "subject"))
-    found = await request.app[ADMIN].administration.page(actor_of(request), Budget, page)
+    found = await request.app[ADMIN].administration.page(actor_of(request), Budget, with_one_more(page))
     return page_answer([view(each) for each in found], page)
 
 
@@ -62,7 +62,7 @@ async def delete_budget(request: web.Request) -> web.Response:
 @needs(Permission.LIMITS_READ)
 async def list_limits(request: web.Request) -> web.Response:
     page = await _by_subject(request, page_of(request, "scope", "subject"))
-    found = await request.app[ADMIN].administration.page(actor_of(request), RateLimit, page)
+    found = await request.app[ADMIN].administration.page(actor_of(request), RateLimit, with_one_more(page))
     return page_answer([view(each) for each in found], page)
 
 

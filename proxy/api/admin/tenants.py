@@ -7,7 +7,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from proxy.api.admin.bodies import OrganisationBody, TeamBody, TenantPatch, changed
-from proxy.api.admin.context import ADMIN, actor_of, body_of, page_answer, page_of
+from proxy.api.admin.context import ADMIN, actor_of, body_of, page_answer, page_of, with_one_more
 from proxy.api.permissions import needs
 from proxy.application.administration.objects import view
 from proxy.domain.access.permissions import Permission
@@ -19,7 +19,7 @@ _CREATED = 201
 @needs(Permission.TENANTS_READ)
 async def list_organisations(request: web.Request) -> web.Response:
     page = page_of(request, "name", "disabled")
-    found = await request.app[ADMIN].administration.page(actor_of(request), Organisation, page)
+    found = await request.app[ADMIN].administration.page(actor_of(request), Organisation, with_one_more(page))
     return page_answer([view(each) for each in found], page)
 
 
@@ -51,7 +51,7 @@ async def list_teams(request: web.Request) -> web.Response:
     if "organisation" in page.filters:
         organisation = await administration.get(actor_of(request), Organisation, page.filters["organisation"])
         page = replace(page, filters={**page.filters, "organisation": str(organisation.id)})
-    found = await administration.page(actor_of(request), Team, page)
+    found = await administration.page(actor_of(request), Team, with_one_more(page))
     return page_answer([view(each) for each in found], page)
 
 
