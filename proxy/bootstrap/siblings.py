@@ -16,7 +16,7 @@ from proxy.domain.errors import NotServing
 from proxy.infrastructure.deployments.fleet import Fleet
 from proxy.infrastructure.persistence.access_store import SqlAccessStore
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.siblings import Reload, SharedDirectory, directory_of_supervisor
+from proxy.infrastructure.siblings import Reload, SharedDirectory, directory_of_supervisor, prepare_directory
 from proxy.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -33,6 +33,11 @@ def siblings_of(settings: Settings, fleet: Fleet, reload: Reload) -> SharedDirec
 
     directory = directory_of_supervisor(Path(settings.llmgateway_data_dir))
     return SharedDirectory(directory, settings.llmgateway_workers, drain, reload)
+
+
+def prepare_for_workers(settings: Settings) -> None:
+    """In their supervisor, before the first fork: what workers of an earlier start were told does not hold any more."""
+    prepare_directory(Path(settings.llmgateway_data_dir))
 
 
 def reload_notes(database: Database, siblings: Siblings) -> Note:

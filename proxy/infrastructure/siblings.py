@@ -195,12 +195,23 @@ async def telling(siblings: SharedDirectory, report: Callable[[], Mapping[str, A
     await asyncio.to_thread(siblings.leave)
 
 
-def directory_of_supervisor(data_directory: Path) -> Path:
-    """That of this worker's supervisor; those of supervisors that are no more go."""
-    workers = data_directory / "workers"
-    own = workers / str(os.getppid())
-    own.mkdir(parents=True, exist_ok=True)
-    for each in workers.iterdir():
-        if not Path(f"/proc/{each.name}").exists():
+def prepare_directory(data_directory: Path) -> None:
+    """In a supervisor, before its first fork: an empty directory of its own. Those of supervisors that are no more go.
+
+    Its own may be there already: in a container each supervisor has the same process id.
+    """
+    for each in _parent(data_directory).iterdir():
+        if each.name == str(os.getpid()) or not Path(f"/proc/{each.name}").exists():
             shutil.rmtree(each, ignore_errors=True)
-    return own
+    (_parent(data_directory) / str(os.getpid())).mkdir(exist_ok=True)
+
+
+def directory_of_supervisor(data_directory: Path) -> Path:
+    """That of this worker's supervisor, which has prepared it."""
+    return _parent(data_directory) / str(os.getppid())
+
+
+def _parent(data_directory: Path) -> Path:
+    parent = data_directory / "workers"
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent

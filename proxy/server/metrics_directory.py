@@ -13,14 +13,17 @@ METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def prepare_metrics_directory(settings: Settings) -> None:
-    """For several workers: an empty directory for this start. Those of starts that are over go."""
+    """For several workers: an empty directory for this start. Those of starts that are over go.
+
+    Its own may be there already: in a container each start has the same process id.
+    """
     if settings.llmgateway_workers == 1:
         return
     metrics = Path(settings.llmgateway_data_dir) / "metrics"
     metrics.mkdir(parents=True, exist_ok=True)
-    for old in metrics.iterdir():
-        if not Path(f"/proc/{old.name}").exists():
-            shutil.rmtree(old, ignore_errors=True)
     mine = metrics / str(os.getpid())
+    for old in metrics.iterdir():
+        if old == mine or not Path(f"/proc/{old.name}").exists():
+            shutil.rmtree(old, ignore_errors=True)
     mine.mkdir(exist_ok=True)
     os.environ[METRICS_VARIABLE] = str(mine)

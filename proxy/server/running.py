@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 from proxy.bootstrap.gateway import RunningGateway, import_for_workers, running_gateway
+from proxy.bootstrap.siblings import prepare_for_workers
 from proxy.server.banner import banner
 from proxy.server.descriptors import raise_limit
 from proxy.server.listening import Handover, Listening, handover_path, listening
@@ -38,6 +39,7 @@ def listen(settings: Settings, *, take_over: bool = False) -> None:
         from proxy.server.workers import supervise  # noqa: PLC0415  # and gunicorn, which one process does not need
 
         import_for_workers(settings)
+        prepare_for_workers(settings)
         supervise(
             settings,
             sockets,
