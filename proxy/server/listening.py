@@ -23,6 +23,7 @@ from proxy.settings import Settings
 
 BACKLOG: Final = 1024
 _READY = b"ready"
+_NONE = b"[]"  # of the sockets, for those have been given to another one
 _LONGEST_ADDRESS = 100  # of a Unix socket: the kernel's limit is 108
 _MOST_SOCKETS = 64
 _WAIT_SECONDS = 10.0
@@ -134,6 +135,9 @@ def _taken_over(path: Path, wanted: Mapping[str, int]) -> Listening:
     except (OSError, ValueError) as problem:
         predecessor.close()
         raise InvalidValue(f"No running gateway to take over from in {path.parent} ({problem}).") from None
+    if not names:
+        predecessor.close()
+        raise InvalidValue(f"Another gateway is taking over from the one in {path.parent}: only one can.")
     sockets: dict[str, list[socket.socket]] = {}
     for name, descriptor in zip(names, descriptors, strict=True):
         sockets.setdefault(name, []).append(socket.socket(fileno=descriptor))
@@ -156,8 +160,9 @@ def _check_ports(taken: Listening, wanted: Mapping[str, int]) -> None:
 class Handover:
     """Gives the sockets to whoever asks for them at `path`, and ends this process when that one serves.
 
-    A thread, for it must do so in a supervisor, too, which has no event loop. Until `open` it is the gateway before
-    this one that is found at `path`: if this one fails to start, that one can still be taken over from.
+    To one at a time, and to nobody after that one serves: two that have them would not know of each other. In threads,
+    for it must do so in a supervisor, too, which has no event loop. Until `open` it is the gateway before this one that
+    is found at `path`: if this one fails to start, that one can still be taken over from.
     """
 
     def __init__(self, path: Path, listening_on: Listening) -> None:
@@ -165,6 +170,7 @@ class Handover:
         self._maker = os.getpid()
         self._closed_path = path.with_name(f"{path.name}.{self._maker}")
         self._listening = listening_on
+        self._has_successor = False
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._closed_path.unlink(missing_ok=True)
         self._door.bind(unix_address(self._closed_path))
@@ -203,12 +209,23 @@ class Handover:
                 successor, _ = self._door.accept()
             except OSError:
                 return
-            with successor, suppress(OSError):
-                self._hand_over(successor)
+            if self._has_successor:
+                with successor, suppress(OSError):
+                    successor.sendall(_NONE)
+            else:
+                self._has_successor = True
+                threading.Thread(target=self._hand_over, args=(successor,), name="successor", daemon=True).start()
 
     def _hand_over(self, successor: socket.socket) -> None:
+        """A successor that could not start says nothing: then we go on, and another one may come."""
+        with successor, suppress(OSError):
+            self._give_sockets(successor)
+            if successor.recv(len(_READY)) == _READY:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+        self._has_successor = False
+
+    def _give_sockets(self, successor: socket.socket) -> None:
         given = [(name, each.fileno()) for name, sockets in self._listening.sockets.items() for each in sockets]
         names = json.dumps([name for name, _ in given]).encode()
         socket.send_fds(successor, [names], [descriptor for _, descriptor in given])
-        if successor.recv(len(_READY)) == _READY:  # nothing, if it could not start: then we go on
-            os.kill(os.getpid(), signal.SIGTERM)
