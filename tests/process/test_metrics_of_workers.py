@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
-from tests.process.conftest import serving
+from tests.process.conftest import Serving, serving
 from tests.telemetry.scraping import Scrape
 
 QUESTION = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}
+CONFIG = """
+providers:
+  one: {kind: openai, base_url: "http://127.0.0.1:9/v1/"}
+models:
+  first: {deployments: [{provider: one, model: m}]}
+"""
+WITH_TWO = """
+providers:
+  one: {kind: openai, base_url: "http://127.0.0.1:9/v1/"}
+  two: {kind: openai, base_url: "http://127.0.0.1:9/v1/"}
+models:
+  first: {deployments: [{provider: one, model: m}, {provider: two, model: m}]}
+"""
+LABELLED = ("llmgateway_provider_up", "llmgateway_breaker_state", "llmgateway_deployment_drained")
 
 
 def free_port() -> int:
@@ -24,6 +39,13 @@ def free_port() -> int:
 
 def scraped(url: str) -> Scrape:
     return Scrape(httpx.get(f"{url}/metrics", timeout=30).raise_for_status().text)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_one_tells_the_sums_of_all(tmp_path: Path) -> None:
@@ -62,3 +84,33 @@ def test_one_tells_the_sums_of_all(tmp_path: Path) -> None:
         )
         assert first.stop() == 0
         assert not list((tmp_path / "metrics").glob("gauge_live*"))
+
+
+def test_what_is_gone_from_the_configuration_is_told_as_long_as_one_has_it(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    files = [tmp_path / "first.yaml", tmp_path / "second.yaml"]
+    shared = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "LLMGATEWAY_REQUIRE_KEYS": "never"}
+    with ExitStack() as stack:
+        for each in files:
+            each.write_text(WITH_TWO)
+        first, second = (
+            stack.enter_context(serving(tmp_path, LLMGATEWAY_CONFIG=str(each), **shared)) for each in files
+        )
+
+        def values(provider: str) -> dict[str, float]:
+            page = scraped(first.url)
+            return {each.name: each.value for name in LABELLED for each in page.of(name, provider=provider)}
+
+        def tells_of(provider: str, *gateways: Serving) -> list[bool]:
+            return [provider in httpx.get(f"{each.url}/health").json()["providers"] for each in gateways]
+
+        known = dict.fromkeys(LABELLED, 0.0)
+        until(lambda: values("two") == known)
+        files[1].write_text(CONFIG)
+        until(lambda: tells_of("two", first, second) == [True, False])
+        time.sleep(1.5)  # each writes what it sees once a second
+        assert values("two") == known
+        files[0].write_text(CONFIG)
+        until(lambda: tells_of("two", first, second) == [False, False])
+        assert values("two") == {}
+        assert values("one") == known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -16,24 +17,29 @@ from proxy.application.ports import HealthReport
 _WHERE = ("provider", "deployment")
 _BREAKER = {STATE_CLOSED: 0, STATE_HALF_OPEN: 1, STATE_OPEN: 2}
 _Mode = Literal["livesum", "livemax", "livemin"]  # how the workers' values become one
+# What changes none of the other workers' values. A page shows nothing infinite (`workers.merged`).
+_GONE: Mapping[_Mode, float] = {"livesum": 0, "livemax": -math.inf, "livemin": math.inf}
 
 
 class _Family:
-    """A gauge with labels, of which only those of the last reading are shown."""
+    """A gauge with labels, of which only those of the last reading are shown.
 
-    def __init__(self, gauge: Gauge, *, forgets: bool) -> None:
+    `gone` is what to write for all others, into a file that workers share and that cannot forget.
+    """
+
+    def __init__(self, gauge: Gauge, gone: float | None) -> None:
         self._gauge = gauge
-        self._forgets = forgets
+        self._gone = gone
         self._shown: set[tuple[str, ...]] = set()
 
     def show(self, values: Mapping[tuple[str, ...], float]) -> None:
         for labels, value in values.items():
             self._gauge.labels(*labels).set(value)
         for labels in self._shown - values.keys():
-            if self._forgets:
+            if self._gone is None:
                 self._gauge.remove(*labels)
-            else:  # a file that workers share cannot forget
-                self._gauge.labels(*labels).set(0)
+            else:
+                self._gauge.labels(*labels).set(self._gone)
         self._shown = set(values)
 
 
@@ -139,7 +145,8 @@ class Gauges:
     def _family(
         self, name: str, documentation: str, mode: _Mode = "livesum", labels: Iterable[str] = _WHERE
     ) -> _Family:
-        return _Family(self._gauge(name, documentation, mode, tuple(labels)), forgets=not self._is_multiprocess)
+        gauge = self._gauge(name, documentation, mode, tuple(labels))
+        return _Family(gauge, _GONE[mode] if self._is_multiprocess else None)
 
 
 def _each(

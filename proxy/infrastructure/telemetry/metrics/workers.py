@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _OF_THE_LIVING: Final = "gauge_live*_*.db"
@@ -26,8 +29,20 @@ def merged(directory: Path) -> CollectorRegistry:
         if process.isdecimal() and not _is_alive(int(process)):
             mark_process_dead(process, str(directory))  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    registry.register(_Merged(directory))
     return registry
+
+
+class _Merged(Collector):
+    """The library's collector, without the gauges that every worker has written off: those are infinite."""
+
+    def __init__(self, directory: Path) -> None:
+        self._collector = MultiProcessCollector(None, str(directory))  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._collector.collect():  # type: ignore[no-untyped-call]
+            metric.samples = [sample for sample in metric.samples if not math.isinf(sample.value)]
+            yield metric
 
 
 def leave(directory: Path) -> None:
