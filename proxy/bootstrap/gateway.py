@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,7 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
     session = await stack.enter_async_context(
         client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
     )
+    when_all_is_booked = stack.enter_context(ExitStack())
     books = await _books(settings, arrival, session, stack)
     configured = await _configured(settings, arrival.database, fleet, books.pricing, stack)
     unpriced = UnpricedModels()
@@ -189,6 +190,10 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
     for spec in () if configured.uses_demo else openrouter_providers(configured.blueprint):
         await _follow_prices_and_bills(settings, spec.wire, session, arrival, books.prices, stack)
     load = load_of(settings)
+    idempotency = Idempotency(await stack.enter_async_context(idempotency_store(settings, timing.clock)))
+    access = await stack.enter_async_context(access_control(settings, arrival, session))
+    metrics = await stack.enter_async_context(metrics_of(configured.runtimes, monitor, load))
+    when_all_is_booked.callback(lambda: metrics.count_booked(books.ledger.booked_rows()))
     return _Parts(
         arrival=arrival,
         tracing=tracing,
@@ -200,9 +205,9 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
         limiter=limiter,
         monitor=monitor,
         load=load,
-        idempotency=Idempotency(await stack.enter_async_context(idempotency_store(settings, timing.clock))),
-        access=await stack.enter_async_context(access_control(settings, arrival, session)),
-        metrics=await stack.enter_async_context(metrics_of(configured.runtimes, monitor, load)),
+        idempotency=idempotency,
+        access=access,
+        metrics=metrics,
     )
 
 

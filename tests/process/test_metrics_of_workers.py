@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from tests.process.conftest import Serving, serving
 from tests.telemetry.scraping import Scrape
@@ -39,6 +41,13 @@ def free_port() -> int:
 
 def scraped(url: str) -> Scrape:
     return Scrape(httpx.get(f"{url}/metrics", timeout=30).raise_for_status().text)
+
+
+def left_behind(directory: Path) -> Scrape:
+    """What those that have ended counted there."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
+    return Scrape(generate_latest(registry).decode())
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -114,3 +123,15 @@ def test_what_is_gone_from_the_configuration_is_told_as_long_as_one_has_it(tmp_p
         until(lambda: tells_of("two", first, second) == [False, False])
         assert values("two") == {}
         assert values("one") == known
+
+
+def test_who_ends_has_counted_all_that_it_booked(tmp_path: Path) -> None:
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    with serving(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(directory), LLMGATEWAY_REQUIRE_KEYS="never") as gateway:
+        for _ in range(20):
+            httpx.post(f"{gateway.url}/v1/chat/completions", json=QUESTION, timeout=30).raise_for_status()
+        assert gateway.stop() == 0
+    page = left_behind(directory)
+    assert page.value("llmgateway_requests_total") == 20
+    assert page.value("llmgateway_ledger_booked_rows_total") == 20

@@ -184,11 +184,15 @@ class SpoolLedger:
         """Whether rows reach the database now."""
         return self._drain.last_error is None
 
+    def booked_rows(self) -> int:
+        """Since the start."""
+        return self._drain.booked_rows
+
     def state(self) -> dict[str, Any]:
         """For the health report."""
         return {
             "can_book": self.can_book(),
-            "booked_rows": self._drain.booked_rows,
+            "booked_rows": self.booked_rows(),
             "waiting_rows": self._spool.waiting_rows(),
             "oldest_waiting_seconds": round(self._spool.oldest_waiting_seconds(), 1),
             "spool_bytes": self._spool.used_bytes(),

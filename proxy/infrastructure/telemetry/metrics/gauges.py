@@ -125,8 +125,12 @@ class Gauges:
         self._oldest.set(ledger["oldest_waiting_seconds"])
         self._spool.set(ledger["spool_bytes"])
         self._set_aside.set(ledger["set_aside_rows"])
-        self._booked.inc(ledger["booked_rows"] - self._booked_before)
-        self._booked_before = ledger["booked_rows"]
+        self.count_booked(ledger["booked_rows"])
+
+    def count_booked(self, rows: int) -> None:
+        """So many have been since the start."""
+        self._booked.inc(rows - self._booked_before)
+        self._booked_before = rows
 
     def _show_limits(self, limits: Mapping[str, Any]) -> None:
         self._limit_queue.set(limits["waiting"])

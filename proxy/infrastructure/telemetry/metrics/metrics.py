@@ -66,10 +66,14 @@ class PrometheusMetrics(Recorder):
             self.fold()
 
     def end(self) -> None:
-        """Count the last requests; a worker that ends has no gauges."""
-        self.fold()
+        """Count the last requests, and what else is counted; a worker that ends has no gauges."""
+        self.refresh()
         if self._shared is not None:
             leave(self._shared)
+
+    def count_booked(self, rows: int) -> None:
+        """So many have been since the start. Also after `end`: the ledger books its last rows then."""
+        self._gauges.count_booked(rows)
 
     def _everything(self) -> CollectorRegistry:
         return self._registry if self._shared is None else merged(self._shared)
