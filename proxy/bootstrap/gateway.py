@@ -63,7 +63,7 @@ from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.persistence.purge import purging
 from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
-from proxy.infrastructure.persistence.retention import keeping_up
+from proxy.infrastructure.persistence.retention import LedgerUpkeep, keeping_up
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.infrastructure.price_book import RefreshingPriceBook, price_book
 from proxy.infrastructure.price_sync import PriceSync, syncing
@@ -116,6 +116,7 @@ class _Books:
     pricing: PiccoloModelPricing
     prices: RefreshingPriceBook
     ledger: SpoolLedger
+    upkeep: LedgerUpkeep
     budgets: LeasedBudgets
 
 
@@ -185,7 +186,7 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
     unpriced = UnpricedModels()
     limiter = await stack.enter_async_context(rate_limiter(settings, books.ledger.directory))
     checker = HttpHealthChecker(session, fleet.endpoints)
-    monitor = HealthMonitor(arrival, books.ledger, checker, fleet, unpriced, limiter, configured.siblings)
+    monitor = HealthMonitor(arrival, books.ledger, books.upkeep, checker, fleet, unpriced, limiter, configured.siblings)
     await stack.enter_async_context(watching(monitor))
     for spec in () if configured.uses_demo else openrouter_providers(configured.blueprint):
         await _follow_prices_and_bills(settings, spec.wire, session, arrival, books.prices, stack)
@@ -213,7 +214,8 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
 
 async def _books(settings: Settings, arrival: Arrival, session: ClientSession, stack: AsyncExitStack) -> _Books:
     database = arrival.database
-    await stack.enter_async_context(once(arrival.here, keeping_up(database, settings.ledger_retention_days)))
+    upkeep = LedgerUpkeep(database, settings.ledger_retention_days)
+    await stack.enter_async_context(once(arrival.here, keeping_up(upkeep)))
     payloads = await _payload_store(settings, arrival, stack)
     traces = await stack.enter_async_context(
         trace_store(
@@ -235,7 +237,7 @@ async def _books(settings: Settings, arrival: Arrival, session: ClientSession, s
         )
     )
     budgets = await stack.enter_async_context(budget_book(settings, database, ledger, session))
-    return _Books(payloads, traces, pricing, prices, ledger, budgets)
+    return _Books(payloads, traces, pricing, prices, ledger, upkeep, budgets)
 
 
 async def _configured(

@@ -23,6 +23,7 @@ from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.arrival import Arrival
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.retention import LedgerUpkeep
 
 _logger = logging.getLogger(__name__)
 _CHECK_TIMEOUT_SECONDS = 5.0
@@ -75,6 +76,7 @@ class HealthMonitor:
         self,
         arrival: Arrival,
         ledger: SpoolLedger,
+        upkeep: LedgerUpkeep,
         checker: ProviderHealthChecker,
         fleet: Fleet,
         unpriced: UnpricedModels,
@@ -84,6 +86,7 @@ class HealthMonitor:
         self._arrival = arrival
         self._database = arrival.database
         self._ledger = ledger
+        self._upkeep = upkeep
         self._checker = checker
         self._fleet = fleet
         self._unpriced = unpriced
@@ -117,8 +120,7 @@ class HealthMonitor:
         can_book = self._arrival.here.is_set() and self._ledger.can_book()
         if database_error or not can_book:
             degraded.append(f"the database does not take rows ({database_error or 'the last write failed'})")
-        if self._limiter.trouble is not None:
-            degraded.append(self._limiter.trouble)
+        degraded += [trouble for trouble in (self._upkeep.trouble, self._limiter.trouble) if trouble is not None]
         own = tuple(reasons)
         if deployments and len(open_breakers) == len(deployments):
             reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")

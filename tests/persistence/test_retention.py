@@ -13,19 +13,23 @@ import aiosqlite
 import asyncpg
 import pytest
 
+from proxy.api.app_keys import GATEWAY
+from proxy.bootstrap.gateway import running_gateway
 from proxy.domain.request_log import RequestLog
 from proxy.domain.usage_report import Dimension, UsageQuery
 from proxy.domain.values import ModelName
+from proxy.infrastructure.health import HealthMonitor
 from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.migrations import migrate
-from proxy.infrastructure.persistence.partitions import Partition, missing_spans, partitions
+from proxy.infrastructure.persistence.partitions import Partition, make_partitions, missing_spans, partitions
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.retention import LedgerUpkeep
 from proxy.infrastructure.persistence.rows import ledger_row
 from proxy.infrastructure.persistence.sessions import PostgresSession, SqliteSession, session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.infrastructure.persistence.usage_rollups import _sum_up
+from proxy.settings import Settings
 from tests.persistence.booked_rows import DAY, HOUR, book, requests_of, some_rows, state_of, sum_up
 
 KEPT_DAYS = 10
@@ -283,6 +287,34 @@ async def test_partitions_are_made_ahead_for_days_or_months(postgres_url: str) -
         assert sum(part.end - part.start == DAY for part in found) >= 12
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+@pytest.mark.parametrize("days", [0, KEPT_DAYS], ids=["months", "days"])
+async def test_days_are_those_of_utc_whatever_the_zone_of_the_database(postgres_url: str, zone: str, days: int) -> None:
+    """Also in a session that has the zone of its database, as one of before or of a pooler may have."""
+    name = postgres_url.partition("?")[0].rpartition("/")[2]
+    plain = await asyncpg.connect(postgres_url)
+    await plain.execute(f"ALTER DATABASE {name} SET timezone TO '{zone}'")
+    await plain.close()
+    zoned = await asyncpg.connect(postgres_url)
+    try:
+        async with open_database(postgres_url) as database:
+            await make_partitions_since(database, TODAY - 14 * DAY)
+            await book(database, some_rows(300, TODAY - 14 * DAY, 14 * DAY))
+            await make_partitions(PostgresSession(zoned), TODAY + DAY, daily=days > 0)
+            await upkeep(database, days, TODAY + 2 * DAY).run()
+            async with session(database) as work:
+                assert isinstance(work, PostgresSession)
+                assert await work.fetch("SHOW timezone") == [("UTC",)]
+                found = await partitions(work)
+        assert found == await partitions(PostgresSession(zoned))
+        assert all(part.name == f"request_logs_{part.start:%Y%m%d}" for part in found)
+        assert all(part.start == part.start.replace(hour=0) for part in found)
+        assert (found[0].start > TODAY - 14 * DAY) is (days > 0)
+        assert found[-1].end >= TODAY + 9 * DAY
+    finally:
+        await zoned.close()
+
+
 async def test_rows_of_the_default_partition_move_into_the_one_that_is_made_for_them(postgres_url: str) -> None:
     async with open_database(postgres_url) as database:
         future = TODAY + 10 * DAY + HOUR
@@ -361,5 +393,25 @@ async def test_sqlite_waits_for_a_quiet_hour_but_not_for_more_than_a_day(sqlite_
 
 async def test_a_database_that_is_away_is_no_defect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with open_database(f"sqlite:///{tmp_path / 'never_migrated.db'}") as database:
-        await upkeep(database).step()
+        tried = upkeep(database)
+        for _ in range(2):
+            await tried.step()
+        assert tried.trouble is None
     assert "put off" in caplog.text
+
+
+async def test_upkeep_that_fails_again_and_again_is_in_the_health_report(sqlite_url: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"database_url": sqlite_url, "llmgateway_data_dir": str(tmp_path / "data")}
+    told = "the ledger's sums, partitions and retention are put off again and again (OperationalError)"
+    async with running_gateway(Settings(**given)) as gateway, open_database(sqlite_url) as database:
+        monitor = gateway.app[GATEWAY].health
+        assert isinstance(monitor, HealthMonitor)
+        await database.request_logs.raw("ALTER TABLE usage_state RENAME TO elsewhere")
+        for _ in range(3):
+            await monitor._upkeep.step()
+        report = monitor.report()
+        assert told in report.degraded
+        assert not report.cannot_serve
+        await database.request_logs.raw("ALTER TABLE elsewhere RENAME TO usage_state")
+        await monitor._upkeep.step()
+        assert told not in monitor.report().degraded

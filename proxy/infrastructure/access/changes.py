@@ -21,6 +21,7 @@ from typing import Any, Final
 import asyncpg
 
 from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.engine import SERVER_SETTINGS
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.sessions import PostgresSession, Session, session
 
@@ -112,7 +113,10 @@ class ChangeFeed:
                 yield reader
             return
         connection = await asyncpg.connect(
-            self._database.url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS
+            self._database.url,
+            timeout=_TIMEOUT_SECONDS,
+            command_timeout=_TIMEOUT_SECONDS,
+            server_settings=SERVER_SETTINGS,
         )
         try:
             connection.add_termination_listener(lambda _connection: self._woken.set())

@@ -18,7 +18,7 @@ from piccolo.apps.migrations.tables import Migration
 
 import piccolo_migrations
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.engine import sqlite_path
+from proxy.infrastructure.persistence.engine import SERVER_SETTINGS, sqlite_path
 from proxy.infrastructure.persistence.file_lock import file_locked
 
 APP_NAME: Final = "proxy"
@@ -73,7 +73,7 @@ def _point_piccolo_at(database: Database) -> None:
 @asynccontextmanager
 async def _locked(database: Database) -> AsyncIterator[None]:
     if database.is_postgres:
-        connection = await asyncpg.connect(database.url)
+        connection = await asyncpg.connect(database.url, server_settings=SERVER_SETTINGS)
         try:
             await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
             yield

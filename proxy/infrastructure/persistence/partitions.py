@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from proxy.infrastructure.persistence.sessions import PostgresSession
 from proxy.infrastructure.persistence.usage_rollups import DAY, LOCK_TIMEOUT_MS, floor
@@ -32,11 +32,11 @@ class Partition:
 
 
 async def partitions(session: PostgresSession) -> list[Partition]:
-    """All but the default one, in order."""
+    """All but the default one, in order. PostgreSQL tells their bounds in the session's time zone."""
     found = []
     for name, expression in await session.fetch(_LIST):
         if bounds := _BOUNDS.search(expression):
-            start, end = (datetime.fromisoformat(text) for text in bounds.groups())
+            start, end = (datetime.fromisoformat(text).astimezone(UTC) for text in bounds.groups())
             found.append(Partition(name, start, end))
     return sorted(found, key=lambda part: part.start)
 

@@ -35,6 +35,7 @@ from proxy.infrastructure.persistence.usage_rollups import (
 _logger = logging.getLogger(__name__)
 _INTERVAL_SECONDS = 60.0
 _ADVISORY_LOCK = 5_417_036_642_202  # any number, the same in every version
+_TURNS_TO_WORRY = 3  # a lock that is not to be had, or a database that is away, may put off one or two
 _BATCH_ROWS = 500
 _PAUSE_SECONDS = 0.05
 _VACUUM_PAGES = 200
@@ -65,13 +66,26 @@ class LedgerUpkeep:
         self._retention_days = retention_days
         self._clock = clock
         self._sleep = sleep
+        self._failures = 0
+        self._last_error = ""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong, for people, when the last turns have all failed."""
+        if self._failures < _TURNS_TO_WORRY:
+            return None
+        return f"the ledger's sums, partitions and retention are put off again and again ({self._last_error})"
 
     async def step(self) -> None:
         """One turn, if the database lets it."""
         try:
             await self.run()
         except DATABASE_ERRORS as problem:
-            _logger.warning("upkeep of the ledger put off", extra={"reason": type(problem).__name__})
+            self._failures += 1
+            self._last_error = type(problem).__name__
+            _logger.warning("upkeep of the ledger put off", extra={"reason": self._last_error})
+        else:
+            self._failures = 0
 
     async def run(self) -> None:
         """One turn. Raises DATABASE_ERRORS; what was begun is then done at the next one."""
@@ -172,8 +186,7 @@ async def _is_quiet(work: Session, now: datetime) -> bool:
 
 
 @asynccontextmanager
-async def keeping_up(database: Database, retention_days: int) -> AsyncIterator[None]:
+async def keeping_up(upkeep: LedgerUpkeep) -> AsyncIterator[None]:
     """Does it every minute until the end."""
-    upkeep = LedgerUpkeep(database, retention_days)
     async with repeating(upkeep.step, lambda: _INTERVAL_SECONDS, "ledger upkeep"):
         yield
