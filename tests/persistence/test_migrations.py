@@ -8,6 +8,7 @@ import io
 import os
 import sqlite3
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +19,7 @@ import asyncpg
 import pytest
 from piccolo.apps.migrations.commands.base import BaseMigrationManager
 from piccolo.apps.migrations.commands.forwards import run_forwards
+from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 
 import piccolo_migrations
 from proxy.domain.request_log import RequestLog
@@ -358,6 +360,48 @@ async def test_sqlite_uses_write_ahead_logging(sqlite_url: str) -> None:
     connection: Any = sqlite3.connect(sqlite_path(sqlite_url))
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+def still_running(before: set[threading.Thread]) -> list[threading.Thread]:
+    """The threads that were started since and are not about to end."""
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(5)
+    return [thread for thread in started if thread.is_alive()]
+
+
+_FILL = "INSERT INTO filled VALUES (zeroblob(10000000))"
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["raised", "swallowed"])
+async def test_a_transaction_that_fills_the_disk_leaves_no_thread_behind(sqlite_url: str, is_told: bool) -> None:
+    """SQLite has rolled back by then; the thread would keep the process from ending."""
+    async with open_database(sqlite_url) as database:
+        raw = database.request_logs.raw
+        await raw("CREATE TABLE filled (x)")
+        before = set(threading.enumerate())
+
+        async def fill() -> None:
+            async with database.engine.transaction():
+                await raw("PRAGMA max_page_count = 1")  # no more than there are
+                with contextlib.nullcontext() if is_told else contextlib.suppress(sqlite3.OperationalError):
+                    await raw(_FILL)
+
+        with pytest.raises(sqlite3.OperationalError, match="full" if is_told else "no transaction"):
+            await fill()
+        assert still_running(before) == []
+        await raw(_FILL)  # in a connection of its own again
+
+
+async def test_a_transaction_that_cannot_begin_leaves_no_thread_behind(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("This is not a database. " * 100)
+    engine = engine_for(f"sqlite:///{tmp_path / 'text.db'}")
+    assert isinstance(engine, SQLiteEngine)
+    before = set(threading.enumerate())
+    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        async with engine.transaction(transaction_type=TransactionType.immediate):
+            pass
+    assert still_running(before) == []
 
 
 async def test_a_server_that_is_not_there_is_a_connection_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import clean_environment
+
+_FULL_BYTES = 100_000
 
 
 def refused(directory: Path, **settings: str) -> str:
@@ -28,6 +31,25 @@ def refused(directory: Path, **settings: str) -> str:
     assert "Traceback" not in done.stderr
     assert "database" not in done.stderr
     return done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_disk_that_is_full_ends_the_command(tmp_path: Path, command: str) -> None:
+    """No file may grow beyond what the first pages of the database take: its migration fails."""
+    given = {"LLMGATEWAY_PORT": "0", "LLMGATEWAY_DATA_DIR": str(tmp_path / "data")}
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", command],
+        env=clean_environment(**given),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL_BYTES, _FULL_BYTES)),
+    )
+    assert done.returncode == 1
+    assert "Error: The database is not available (OperationalError): disk I/O error" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_port_that_is_taken_is_named_with_its_setting(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 from piccolo.engine.postgres import PostgresEngine
-from piccolo.engine.sqlite import SQLiteEngine
+from piccolo.engine.sqlite import SQLiteEngine, SQLiteTransaction, TransactionType
 
 from proxy.domain.errors import InvalidValue
 
@@ -26,6 +27,50 @@ class _PostgresEngine(PostgresEngine):
 
     async def check_version(self) -> None:
         pass
+
+
+class _SqliteTransaction(SQLiteTransaction):
+    """Piccolo's closes its connection only if all goes well; the thread of an open one keeps the process from ending.
+
+    On a full disk SQLite rolls back by itself, and then refuses to do so again.
+    """
+
+    __slots__ = ()
+
+    async def begin(self) -> None:
+        try:
+            await super().begin()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await self.connection.close()
+            raise
+
+    async def rollback(self) -> None:
+        if self.connection.in_transaction:
+            await super().rollback()  # type: ignore[no-untyped-call]
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        try:
+            return await super().__aexit__(exception_type, exception, traceback)
+        finally:
+            if self._parent is None and self.engine.current_transaction.get() is self:  # it has not come to its end
+                self.engine.current_transaction.reset(self.context)
+                await self.connection.close()
+
+
+class _SqliteEngine(SQLiteEngine):
+    """Piccolo's engine, with transactions that leave nothing behind when the disk is full."""
+
+    def transaction(
+        self,
+        transaction_type: TransactionType = TransactionType.deferred,
+        allow_nested: bool = True,  # noqa: FBT002  # as Piccolo calls it
+    ) -> SQLiteTransaction:
+        return _SqliteTransaction(self, transaction_type, allow_nested)
 
 
 def default_url(data_dir: str) -> str:
@@ -46,7 +91,7 @@ def engine_for(url: str) -> SQLiteEngine | PostgresEngine:
         InvalidValue: another scheme. The message does not repeat the URL, which may hold a password.
     """
     if url.startswith(_SQLITE_PREFIX) and len(url) > len(_SQLITE_PREFIX):
-        return SQLiteEngine(path=str(sqlite_path(url)), timeout=BUSY_TIMEOUT_SECONDS)
+        return _SqliteEngine(path=str(sqlite_path(url)), timeout=BUSY_TIMEOUT_SECONDS)
     if url.startswith(_POSTGRES_PREFIXES):
         return _PostgresEngine(config={"dsn": url, "server_settings": SERVER_SETTINGS}, extensions=())
     raise InvalidValue("DATABASE_URL must begin with sqlite:/// or postgresql://")
