@@ -19,8 +19,10 @@ def prepare_metrics_directory(settings: Settings) -> None:
     """
     if settings.llmgateway_workers == 1:
         return
-    metrics = Path(settings.llmgateway_data_dir) / "metrics"
-    metrics.mkdir(parents=True, exist_ok=True)
+    data = Path(settings.llmgateway_data_dir)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    metrics = data / "metrics"
+    metrics.mkdir(exist_ok=True)
     mine = metrics / str(os.getpid())
     for old in metrics.iterdir():
         if old == mine or not Path(f"/proc/{old.name}").exists():

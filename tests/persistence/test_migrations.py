@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sqlite3
+import stat
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,7 @@ from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.persistence.payload_table import RequestPayloadTable
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.retention import LedgerUpkeep
+from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.tables import ModelPricingTable, RequestLogTable
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.infrastructure.traces import TraceRow, TraceRows
@@ -402,6 +404,38 @@ async def test_a_transaction_that_cannot_begin_leaves_no_thread_behind(tmp_path:
         async with engine.transaction(transaction_type=TransactionType.immediate):
             pass
     assert still_running(before) == []
+
+
+def modes_in(directory: Path) -> dict[str, int]:
+    """The permissions of the directory and of what is in it."""
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory, *directory.iterdir())}
+
+
+async def test_a_new_database_is_its_owners_alone(tmp_path: Path) -> None:
+    """There may be prompts in it."""
+    new = tmp_path / "new"
+    async with open_database(f"sqlite:///{new / 'a.db'}") as database:
+        await migrate(database)
+        async with session(database):
+            modes = modes_in(new)
+    assert {name: modes[name] for name in ("new", "a.db", "a.db-wal", "a.db-shm")} == {
+        "new": 0o700,
+        "a.db": 0o600,
+        "a.db-wal": 0o600,
+        "a.db-shm": 0o600,
+    }
+
+
+async def test_a_database_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    old.chmod(0o755)
+    (old / "a.db").touch()
+    (old / "a.db").chmod(0o640)
+    async with open_database(f"sqlite:///{old / 'a.db'}") as database:
+        await migrate(database)
+    modes = modes_in(old)
+    assert (modes["old"], modes["a.db"]) == (0o755, 0o640)
 
 
 async def test_a_server_that_is_not_there_is_a_connection_error() -> None:

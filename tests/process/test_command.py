@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -54,6 +55,13 @@ def test_version_and_help_are_quick_because_they_load_nothing_heavy() -> None:
 
 def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_new_data_directory_is_its_owners_alone(tmp_path: Path, postgres_url: str, workers: str) -> None:
+    """Whoever makes it first: the database is elsewhere."""
+    with serving(tmp_path, LLMGATEWAY_WORKERS=workers, DATABASE_URL=postgres_url):
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_requests_are_shown_once_each_with_tokens_and_cost(tmp_path: Path) -> None:

@@ -223,7 +223,8 @@ class Spool:
 
 def _new_directory(root: Path) -> tuple[Path, TextIO]:
     """A directory that is locked before it has its final name, so that nobody takes it for a dead one."""
-    root.mkdir(parents=True, exist_ok=True)
+    root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the data directory
+    root.mkdir(exist_ok=True)
     name = f"{time.time_ns()}-{os.getpid()}-{uuid4().hex[:8]}"
     hidden = root / f".{name}"
     hidden.mkdir(mode=0o700)

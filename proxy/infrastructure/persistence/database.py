@@ -135,7 +135,7 @@ async def connect(database: Database) -> None:
         await database.engine.start_connection_pool(min_size=_POOL_MIN_SIZE, max_size=_POOL_MAX_SIZE, reset=_as_it_is)
     else:
         path = sqlite_path(database.url)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _has_write_ahead_log(path):
             async with file_locked(path):  # two that change the journal's mode at once find the file locked
                 await _prepare_sqlite(path)
@@ -163,8 +163,15 @@ def _has_write_ahead_log(path: Path) -> bool:
         return False
 
 
+def _make_private(path: Path) -> None:
+    """A new file is its owner's alone: there may be prompts in it. SQLite gives those beside it the same mode."""
+    if not path.exists():
+        path.touch(mode=0o600)
+
+
 async def _prepare_sqlite(path: Path) -> None:
     """The first PRAGMA has an effect on a new file only, and only before the second one."""
+    _make_private(path)
     async with aiosqlite.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None) as connection:
         await connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         await connection.execute("PRAGMA journal_mode=WAL")
