@@ -168,7 +168,10 @@ def _dimensions(command: Any) -> Any:
 )
 @administering
 def set_limits(clear: tuple[str, ...], url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
-    """Limit somebody; a limit that is there is changed, and what is not given stays."""
+    """Limit somebody; a limit that is there is changed, and what is not given stays.
+
+    One of which nothing is left is taken away.
+    """
     cleared = {name: None for name, (option, _text) in _DIMENSIONS.items() if option.removeprefix("--") in clear}
     subject, dimensions = _chosen(given), _given(given) | cleared
     if not dimensions:
@@ -179,11 +182,18 @@ def set_limits(clear: tuple[str, ...], url: str | None, key_env: str, as_json: b
         if len(there) > 1:  # from before a second one was refused; the lowest counts
             ids = ", ".join(each["id"] for each in there)
             raise click.ClickException(f"There are several limits for this: delete all but one of {ids}.")
+        if there and not any((dimensions if name in dimensions else there[0])[name] for name in _DIMENSIONS):
+            await api.delete("limits", there[0]["id"])
+            return None
         if there:
             return await api.patch("limits", there[0]["id"], body=dimensions)
         return await api.post("limits", body={**subject, **dimensions})
 
-    show(ask(url, key_env, work), _LIMIT_COLUMNS, as_json=as_json)
+    limit = ask(url, key_env, work)
+    if limit is None:
+        click.echo("null" if as_json else "Nothing is left of the limit: it was taken away.")
+    else:
+        show(limit, _LIMIT_COLUMNS, as_json=as_json)
 
 
 @limits.command("list")

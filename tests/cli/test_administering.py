@@ -111,6 +111,13 @@ def test_a_limit_is_changed_where_there_is_one(tenants: Command) -> None:
     assert tenants.json("limits", "list", "--model", "*") == []
 
 
+def test_a_limit_of_which_nothing_is_left_is_taken_away(tenants: Command) -> None:
+    assert "it was taken away" in tenants.run("limits", "set", "--key", "bot", "--clear", "rpm")
+    assert tenants.json("limits", "list") == []
+    tenants.run("limits", "set", "--key", "bot", "--rpm", "5", "--tpm", "9")
+    assert tenants.json("limits", "set", "--key", "bot", "--clear", "rpm")["tokens_per_minute"] == 9
+
+
 def test_of_several_limits_for_a_subject_none_is_changed(tenants: Command) -> None:
     """Such as were made when a second one was not refused: the lower one would go on to count."""
     subject = Subject(Scope.MODEL, "*")
