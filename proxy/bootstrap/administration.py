@@ -24,7 +24,7 @@ from proxy.application.administration.prices import nobody_uses_them
 from proxy.application.ports import ConfigurationControl
 from proxy.application.siblings import NoSiblings, Siblings
 from proxy.bootstrap.config_file import configuration_file, read_configuration
-from proxy.bootstrap.storage import migrated_database
+from proxy.bootstrap.storage import existing_database, migrated_database
 from proxy.domain.access.model_scope import ModelGroups
 from proxy.domain.access.permissions import Role, permissions_of
 from proxy.domain.access.principals import Principal, PrincipalKind
@@ -70,15 +70,16 @@ class LocalAdminApi:
 
 
 @asynccontextmanager
-async def local_admin_api(settings: Settings) -> AsyncIterator[LocalAdminApi]:
+async def local_admin_api(settings: Settings, *, may_create: bool) -> AsyncIterator[LocalAdminApi]:
     """The same admin API over the database, without a gateway. Whoever may open the database is an administrator.
 
-    Raises InvalidValue, ConfigErrors or DATABASE_ERRORS.
+    `may_create`: a SQLite database that is not there is made. Raises InvalidValue, ConfigErrors or DATABASE_ERRORS.
     """
     path = configuration_file(settings)
     groups: ModelGroups = read_configuration(path, settings).model_groups if path is not None else {}
     token = secrets.token_urlsafe(32)
-    async with migrated_database(settings) as database:
+    opened = migrated_database if may_create else existing_database
+    async with opened(settings) as database:
         app = web.Application(middlewares=[request_id, errors, _letting_in(token)])
         app.add_subapp(f"{PREFIX}/", create_admin(admin_api(database, lambda: groups)))
         runner = web.AppRunner(app, access_log=None, handle_signals=False)

@@ -10,7 +10,7 @@ from proxy.application.administration.administration import Actor, Administratio
 from proxy.application.ports import PriceHistory
 from proxy.bootstrap.administration import command_principal
 from proxy.bootstrap.config_file import billing_providers
-from proxy.bootstrap.storage import migrated_database
+from proxy.bootstrap.storage import existing_database, migrated_database
 from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import ModelPricing, PriceChanges
 from proxy.infrastructure.http import client_session
@@ -31,7 +31,7 @@ _NOTHING_TO_SYNC = (
 @asynccontextmanager
 async def price_history(settings: Settings) -> AsyncIterator[PriceHistory]:
     """The price table. Raises InvalidValue or DATABASE_ERRORS."""
-    async with migrated_database(settings) as database:
+    async with existing_database(settings) as database:
         yield PiccoloModelPricing(database)
 
 
@@ -63,7 +63,8 @@ async def sync_prices(settings: Settings, *, dry_run: bool = False) -> tuple[Pri
         raise InvalidValue(_NOTHING_TO_SYNC)
     timeouts = settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds
     all_changes, all_ignored = PriceChanges(), 0
-    async with migrated_database(settings) as database, client_session(*timeouts) as session:
+    opened = existing_database if dry_run else migrated_database
+    async with opened(settings) as database, client_session(*timeouts) as session:
         history = PiccoloModelPricing(database)
         for endpoint in providers.values():
             changes, ignored = await PriceSync(session, endpoint, history).run(dry_run=dry_run)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from proxy.application.reconcile import Pace, Reconciliation, Search
 from proxy.bootstrap.config_file import billing_providers
-from proxy.bootstrap.storage import migrated_database
+from proxy.bootstrap.storage import existing_database
 from proxy.domain.errors import InvalidValue
 from proxy.domain.reconciliation import ReconcileReport
 from proxy.infrastructure.http import client_session
@@ -38,7 +38,7 @@ async def reconcile_costs(
     if not providers:
         raise InvalidValue(_NOBODY_TO_ASK)
     timeouts = settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds
-    async with migrated_database(settings) as database, client_session(*timeouts) as session:
+    async with existing_database(settings) as database, client_session(*timeouts) as session:
         for name, endpoint in providers.items():
             rows, bills = LedgerReconciliation(database, name), OpenRouterBills(session, endpoint)
             reconciliation = Reconciliation(rows, bills, Pace(rate_per_second, _WAITS_SECONDS))

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from proxy.application.payloads import PayloadArchive
 from proxy.application.ports import RequestLogRepository, UsageReports
 from proxy.application.traces import RequestArchive
+from proxy.domain.errors import InvalidValue
 from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.persistence.arrival import Arrival, arriving
 from proxy.infrastructure.persistence.database import Database, bind, open_database
-from proxy.infrastructure.persistence.engine import default_url
+from proxy.infrastructure.persistence.engine import default_url, missing_file
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.migrations import migrate
 from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
@@ -23,6 +24,7 @@ __all__ = [
     "DATABASE_ERRORS",
     "arriving_database",
     "database_description",
+    "existing_database",
     "migrate_database",
     "migrated_database",
     "payload_archive",
@@ -57,6 +59,19 @@ async def migrated_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
+async def existing_database(settings: Settings) -> AsyncIterator[Database]:
+    """The same for who has nothing to write: a SQLite file that is not there is not made, but InvalidValue."""
+    missing = missing_file(database_url(settings))
+    if missing is not None:
+        raise InvalidValue(
+            f"There is no database {missing}. Run this where the gateway runs, or set LLMGATEWAY_DATA_DIR or "
+            "DATABASE_URL as it has them; `llmgateway serve` or `llmgateway migrate` makes a new one."
+        )
+    async with migrated_database(settings) as database:
+        yield database
+
+
+@asynccontextmanager
 async def arriving_database(settings: Settings) -> AsyncIterator[Arrival]:
     """The database as the gateway serves with it: a PostgreSQL server that cannot be reached is waited for.
 
@@ -69,26 +84,26 @@ async def arriving_database(settings: Settings) -> AsyncIterator[Arrival]:
 @asynccontextmanager
 async def request_logs(settings: Settings) -> AsyncIterator[RequestLogRepository]:
     """The booked requests. Raises InvalidValue or DATABASE_ERRORS."""
-    async with migrated_database(settings) as database:
+    async with existing_database(settings) as database:
         yield PiccoloRequestLogs(database)
 
 
 @asynccontextmanager
 async def usage_reports(settings: Settings) -> AsyncIterator[UsageReports]:
     """Reports of usage. Raises InvalidValue or DATABASE_ERRORS."""
-    async with migrated_database(settings) as database:
+    async with existing_database(settings) as database:
         yield LedgerUsageReports(database)
 
 
 @asynccontextmanager
 async def payload_archive(settings: Settings) -> AsyncIterator[PayloadArchive]:
     """The stored payloads. Raises InvalidValue or DATABASE_ERRORS."""
-    async with migrated_database(settings) as database:
+    async with existing_database(settings) as database:
         yield PayloadRows(database)
 
 
 @asynccontextmanager
 async def request_archive(settings: Settings) -> AsyncIterator[RequestArchive]:
     """The booked requests with their traces. Raises InvalidValue or DATABASE_ERRORS."""
-    async with migrated_database(settings) as database:
+    async with existing_database(settings) as database:
         yield LedgerRequestArchive(database)

@@ -116,10 +116,10 @@ def administering(command: _F) -> _F:
     return command
 
 
-def ask(url: str | None, key_env: str, work: Callable[[AdminClient], Awaitable[_T]]) -> _T:
-    """The result of work on a gateway, or on the database of the settings."""
+def ask(url: str | None, key_env: str, work: Callable[[AdminClient], Awaitable[_T]], *, may_create: bool = False) -> _T:
+    """The result of work on a gateway, or on the database of the settings, which work that adds something may make."""
     settings = settings_or_fail()
-    return with_database(_at(url, key_env, work) if url else _locally(settings, work))
+    return with_database(_at(url, key_env, work) if url else _locally(settings, work, may_create))
 
 
 async def _at(url: str, key_env: str, work: Callable[[AdminClient], Awaitable[_T]]) -> _T:
@@ -156,12 +156,12 @@ def _address(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1").removesuffix("/admin")
 
 
-async def _locally(settings: Settings, work: Callable[[AdminClient], Awaitable[_T]]) -> _T:
+async def _locally(settings: Settings, work: Callable[[AdminClient], Awaitable[_T]], may_create: bool) -> _T:
     from proxy.bootstrap.administration import local_admin_api  # noqa: PLC0415
     from proxy.config.problems import ConfigErrors  # noqa: PLC0415
 
     try:
-        async with local_admin_api(settings) as api:
+        async with local_admin_api(settings, may_create=may_create) as api:
             return await _asking(api.url, api.token, work)
     except ConfigErrors as problem:
         raise click.ClickException(f"The configuration is not valid.\n{problem}") from None

@@ -71,7 +71,7 @@ def keys() -> None:
 @administering
 def create(name: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
     """Make a key called NAME. It is shown once, and only its hash is kept."""
-    made = ask(url, key_env, lambda api: api.post("keys", body={"name": name, **_body(given)}))
+    made = ask(url, key_env, lambda api: api.post("keys", body={"name": name, **_body(given)}), may_create=True)
     _show_secret(made, as_json=as_json)
 
 
@@ -86,7 +86,7 @@ def create(name: str, url: str | None, key_env: str, as_json: bool, **given: Any
 def import_key(name: str, hash_: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
     """Take over a key that exists elsewhere: whoever has it goes on using it."""
     body = {"name": name, "hash": hash_.strip().lower(), **_body(given)}
-    show(ask(url, key_env, lambda api: api.post("keys", body=body)), _COLUMNS, as_json=as_json)
+    show(ask(url, key_env, lambda api: api.post("keys", body=body), may_create=True), _COLUMNS, as_json=as_json)
 
 
 @keys.command("list")

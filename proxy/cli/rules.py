@@ -87,7 +87,9 @@ def budgets() -> None:
 def create_budget(name: str, amount_usd: str, url: str | None, key_env: str, as_json: bool, **given: Any) -> None:
     """Make a budget called NAME of USD for somebody."""
     body = {"name": name, "amount_usd": amount_usd, **_chosen(given), **_given(given)}
-    show(ask(url, key_env, lambda api: api.post("budgets", body=body)), _BUDGET_COLUMNS, as_json=as_json)
+    show(
+        ask(url, key_env, lambda api: api.post("budgets", body=body), may_create=True), _BUDGET_COLUMNS, as_json=as_json
+    )
 
 
 @budgets.command("list")
@@ -189,7 +191,7 @@ def set_limits(clear: tuple[str, ...], url: str | None, key_env: str, as_json: b
             return await api.patch("limits", there[0]["id"], body=dimensions)
         return await api.post("limits", body={**subject, **dimensions})
 
-    limit = ask(url, key_env, work)
+    limit = ask(url, key_env, work, may_create=True)
     if limit is None:
         click.echo("null" if as_json else "Nothing is left of the limit: it was taken away.")
     else:

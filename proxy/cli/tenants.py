@@ -47,7 +47,7 @@ def create_team(
 ) -> None:
     """Make a team called NAME."""
     body = _body(name=name, organisation=organisation, models=models)
-    show(ask(url, key_env, lambda api: api.post("teams", body=body)), _TEAM_COLUMNS, as_json=as_json)
+    show(ask(url, key_env, lambda api: api.post("teams", body=body), may_create=True), _TEAM_COLUMNS, as_json=as_json)
 
 
 @teams.command("list")
@@ -95,7 +95,9 @@ def organisations() -> None:
 @administering
 def create_organisation(name: str, models: tuple[str, ...], url: str | None, key_env: str, as_json: bool) -> None:
     """Make an organisation called NAME."""
-    made = ask(url, key_env, lambda api: api.post("organisations", body=_body(name=name, models=models)))
+    made = ask(
+        url, key_env, lambda api: api.post("organisations", body=_body(name=name, models=models)), may_create=True
+    )
     show(made, _ORGANISATION_COLUMNS, as_json=as_json)
 
 

@@ -102,6 +102,13 @@ def sqlite_path(url: str) -> Path:
     return Path(url.removeprefix(_SQLITE_PREFIX))
 
 
+def missing_file(url: str) -> Path | None:
+    """The absolute path of a SQLite URL at which there is no file."""
+    if not url.startswith(_SQLITE_PREFIX) or sqlite_path(url).exists():
+        return None
+    return sqlite_path(url).resolve()
+
+
 def describe(url: str) -> str:
     """The URL for people and logs: no password, no user."""
     parts = urlsplit(url)
