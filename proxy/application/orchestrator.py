@@ -144,17 +144,17 @@ class _Run:
             after=self._after,
             clock=self._orchestrator.clock,
         )
-        admission = self._exchange.admission
-        if admission.needs_money:
-            at_once = 1 if self._plan.route.hedge_after is None else 2
-            needed = self._most_cost(admission.estimate), at_once, self._exchange.started_at
-            if not admission.set_aside_at_once(*needed):
-                await admission.set_aside(*needed)
-        if self._cohort.has_several:
-            await self._cohort.on_its_way()
-        self._exchange.walked = walk.attempts
-        self._runtime.uses.count += 1
+        self._runtime.uses.count += 1  # before anything is waited for: a reload closes deployments that nobody may ask
         try:
+            admission = self._exchange.admission
+            if admission.needs_money:
+                at_once = 1 if self._plan.route.hedge_after is None else 2
+                needed = self._most_cost(admission.estimate), at_once, self._exchange.started_at
+                if not admission.set_aside_at_once(*needed):
+                    await admission.set_aside(*needed)
+            if self._cohort.has_several:
+                await self._cohort.on_its_way()
+            self._exchange.walked = walk.attempts
             return await walk.first_answer()
         finally:
             self._runtime.uses.count -= 1

@@ -28,7 +28,7 @@ from proxy.domain.routing import ModelPolicy
 from proxy.domain.values import ModelName
 from proxy.infrastructure.chat_completion.registry import service_factory
 from proxy.infrastructure.chat_completion.wire import WireSettings
-from proxy.infrastructure.deployments.fleet import DeploymentSpec, running_fleet
+from proxy.infrastructure.deployments.fleet import DeploymentSpec, Fleet, running_fleet
 from tests.harness import HELLO, FakeTime, Upstream
 
 
@@ -123,7 +123,13 @@ def fake_time() -> FakeTime:
 
 
 @pytest.fixture
-async def runtime(upstream: Upstream, prices: FakePrices, fake_time: FakeTime) -> AsyncIterator[Runtime]:
+async def fleet(fake_time: FakeTime) -> AsyncIterator[Fleet]:
+    async with running_fleet(service_factory, fake_time.timing()) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+async def runtime(fleet: Fleet, upstream: Upstream, prices: FakePrices) -> Runtime:
     """As in a gateway without configuration: one deployment, which every model name goes to."""
     catalog = one_provider("OpenRouter")
     spec = DeploymentSpec(
@@ -132,10 +138,9 @@ async def runtime(upstream: Upstream, prices: FakePrices, fake_time: FakeTime) -
         WireSettings(provider="OpenRouter", base_url=upstream.url),
         cools_down=False,
     )
-    async with running_fleet(service_factory, fake_time.timing()) as fleet:
-        deployments = await fleet.become([spec])
-        kernel = KernelFactory([live.service for live in deployments.values()], prices, ModelPolicy()).create()
-        yield Runtime(catalog, ModelPolicy(), kernel, deployments, max_attempts=4, request_timeout_seconds=600.0)
+    deployments = await fleet.become([spec])
+    kernel = KernelFactory([live.service for live in deployments.values()], prices, ModelPolicy()).create()
+    return Runtime(catalog, ModelPolicy(), kernel, deployments, max_attempts=4, request_timeout_seconds=600.0)
 
 
 @pytest.fixture

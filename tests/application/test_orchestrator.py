@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from proxy.application.admission import Admission
 from proxy.application.orchestrator import KernelOrchestrator
+from proxy.application.runtime import Runtime
+from proxy.domain.access.principals import ANONYMOUS
+from proxy.domain.budgets import Charge
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import GatewayError, TokenLimitExceeded
 from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
 from proxy.domain.values import CostAmount
+from proxy.infrastructure.deployments.fleet import Fleet
 from tests.application.conftest import FakeLedger, chat_request, complete, relay
 from tests.harness import COMPLETION, HELLO, Upstream, chunk, cut, ending, fails, says, stall, streams
 
@@ -330,3 +338,62 @@ async def test_the_generation_is_noted_as_soon_as_it_is_known(
         await orchestrator.complete(at_once, chat_request(), {})
     assert len(ledger.generations) == 2
     assert ledger.rows[-1].generation_id == "gen-too"
+
+
+# A reload: a request keeps the deployments that it began with.
+
+
+@dataclass
+class SlowPurse:
+    """A Purse, and the BudgetHold that it gives when it is opened."""
+
+    is_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may_give: asyncio.Event = field(default_factory=asyncio.Event)
+    charges: Sequence[Charge] = ()
+
+    def set_aside_at_once(self, _amount_picodollars: int, _moment: datetime) -> None:
+        """Never."""
+
+    async def set_aside(self, _amount_picodollars: int, _moment: datetime) -> SlowPurse:
+        self.is_asked.set()
+        await self.may_give.wait()
+        return self
+
+    def settle(self, charged: Sequence[Charge]) -> None:
+        """Nothing was taken."""
+
+    def warning(self) -> None:
+        """None."""
+
+
+async def test_a_reload_leaves_a_request_that_waits_for_money_its_deployment(
+    orchestrator: KernelOrchestrator, runtime: Runtime, fleet: Fleet, upstream: Upstream, ledger: FakeLedger
+) -> None:
+    upstream.answer(says())
+    asked, purse = chat_request(), SlowPurse()
+    with orchestrator.exchange("req-1", lambda: False) as exchange:
+        exchange.asked(asked)
+        exchange.admitted(Admission(ANONYMOUS, purse=purse))
+        answering = asyncio.ensure_future(orchestrator.complete(exchange, asked, {}))
+        await purse.is_asked.wait()
+        await fleet.become([], in_use=lambda: not runtime.uses.are_over)
+        await fleet.close_retired()
+        purse.may_give.set()
+        assert json.loads((await answering).body) == COMPLETION
+        exchange.answering(200)
+    assert (ledger.row.status, runtime.uses.are_over) == (RequestStatus.SUCCESS, True)
+
+
+async def test_a_request_that_gives_up_waiting_for_money_uses_its_deployments_no_more(
+    orchestrator: KernelOrchestrator, runtime: Runtime
+) -> None:
+    asked, purse = chat_request(), SlowPurse()
+    with orchestrator.exchange("req-1", lambda: True) as exchange:
+        exchange.asked(asked)
+        exchange.admitted(Admission(ANONYMOUS, purse=purse))
+        answering = asyncio.ensure_future(orchestrator.complete(exchange, asked, {}))
+        await purse.is_asked.wait()
+        assert not runtime.uses.are_over
+        answering.cancel()
+        await asyncio.wait([answering])
+    assert runtime.uses.are_over
