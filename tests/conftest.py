@@ -159,7 +159,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 async def start_gateway(upstream: Upstream, sqlite_url: str) -> AsyncIterator[StartGateway]:
-    """Starts a gateway over the upstream; settings are keyword arguments, `timing` too."""
+    """Starts a gateway over the upstream; settings are keyword arguments, `timing` and `sync` too."""
     async with AsyncExitStack() as stack:
 
         async def start(timing: Any = None, **settings: Any) -> TestGateway:

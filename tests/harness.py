@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +20,7 @@ from proxy.application.allowances import Rulebook
 from proxy.bootstrap.gateway import RunningGateway, running_gateway
 from proxy.bootstrap.storage import request_logs
 from proxy.domain.request_log import RequestLog
+from proxy.infrastructure.ledger.segment import Sync
 from proxy.infrastructure.resilience import Timing
 from proxy.server.listening import bound
 from proxy.server.site import serve_on
@@ -239,9 +241,13 @@ async def gateway_over(
     database_url: str,
     timing: Timing | None = None,
     rules: Callable[[], Rulebook] | None = None,
+    sync: Sync = os.fdatasync,
     **settings: Any,
 ) -> AsyncIterator[TestGateway]:
-    """A gateway with that upstream and that (migrated) database, on a free port; `rules` instead of its."""
+    """A gateway with that upstream and that (migrated) database, on a free port; `rules` instead of its.
+
+    `sync` forces its spool to the disk.
+    """
     assert settings.keys() <= Settings.model_fields.keys()  # others would be ignored
     data_directory = TemporaryDirectory(prefix="gateway-")
     chosen = Settings(
@@ -256,7 +262,7 @@ async def gateway_over(
         }
     )
     with data_directory:
-        async with running_gateway(chosen, timing, rules) as gateway, _served(gateway, chosen) as url:
+        async with running_gateway(chosen, timing, rules, sync) as gateway, _served(gateway, chosen) as url:
             connector = aiohttp.TCPConnector(limit=0)
             async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:
                 yield TestGateway(url, http, chosen)

@@ -22,6 +22,7 @@ from proxy.domain.chat import NO_FACTS, AnswerFacts, ChatRequest
 from proxy.domain.errors import (
     AllProvidersFailed,
     GatewayError,
+    LedgerFull,
     UpstreamError,
     kind_of,
 )
@@ -295,8 +296,16 @@ class Exchange:
         self._observer.settled(self)
 
     async def durable(self) -> None:
-        """Return when what is booked is as safe as the operator has asked for: at once, unless `waits_for_disk`."""
-        await self._ledger.durable()
+        """Return when what is noted is as safe as the operator has asked for: at once, unless `waits_for_disk`.
+
+        Raises LedgerFull when the disk does not take it, so that nothing is sent upstream. A request that is booked has
+        an answer, which may be paid: it is not lost to that. The disk has the intent of whatever was sent upstream.
+        """
+        try:
+            await self._ledger.durable()
+        except LedgerFull:
+            if self.booked is None:
+                raise
 
     def _entry(self) -> Entry:
         return Entry(self.request_id, self.started_at, self._request, self.admission)

@@ -140,7 +140,7 @@ _STATE: Final = _by_name(status=_STATUS, problems=_all_of)
 _WHOLE: Final = _by_name(
     uptime_seconds=max,
     database=_by_name(status=_worst("up", "down"), last_error=_known),
-    ledger=_by_name(sum, can_book=all, oldest_waiting_seconds=max, last_error=_known),
+    ledger=_by_name(sum, can_book=all, oldest_waiting_seconds=max, last_error=_known, sync_error=_known),
     limits=_by_name(
         sum,
         mode=_worst("shared", "local"),

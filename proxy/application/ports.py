@@ -97,7 +97,10 @@ class Ledger(Protocol):
         ...
 
     async def durable(self) -> None:
-        """Return when what was noted so far is as safe as the operator has asked for."""
+        """Return when what was noted so far is as safe as the operator has asked for.
+
+        Raises LedgerFull when the disk does not take it; it is noted all the same, and survives the process.
+        """
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ from proxy.infrastructure.endpoint import endpoint_of
 from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watching
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.ledger.ledger import Fsync, SpoolLedger, spool_ledger
+from proxy.infrastructure.ledger.segment import Sync
 from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.payloads.redaction import load_redaction
 from proxy.infrastructure.payloads.rows import PayloadRows
@@ -152,7 +154,10 @@ class _Parts:
 
 @asynccontextmanager
 async def running_gateway(
-    settings: Settings, timing: Timing | None = None, rules: Callable[[], Rulebook] | None = None
+    settings: Settings,
+    timing: Timing | None = None,
+    rules: Callable[[], Rulebook] | None = None,
+    sync: Sync = os.fdatasync,
 ) -> AsyncIterator[RunningGateway]:
     """Everything started in order, and stopped in the reverse order at the end.
 
@@ -161,11 +166,11 @@ async def running_gateway(
     access → metrics → telling other workers. The ledger is flushed after the last request has ended and before its
     database is closed. `timing` is how retries and the breaker see time pass; the real thing by default. While
     PostgreSQL cannot be reached all but the database's own tasks runs. `rules` gives the limits and budgets that hold
-    for everyone, in the place of the database's.
+    for everyone, in the place of the database's. `sync` forces the ledger's spool to the disk.
     """
     timing = timing or Timing()
     async with AsyncExitStack() as stack:
-        parts = await _started(settings, timing, stack)
+        parts = await _started(settings, timing, sync, stack)
         gateway = _gateway(settings, timing, parts, rules)
         siblings = parts.configured.siblings
         if isinstance(siblings, SharedDirectory):
@@ -173,7 +178,7 @@ async def running_gateway(
         yield _running(settings, parts, gateway)
 
 
-async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) -> _Parts:
+async def _started(settings: Settings, timing: Timing, sync: Sync, stack: AsyncExitStack) -> _Parts:
     arrival = await stack.enter_async_context(arriving_database(settings))
     tracing = await stack.enter_async_context(tracing_of(settings))
     fleet = await stack.enter_async_context(running_fleet(service_factory, timing, tracing.make_resilience))
@@ -181,7 +186,7 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
         client_session(settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds)
     )
     when_all_is_booked = stack.enter_context(ExitStack())
-    books = await _books(settings, arrival, session, stack)
+    books = await _books(settings, arrival, session, sync, stack)
     configured = await _configured(settings, arrival.database, fleet, books.pricing, stack)
     unpriced = UnpricedModels()
     limiter = await stack.enter_async_context(rate_limiter(settings, books.ledger.directory))
@@ -212,7 +217,9 @@ async def _started(settings: Settings, timing: Timing, stack: AsyncExitStack) ->
     )
 
 
-async def _books(settings: Settings, arrival: Arrival, session: ClientSession, stack: AsyncExitStack) -> _Books:
+async def _books(
+    settings: Settings, arrival: Arrival, session: ClientSession, sync: Sync, stack: AsyncExitStack
+) -> _Books:
     database = arrival.database
     upkeep = LedgerUpkeep(database, settings.ledger_retention_days)
     await stack.enter_async_context(once(arrival.here, keeping_up(upkeep)))
@@ -234,6 +241,7 @@ async def _books(settings: Settings, arrival: Arrival, session: ClientSession, s
             writer,
             max_bytes=settings.ledger_spool_max_bytes,
             fsync=Fsync(settings.ledger_fsync),
+            sync=sync,
         )
     )
     budgets = await stack.enter_async_context(budget_book(settings, database, ledger, session))

@@ -114,12 +114,15 @@ class HealthMonitor:
         reasons = ["the gateway is shutting down"] if self._stopping and not is_replaced else []
         refusal = self._ledger.refusal()
         if refusal is not None:
-            reasons.append(f"the ledger is full: {refusal}")
+            reasons.append(f"the ledger cannot book another request: {refusal}")
         degraded = [f"provider {name} did not answer" for name, ok in self._provider_results.items() if not ok]
         database_error = self._arrival.trouble or self._database_error
         can_book = self._arrival.here.is_set() and self._ledger.can_book()
         if database_error or not can_book:
             degraded.append(f"the database does not take rows ({database_error or 'the last write failed'})")
+        sync_trouble = self._ledger.sync_trouble()
+        if sync_trouble is not None and sync_trouble != refusal:
+            degraded.append(sync_trouble)
         degraded += [trouble for trouble in (self._upkeep.trouble, self._limiter.trouble) if trouble is not None]
         own = tuple(reasons)
         if deployments and len(open_breakers) == len(deployments):

@@ -52,6 +52,7 @@ class FakeLedger:
     admitted: int = 0
     is_full: bool = False
     waits_for_disk: bool = True
+    is_without_disk: bool = False
 
     def admit(self) -> None:
         if self.is_full:
@@ -66,6 +67,8 @@ class FakeLedger:
 
     async def durable(self) -> None:
         """At once."""
+        if self.is_without_disk:
+            raise LedgerFull("the disk takes nothing", 5.0)
 
     def settle(self, row: RequestLog) -> None:
         self.rows.append(row)

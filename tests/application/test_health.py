@@ -25,6 +25,7 @@ LEDGER = {
     "spool_bytes": 4096,
     "set_aside_rows": 0,
     "last_error": None,
+    "sync_error": None,
 }
 DEPLOYMENT = {
     "provider": "up",
@@ -202,6 +203,7 @@ def test_the_ledger_books_if_every_worker_does() -> None:
         "oldest_waiting_seconds": 3.5,
         "set_aside_rows": 1,
         "last_error": "OSError",
+        "sync_error": "Input/output error",
     }
     told = whole(report(), report(ledger=failing, database={"status": "down", "last_error": "TimeoutError"}))
     assert told["ledger"] == {**failing, "booked_rows": 10, "waiting_rows": 8, "spool_bytes": 8192}

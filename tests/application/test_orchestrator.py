@@ -20,7 +20,7 @@ from proxy.application.runtime import Runtime
 from proxy.domain.access.principals import ANONYMOUS
 from proxy.domain.budgets import Charge
 from proxy.domain.chat import ChatRequest
-from proxy.domain.errors import GatewayError, TokenLimitExceeded
+from proxy.domain.errors import GatewayError, LedgerFull, TokenLimitExceeded
 from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
 from proxy.domain.values import CostAmount
 from proxy.infrastructure.deployments.fleet import Fleet
@@ -397,3 +397,31 @@ async def test_a_request_that_gives_up_waiting_for_money_uses_its_deployments_no
         answering.cancel()
         await asyncio.wait([answering])
     assert runtime.uses.are_over
+
+
+# A disk that fails: nothing is begun that might not be booked, and nothing is lost that is paid.
+
+
+async def test_without_the_disk_nobody_is_asked(
+    orchestrator: KernelOrchestrator, upstream: Upstream, ledger: FakeLedger
+) -> None:
+    ledger.is_without_disk = True
+    with pytest.raises(LedgerFull):
+        await complete(orchestrator, chat_request())
+    assert (upstream.calls, ledger.row.status, ledger.row.attempts) == (0, RequestStatus.REFUSED, 0)
+
+
+async def test_a_stream_that_is_paid_comes_to_its_end_without_the_disk(
+    orchestrator: KernelOrchestrator, upstream: Upstream, ledger: FakeLedger
+) -> None:
+    sent = [chunk("Hel"), chunk("lo"), *ending()]
+    upstream.answer(streams(*sent))
+    asked = chat_request(stream=True)
+    with orchestrator.exchange("req-1", lambda: False) as exchange:
+        exchange.asked(asked)
+        stream = await orchestrator.stream(exchange, asked, {})
+        ledger.is_without_disk = True
+        exchange.answering(200)
+        assert b"".join([data async for data in stream]) == b"".join(sent)
+        await stream.aclose()
+    assert ledger.row.status is RequestStatus.SUCCESS

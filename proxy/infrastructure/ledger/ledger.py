@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
@@ -17,6 +18,7 @@ from proxy.infrastructure.ledger.adoption import adopt_dead_spools
 from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.quarantine import Quarantine
 from proxy.infrastructure.ledger.records import generation_payload, intent_payload, outcome_payload
+from proxy.infrastructure.ledger.segment import Sync
 from proxy.infrastructure.ledger.spool import Reading, Spool, SpoolDamaged, SpoolFull
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.bulk_insert import RowWriter
@@ -50,10 +52,11 @@ class SpoolLedger:
         self._quarantine = quarantine
         self.waits_for_disk = fsync is Fsync.ALWAYS
         self._refusal: str | None = None
+        self._sync_error: str | None = None
         self._something_waits = asyncio.Event()
         self._stopping = asyncio.Event()
         self._sync_wanted = asyncio.Event()
-        self._next_sync: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next_sync: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self.holder = spool.directory.name  # what this process leases of budgets is in this name
         self.on_booked: Callable[[Sequence[LedgerRow]], None] = lambda _rows: None
 
@@ -71,7 +74,7 @@ class SpoolLedger:
             if self._refusal is None:
                 _logger.error("ledger refuses requests", extra={"reason": str(problem)})
             self._refusal = str(problem)
-            raise LedgerFull(f"The ledger cannot book another request: {problem}.", _RETRY_AFTER_SECONDS) from None
+            raise _full(self._refusal) from None
         self._refusal = None
 
     def begin(self, intent: RequestIntent) -> None:
@@ -88,7 +91,8 @@ class SpoolLedger:
         if self.waits_for_disk:
             synced = self._next_sync
             self._sync_wanted.set()
-            await asyncio.shield(synced)
+            if (trouble := await asyncio.shield(synced)) is not None:
+                raise _full(trouble)
 
     # Its tasks.
 
@@ -144,11 +148,19 @@ class SpoolLedger:
             self._sync_wanted.clear()
             waiting, self._next_sync = self._next_sync, asyncio.get_running_loop().create_future()
             await self.sync()
-            waiting.set_result(None)
+            waiting.set_result(self.sync_trouble())
 
     async def sync(self) -> None:
+        """Forces what was written to the disk. If that fails it is tried again the next time."""
+        error = None
         for segment in self._spool.unsynced():
-            await asyncio.to_thread(segment.sync)
+            try:
+                await asyncio.to_thread(segment.sync)
+            except OSError as problem:
+                error = problem.strerror or type(problem).__name__
+        if error is not None and self._sync_error is None:
+            _logger.critical("spool does not reach the disk", extra={"reason": error})
+        self._sync_error = error
 
     async def adopt(self) -> None:
         """Takes over the spools of processes that died."""
@@ -178,7 +190,14 @@ class SpoolLedger:
             with suppress(LedgerFull):
                 self.admit()
                 self._spool.unreserve()
+        if self._refusal is None and self.waits_for_disk and self._sync_error is not None:
+            self._sync_wanted.set()
+            return self.sync_trouble()
         return self._refusal
+
+    def sync_trouble(self) -> str | None:
+        """Why a power cut would lose more than the operator has asked for; None if it would not."""
+        return None if self._sync_error is None else f"the spool does not reach the disk ({self._sync_error})"
 
     def can_book(self) -> bool:
         """Whether rows reach the database now."""
@@ -198,7 +217,12 @@ class SpoolLedger:
             "spool_bytes": self._spool.used_bytes(),
             "set_aside_rows": self._quarantine.set_aside_rows,
             "last_error": self._drain.last_error,
+            "sync_error": self._sync_error,
         }
+
+
+def _full(reason: str) -> LedgerFull:
+    return LedgerFull(f"The ledger cannot book another request: {reason}.", _RETRY_AFTER_SECONDS)
 
 
 @asynccontextmanager
@@ -209,9 +233,10 @@ async def spool_ledger(
     max_bytes: int,
     fsync: Fsync = Fsync.INTERVAL,
     flush_timeout_seconds: float = 10.0,
+    sync: Sync = os.fdatasync,
 ) -> AsyncIterator[SpoolLedger]:
     """A ledger with its spool in `root` and its tasks; flushed at the end."""
-    spool = Spool(root, max_bytes=max_bytes)
+    spool = Spool(root, max_bytes=max_bytes, sync=sync)
     quarantine = Quarantine(root)
     ledger = SpoolLedger(spool, Drain(writer, quarantine), quarantine, fsync)
     async with AsyncExitStack() as stack:

@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 from proxy.infrastructure.ledger.framing import HEADER_BYTES, payload_at
 from proxy.infrastructure.ledger.progress import Progress
 from proxy.infrastructure.ledger.records import is_outcome
-from proxy.infrastructure.ledger.segment import Segment
+from proxy.infrastructure.ledger.segment import Segment, Sync
 
 LOCK_FILE = "lock"
 SEGMENT_SUFFIX = ".segment"
@@ -55,8 +55,11 @@ class Reading:
 class Spool:
     """Belongs to one event loop. `max_bytes` bounds what lies in `root`, other processes' spools included."""
 
-    def __init__(self, root: Path, *, max_bytes: int, segment_bytes: int = 4 * 1024 * 1024) -> None:
+    def __init__(
+        self, root: Path, *, max_bytes: int, segment_bytes: int = 4 * 1024 * 1024, sync: Sync = os.fdatasync
+    ) -> None:
         self._root = root
+        self._sync = sync
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._usable_bytes = max(0, segment_bytes - REQUEST_BYTES)  # its end may be too short for the next record
@@ -141,7 +144,7 @@ class Spool:
             raise SpoolFull("the spool has reached its limit (LEDGER_SPOOL_MAX_BYTES)")
         path = self.directory / f"{self._next_number:08}{SEGMENT_SUFFIX}"
         try:
-            self._segments.append(Segment(path, self._segment_bytes))
+            self._segments.append(Segment(path, self._segment_bytes, self._sync))
         except OSError as problem:
             raise SpoolFull(f"the spool cannot grow: {problem.strerror}") from problem
         self._spare_bytes += self._usable_bytes
