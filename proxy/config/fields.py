@@ -165,8 +165,8 @@ def is_header(name: str, known: tuple[str, ...]) -> bool:
 
 
 def fits_a_header(key: str) -> bool:
-    """Whether HTTP can carry it: Latin-1 without control characters."""
-    return all(" " <= character <= "~" or "\xa0" <= character <= "\xff" for character in key)
+    """Whether HTTP can carry it: nothing that ends a line, or is no text. Letters of any kind are sent as UTF-8."""
+    return key.isprintable()
 
 
 def _stripped(value: Any) -> Any:

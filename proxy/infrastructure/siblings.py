@@ -207,8 +207,10 @@ def prepare_directory(data_directory: Path) -> None:
 
 
 def directory_of_supervisor(data_directory: Path) -> Path:
-    """That of this worker's supervisor, which has prepared it."""
-    return _parent(data_directory) / str(os.getppid())
+    """That of this worker's supervisor, which has prepared it if it is one of ours."""
+    own = _parent(data_directory) / str(os.getppid())
+    own.mkdir(exist_ok=True)
+    return own
 
 
 def _parent(data_directory: Path) -> Path:

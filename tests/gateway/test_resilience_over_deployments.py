@@ -501,7 +501,7 @@ async def test_no_request_fails_while_the_file_changes(start: Start, config: Pat
             async with gateway.http.post(gateway.url / "admin/config/reload", headers=AS_ADMIN) as response:
                 assert response.status == (422 if wrong else 200)
             shown = (await gateway.get("/health"))[1]["configuration"]["problems"]
-            assert [f"model{number}" in problem for problem in shown] == ([True] if wrong else [])
+            assert len(shown) == int(wrong)
         assert not load.done(), "the reloads outlasted the requests"
         replies = await load
         state = (await gateway.get("/health"))[1]["deployments"]["ill/any"]
