@@ -33,7 +33,7 @@ _IN_WORDS = {
     _FUNCTION: "must be `module:function`",
     _ROLES: "must be pairs like 'platform=admin,*=member'",
 }
-_SQLITE = "sqlite:///"  # what follows is a path, not a URL's parts
+SQLITE_PREFIX = "sqlite:///"  # what follows is a path, not a URL's parts
 _ESCAPES = "write # / ? @ within a password as %23 %2F %3F %40"
 _MAY_HOLD_SECRETS = ("KEY", "URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -324,7 +324,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _leads_to_a_database(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(_SQLITE):
+        if url is not None and not url.startswith(SQLITE_PREFIX):
             _check_parts_of_a_server(url)
         return url
 

@@ -7,7 +7,6 @@ takes long to import is imported once, before the forks, so workers start fast a
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import mmap
 import os
@@ -27,6 +26,7 @@ from proxy.bootstrap.gateway import RunningGateway
 from proxy.server.backoff import BackOff
 from proxy.server.failures import StartFailed, why_not_started
 from proxy.server.listening import Handover, Listening, handover_path
+from proxy.server.memory import keep_for_good
 from proxy.server.succession import Succession
 from proxy.settings import Settings
 
@@ -55,9 +55,7 @@ def supervise(settings: Settings, sockets: Listening, serve: Serve, on_first_rea
 
     Raises StartFailed.
     """
-    gc.collect()
-    gc.freeze()  # a collection would write to the pages that workers share
-    gc.enable()
+    keep_for_good()  # or a collection would write to the pages that workers share
     crew = _Crew(settings, sockets, serve, on_first_ready)
     log = logging.getLogger(_ARBITERS_LOG)
     log.addFilter(crew.is_worth_telling)

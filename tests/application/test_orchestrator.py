@@ -15,8 +15,10 @@ import pytest
 from aiohttp import web
 
 from proxy.application.admission import Admission
+from proxy.application.exchange import Exchange
 from proxy.application.orchestrator import KernelOrchestrator
 from proxy.application.runtime import Runtime
+from proxy.application.upstream import Answer
 from proxy.domain.access.principals import ANONYMOUS
 from proxy.domain.budgets import Charge
 from proxy.domain.chat import ChatRequest
@@ -366,16 +368,25 @@ class SlowPurse:
         """None."""
 
 
+async def waiting_for_money(
+    orchestrator: KernelOrchestrator, exchange: Exchange, purse: SlowPurse
+) -> asyncio.Future[Answer]:
+    """A request that has come as far as that."""
+    asked = chat_request()
+    exchange.asked(asked)
+    exchange.admitted(Admission(ANONYMOUS, purse=purse))
+    answering = asyncio.ensure_future(orchestrator.complete(exchange, asked, {}))
+    await purse.is_asked.wait()
+    return answering
+
+
 async def test_a_reload_leaves_a_request_that_waits_for_money_its_deployment(
     orchestrator: KernelOrchestrator, runtime: Runtime, fleet: Fleet, upstream: Upstream, ledger: FakeLedger
 ) -> None:
     upstream.answer(says())
-    asked, purse = chat_request(), SlowPurse()
+    purse = SlowPurse()
     with orchestrator.exchange("req-1", lambda: False) as exchange:
-        exchange.asked(asked)
-        exchange.admitted(Admission(ANONYMOUS, purse=purse))
-        answering = asyncio.ensure_future(orchestrator.complete(exchange, asked, {}))
-        await purse.is_asked.wait()
+        answering = await waiting_for_money(orchestrator, exchange, purse)
         await fleet.become([], in_use=lambda: not runtime.uses.are_over)
         await fleet.close_retired()
         purse.may_give.set()
@@ -387,12 +398,8 @@ async def test_a_reload_leaves_a_request_that_waits_for_money_its_deployment(
 async def test_a_request_that_gives_up_waiting_for_money_uses_its_deployments_no_more(
     orchestrator: KernelOrchestrator, runtime: Runtime
 ) -> None:
-    asked, purse = chat_request(), SlowPurse()
     with orchestrator.exchange("req-1", lambda: True) as exchange:
-        exchange.asked(asked)
-        exchange.admitted(Admission(ANONYMOUS, purse=purse))
-        answering = asyncio.ensure_future(orchestrator.complete(exchange, asked, {}))
-        await purse.is_asked.wait()
+        answering = await waiting_for_money(orchestrator, exchange, SlowPurse())
         assert not runtime.uses.are_over
         answering.cancel()
         await asyncio.wait([answering])

@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,41 +16,38 @@ from tests.process.conftest import clean_environment
 _FULL_BYTES = 100_000
 
 
-def refused(directory: Path, **settings: str) -> str:
-    """What `llmgateway serve` says when it ends at once."""
-    given = {"LLMGATEWAY_PORT": "0", "LLMGATEWAY_DATA_DIR": str(directory), **settings}
+def ended(
+    directory: Path, command: str, settings: Mapping[str, str] | None = None, full_bytes: int = resource.RLIM_INFINITY
+) -> str:
+    """What a command says that ends at once, in a sentence; no file may grow beyond `full_bytes`."""
+    given = {"LLMGATEWAY_PORT": "0", "LLMGATEWAY_DATA_DIR": str(directory), **(settings or {})}
     done = subprocess.run(
-        [sys.executable, "-m", "proxy", "serve"],
+        [sys.executable, "-m", "proxy", command],
         env=clean_environment(**given),
         cwd=directory,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full_bytes, full_bytes)),
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "database" not in done.stderr
     return done.stderr
+
+
+def refused(directory: Path, **settings: str) -> str:
+    """What `llmgateway serve` says when it ends at once."""
+    said = ended(directory, "serve", settings)
+    assert "database" not in said
+    return said
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_a_disk_that_is_full_ends_the_command(tmp_path: Path, command: str) -> None:
     """No file may grow beyond what the first pages of the database take: its migration fails."""
-    given = {"LLMGATEWAY_PORT": "0", "LLMGATEWAY_DATA_DIR": str(tmp_path / "data")}
-    done = subprocess.run(
-        [sys.executable, "-m", "proxy", command],
-        env=clean_environment(**given),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL_BYTES, _FULL_BYTES)),
-    )
-    assert done.returncode == 1
-    assert "Error: The database is not available (OperationalError): disk I/O error" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = ended(tmp_path, command, full_bytes=_FULL_BYTES)
+    assert "Error: The database is not available (OperationalError): disk I/O error" in said
 
 
 def test_a_port_that_is_taken_is_named_with_its_setting(tmp_path: Path) -> None:

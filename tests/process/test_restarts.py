@@ -10,16 +10,10 @@ from typing import Any
 import httpx
 
 from tests.process.conftest import Serving, serving
+from tests.process.test_reloads import CONFIG
 from tests.telemetry.scraping import Scrape
 
 WORKERS = 2
-CONFIG = """
-providers:
-  local: {kind: openai, base_url: "http://127.0.0.1:9/v1/"}
-models:
-  test/model:
-    deployments: [{provider: local}]
-"""
 LEAVING_FILES = """
 import json, os, sys
 from pathlib import Path

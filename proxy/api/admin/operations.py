@@ -108,7 +108,7 @@ async def _switched(request: web.Request, action: str, *, is_drained: bool) -> w
     after = {"drained": is_drained}
     live.drain(is_drained=is_drained)  # first: it is needed also, and most, while there is no database
     await request.app[ADMIN].siblings.drain(live.name, is_drained=is_drained)
-    await request.app[ADMIN].administration.note_done(
+    await request.app[ADMIN].administration.note(
         actor_of(request), action, "deployments", live.name[:255], before, after
     )
     return web.json_response({"name": live.name, **live.report()})
@@ -190,7 +190,7 @@ async def reload_config(request: web.Request) -> web.Response:
     if others := await admin.siblings.reload():
         own = {"pid": os.getpid(), "took_it": True, "version": after["version"], "problems": []}
         after["workers"] = sorted([own, *others], key=lambda each: int(each["pid"]))
-    await admin.administration.note_done(actor_of(request), "reload", "configuration", "file", before, after)
+    await admin.administration.note(actor_of(request), "reload", "configuration", "file", before, after)
     return web.json_response(after)
 
 

@@ -167,22 +167,13 @@ class Administration:
         before: Mapping[str, object] | None,
         after: Mapping[str, object] | None,
     ) -> None:
-        """For changes that are made elsewhere: prices, deployments, the configuration."""
-        async with self.store.changing() as world:
-            await world.note(self._entry(actor, action, object_kind, object_id, before, after))
+        """For what has been changed elsewhere: prices, deployments, the configuration.
 
-    async def note_done(
-        self,
-        actor: Actor,
-        action: str,
-        object_kind: str,
-        object_id: str,
-        before: Mapping[str, object] | None,
-        after: Mapping[str, object] | None,
-    ) -> None:
-        """`note` for what is done already, so that nobody is told that it failed: without a database the log has it."""
+        It is done already, so nobody is told that it failed: without a database the log has it.
+        """
         try:
-            await self.note(actor, action, object_kind, object_id, before, after)
+            async with self.store.changing() as world:
+                await world.note(self._entry(actor, action, object_kind, object_id, before, after))
         except NotServing as problem:
             entry = {"actor": actor.name, "action": action, "object": f"{object_kind}/{object_id}"}
             _logger.error("a change is not in the audit log", extra={**entry, "reason": str(problem)})

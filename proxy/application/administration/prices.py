@@ -34,7 +34,7 @@ async def set_price(
         return False
     await take_up()
     views = None if before is None else price_view(before), price_view(price)
-    await administration.note_done(actor, "set", _KIND, price.model.value, *views)
+    await administration.note(actor, "set", _KIND, price.model.value, *views)
     return True
 
 

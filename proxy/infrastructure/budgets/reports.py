@@ -8,16 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from proxy.domain.budgets import Budget, usd
-from proxy.domain.errors import NotServing
 from proxy.domain.usage_report import plain_usd
 from proxy.infrastructure.budgets.account import LEASE_SECONDS
 from proxy.infrastructure.persistence.charges import HIGH_SUM, LOW_SUM, whole_sum
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
 from proxy.infrastructure.persistence.sessions import session_within
 
 _TIMEOUT_SECONDS = 10.0
-_RETRY_AFTER_SECONDS = 5.0
 _MOST_SUBJECTS = 1000
 _SPENT = f"""SELECT subject_id, {HIGH_SUM}, {LOW_SUM} FROM budget_spend
     WHERE budget_id = $1 AND bucket >= $2
@@ -40,9 +38,7 @@ class SqlBudgetReports:
                 alive_since = now - timedelta(seconds=LEASE_SECONDS)
                 leased = await to.fetch(_LEASED, str(budget.id), alive_since)
         except DATABASE_ERRORS as problem:
-            raise NotServing(
-                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
-            ) from problem
+            raise not_serving(problem) from problem
         resets_at = budget.window.resets_at(now)
         return {
             "resets_at": None if resets_at is None else resets_at.isoformat(),

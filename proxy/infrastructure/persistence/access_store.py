@@ -15,7 +15,7 @@ from proxy.application.administration.objects import KINDS, AuditEntry, Entity
 from proxy.application.administration.ports import Changing, Page, Reading
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
-from proxy.domain.errors import AlreadyThere, InvalidRequest, NotServing
+from proxy.domain.errors import AlreadyThere, InvalidRequest
 from proxy.domain.rate_limits import RateLimit
 from proxy.domain.storable import is_storable
 from proxy.infrastructure.persistence.access_tables import (
@@ -25,12 +25,11 @@ from proxy.infrastructure.persistence.access_tables import (
     TEAMS_OF,
 )
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, column_taken, is_about_the_row
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, column_taken, is_about_the_row, not_serving
 from proxy.infrastructure.persistence.sessions import Session, moment, session_within
 
 E = TypeVar("E", bound=Entity)
 _TIMEOUT_SECONDS = 10.0
-_RETRY_AFTER_SECONDS = 5.0
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _AUDIT_COLUMNS = (
     "id",
@@ -103,9 +102,7 @@ class SqlAccessStore:
         except DATABASE_ERRORS as problem:
             if is_about_the_row(problem):
                 raise _refused(problem) from None
-            raise NotServing(
-                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
-            ) from problem
+            raise not_serving(problem) from problem
 
 
 def _refused(problem: BaseException) -> AlreadyThere:

@@ -12,15 +12,13 @@ from proxy.application.self_service import Account
 from proxy.domain.access.principals import Principal
 from proxy.domain.access.scopes import Scope
 from proxy.domain.budgets import Budget
-from proxy.domain.errors import NotServing
 from proxy.infrastructure.persistence.charges import HIGH_SUM, LOW_SUM, whole_sum
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
 from proxy.infrastructure.persistence.owners import names_of
 from proxy.infrastructure.persistence.sessions import Session, moment, session
 
 _TIMEOUT_SECONDS = 15.0
-_RETRY_AFTER_SECONDS = 5.0
 _KEY: Final = "SELECT hint, expires_at FROM virtual_keys WHERE id = $1"
 _SPENT: Final = f"""SELECT {HIGH_SUM}, {LOW_SUM} FROM budget_spend
     WHERE budget_id = $1 AND subject_id = '' AND bucket >= $2"""  # noqa: S608  # '': only those for EACH name subjects
@@ -41,9 +39,7 @@ class LedgerAccounts:
             ):
                 return await _read(reader, principal, now)
         except DATABASE_ERRORS as problem:
-            raise NotServing(
-                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
-            ) from problem
+            raise not_serving(problem) from problem
 
 
 async def _read(reader: Session, principal: Principal, now: datetime) -> Account:

@@ -165,8 +165,7 @@ def _has_write_ahead_log(path: Path) -> bool:
 
 def _make_private(path: Path) -> None:
     """A new file is its owner's alone: there may be prompts in it. SQLite gives those beside it the same mode."""
-    if not path.exists():
-        path.touch(mode=0o600)
+    path.touch(mode=0o600)
 
 
 async def _prepare_sqlite(path: Path) -> None:

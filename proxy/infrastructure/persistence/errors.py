@@ -5,6 +5,8 @@ import ssl
 
 import asyncpg
 
+from proxy.domain.errors import NotServing
+
 # InterfaceError is raised for pools and connections that are closed; OSError and TimeoutError while connecting.
 DATABASE_ERRORS = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -23,6 +25,14 @@ _AWAY_ERRORS = (
     asyncpg.ConnectionFailureError,
     asyncpg.TooManyConnectionsError,
 )
+
+
+_RETRY_AFTER_SECONDS = 5.0
+
+
+def not_serving(problem: BaseException) -> NotServing:
+    """What clients are told of one of DATABASE_ERRORS: 503, and its kind."""
+    return NotServing(f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS)
 
 
 def is_about_reaching(problem: BaseException) -> bool:

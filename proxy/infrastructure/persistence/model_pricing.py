@@ -12,16 +12,15 @@ from typing import Any
 
 from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 
-from proxy.domain.errors import InvalidValue, NotServing
+from proxy.domain.errors import InvalidValue
 from proxy.domain.pricing import EPOCH, PRICES, ModelPricing, PriceChanges, PriceSource, exact_text
 from proxy.domain.storable import is_storable
 from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
 from proxy.infrastructure.persistence.tables import NAME_LENGTH
 
 _TIMEOUT_SECONDS = 10.0
-_RETRY_AFTER_SECONDS = 5.0
 _ROWS_PER_INSERT = 50  # Piccolo stalls the event loop for 10 ms at that
 _IN_FORCE = """
     SELECT price.* FROM model_price_history price
@@ -161,7 +160,7 @@ async def _answering() -> AsyncIterator[None]:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             yield
     except DATABASE_ERRORS as problem:
-        raise NotServing(f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS) from problem
+        raise not_serving(problem) from problem
 
 
 def _from_history(columns: Mapping[str, Any]) -> ModelPricing:

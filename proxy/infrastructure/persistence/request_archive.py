@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from proxy.domain.access.scopes import GATEWAY, Subject
-from proxy.domain.errors import InvalidValue, NotServing
+from proxy.domain.errors import InvalidValue
 from proxy.domain.explanation import ExplainedRequest
 from proxy.domain.request_log import RequestLog
 from proxy.domain.trace import RequestTrace
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
 from proxy.infrastructure.persistence.owners import OwnedBy, owned_columns
 from proxy.infrastructure.persistence.owners import within as owners_within
 from proxy.infrastructure.persistence.rows import readable_rows
@@ -24,7 +24,6 @@ _logger = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MOST_ROWS = 50
 _TIMEOUT_SECONDS = 15.0
-_RETRY_AFTER_SECONDS = 5.0
 
 
 class LedgerRequestArchive:
@@ -40,9 +39,7 @@ class LedgerRequestArchive:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 return await self._find(asked, owners_within(within))
         except DATABASE_ERRORS as problem:
-            raise NotServing(
-                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
-            ) from problem
+            raise not_serving(problem) from problem
 
     async def _find(self, asked: str, owned: Sequence[OwnedBy]) -> ExplainedRequest | None:
         named = await self._row(asked, owned)

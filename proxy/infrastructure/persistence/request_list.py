@@ -11,15 +11,14 @@ from typing import Any, Final
 
 from proxy.application.administration.ports import Page
 from proxy.domain.access.scopes import GATEWAY, Scope
-from proxy.domain.errors import InvalidRequest, NotServing
+from proxy.domain.errors import InvalidRequest
 from proxy.domain.usage_report import plain_usd
 from proxy.domain.values import name_or_unknown
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
 from proxy.infrastructure.persistence.sessions import moment, session_within
 
 _TIMEOUT_SECONDS = 15.0
-_RETRY_AFTER_SECONDS = 5.0
 _CURSOR = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _OWNERS: Final = {Scope.KEY: "key_id", Scope.TEAM: "team_id", Scope.ORGANISATION: "organisation_id"}
 _FILTERS: Final = {
@@ -105,9 +104,7 @@ class LedgerRequestList:
             async with session_within(self._database, _TIMEOUT_SECONDS) as to:
                 rows = await to.fetch(statement, *arguments)
         except DATABASE_ERRORS as problem:
-            raise NotServing(
-                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
-            ) from problem
+            raise not_serving(problem) from problem
         return [_view(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
 
 

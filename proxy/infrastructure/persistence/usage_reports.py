@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum, auto
 
-from proxy.domain.errors import NotServing
 from proxy.domain.request_log import CostSource
 from proxy.domain.usage_report import OWNERS, Dimension, Usage, UsageQuery, UsageReport
 from proxy.domain.values import name_or_unknown
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
 from proxy.infrastructure.persistence.owners import OwnedBy, arguments, condition, meant_by, names_of, within
 from proxy.infrastructure.persistence.sessions import Session, session
 from proxy.infrastructure.persistence.usage_rollups import (
@@ -35,7 +34,6 @@ from proxy.infrastructure.persistence.usage_sql import UsageSql
 
 _END = datetime(9999, 12, 31, tzinfo=UTC)
 _TIMEOUT_SECONDS = 60.0
-_RETRY_AFTER_SECONDS = 5.0
 _MILLION = 10**6
 _NAMED = (Dimension.MODEL, Dimension.PROVIDER)
 
@@ -115,9 +113,7 @@ class LedgerUsageReports:
                 scope = OWNERS.get(query.by)
                 names = {} if scope is None else await names_of(reader, scope, groups)
         except DATABASE_ERRORS as problem:
-            raise NotServing(
-                f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS
-            ) from problem
+            raise not_serving(problem) from problem
         return UsageReport.of(query, groups, names)
 
     async def total_cost(self, since: datetime) -> Decimal:
