@@ -46,6 +46,15 @@ def test_what_ended_processes_counted_becomes_one_file_of_each_kind(tmp_path: Pa
         assert {path.name for path in tmp_path.glob("*.db")} == {"counter_ended.db", "histogram_ended.db"}
 
 
+def test_a_file_that_has_just_been_made_is_passed_over(tmp_path: Path) -> None:
+    """Of a process that goes on, and of one that is dead."""
+    a_process_counts(tmp_path)
+    for process in (os.getpid(), 2**22 + 1):
+        (tmp_path / f"counter_{process}.db").touch()
+    for _ in range(2):
+        assert page(tmp_path).value("asked_total") == 3
+
+
 def test_pages_that_are_made_meanwhile_are_right(tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as threads:
         counting = [threads.submit(a_process_counts, tmp_path) for _ in range(PROCESSES)]

@@ -34,19 +34,19 @@ def merged(directory: Path) -> CollectorRegistry:
 
 
 class _Merged(Collector):
-    """The library's collector, without the gauges that every worker has written off: those are infinite.
+    """What the library's collector tells, without the gauges that every worker has written off: those are infinite.
 
     One page at a time: what those that died have left is cleared up before it is read.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._collector = MultiProcessCollector(None, str(directory))  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterator[Metric]:
         with _alone_in(self._directory):
             _clear_up(self._directory)
-            metrics = list(self._collector.collect())  # type: ignore[no-untyped-call]
+            files = [str(path) for path in self._directory.glob("*.db") if _is_begun(path)]
+            metrics = list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
         for metric in metrics:
             metric.samples = [sample for sample in metric.samples if not math.isinf(sample.value)]
             yield metric
@@ -76,13 +76,21 @@ def _add_up(files: Sequence[Path], total: Path) -> None:
     new = total.with_suffix(".new")
     new.unlink(missing_ok=True)
     sums = MmapedDict(str(new))  # type: ignore[no-untyped-call]
-    for path in (*files, total) if total.exists() else files:
+    for path in filter(_is_begun, (*files, total)):
         for key, value, _, _ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
             sums.write_value(key, sums.read_value(key)[0] + value, 0.0)  # type: ignore[no-untyped-call]
     sums.close()  # type: ignore[no-untyped-call]
     new.replace(total)
     for path in files:  # who is killed just here leaves them to be counted twice: there is no doing both at once
         path.unlink()
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether there is something in it: a process that has just made its file has written nothing yet."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def leave(directory: Path) -> None:
