@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -15,26 +13,29 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from proxy.config.fields import BASE_URL, BASE_URL_IN_WORDS, fits_a_header
+from proxy.config.fields import fits_a_header
+from proxy.config.urls import (
+    SQLITE_PREFIX,
+    OptionalDatabaseUrl,
+    OptionalIssuerUrl,
+    OptionalValkeyUrl,
+    OptionalWebhookUrl,
+    UpstreamUrl,
+    stripped,
+)
 from proxy.domain.access.permissions import Role
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1/"
-# Who can change what comes from there can make tokens: plain HTTP is for a test on one's own machine only.
-_SECURE_URL = r"^(https://[^\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s]*)?)$"
 _FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 _ROLES = r"^\s*[^=,\s]+\s*=\s*[a-z_]+\s*(,\s*[^=,\s]+\s*=\s*[a-z_]+\s*)*$"
 _IN_WORDS = {
-    _SECURE_URL: "must begin with https://, or with http:// for localhost alone",
     _FUNCTION: "must be `module:function`",
     _ROLES: "must be pairs like 'platform=admin,*=member'",
 }
-SQLITE_PREFIX = "sqlite:///"  # what follows is a path, not a URL's parts
-_ESCAPES = "write # / ? @ within a password as %23 %2F %3F %40"
 _MAY_HOLD_SECRETS = ("KEY", "URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -43,43 +44,24 @@ def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _stripped(value: object) -> object:
-    """A mounted secret often ends in a newline."""
-    return (value.strip() or None) if isinstance(value, str) else value
-
-
 def _sendable(key: SecretStr | None) -> SecretStr | None:
     if key is not None and not fits_a_header(key.get_secret_value()):
         raise ValueError("has characters in it that no HTTP header can carry")
     return key
 
 
-def _check_parts(url: str) -> None:
-    """Raises ValueError, without any part of the URL: one that is read wrongly may show some of its password."""
+def _in_full(path: str | None) -> str | None:
+    if path is None or not path.startswith("~"):
+        return path
     try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError(f"is not a URL; {_ESCAPES}") from None
-    try:
-        is_port = parts.port is None or parts.port > 0
-    except ValueError:
-        is_port = False
-    if not is_port:
-        raise ValueError(f"the port is not a number from 1 to 65535; {_ESCAPES}")
-
-
-def _check_parts_of_a_server(url: str) -> None:
-    """The same, and that no password is cut where a number stands before the reserved character."""
-    _check_parts(url)
-    parts = urlsplit(url)
-    if "#" in url or "@" in parts.path:
-        raise ValueError(f"has # or / where no URL of a server has one; {_ESCAPES}")
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError("begins with ~, but that home directory is not known") from None
 
 
 _OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
-_OptionalUrl = Annotated[str | None, BeforeValidator(_stripped)]
-_OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
-_OptionalKey = Annotated[_OptionalSecret, AfterValidator(_sendable)]
+_OptionalKey = Annotated[SecretStr | None, BeforeValidator(stripped), AfterValidator(_sendable)]
+_OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_blank_is_none)]
 
 
 class Settings(BaseSettings):
@@ -87,7 +69,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
 
-    openrouter_base_url: str = Field(OPENROUTER_URL, description="the upstream's base URL (any OpenAI-compatible one)")
+    openrouter_base_url: UpstreamUrl = Field(
+        OPENROUTER_URL, description="the upstream's base URL (any OpenAI-compatible one)"
+    )
     openrouter_api_key: _OptionalKey = Field(
         None, description="the upstream's key; without it the built-in demo upstream serves"
     )
@@ -104,7 +88,9 @@ class Settings(BaseSettings):
     retry_after_cap_seconds: float = Field(30.0, ge=0, description="a longer Retry-After is handed to the client")
     circuit_breaker_failure_threshold: int = Field(5, ge=1, description="failed requests in a row that open it")
     circuit_breaker_cooldown_seconds: _Seconds = Field(30.0, description="until a probe is let through")
-    database_url: _OptionalUrl = Field(None, description="`postgresql://…` or `sqlite:///…`; default: data directory")
+    database_url: OptionalDatabaseUrl = Field(
+        None, description="`postgresql://…` or `sqlite:///…`; default: data directory"
+    )
     ledger_spool_max_bytes: int = Field(
         1_073_741_824, ge=16_777_216, description="disk that rows may take while they wait for the database"
     )
@@ -119,12 +105,10 @@ class Settings(BaseSettings):
     )
     payload_max_bytes: int = Field(65_536, ge=1, le=67_108_864, description="stored of each body; the rest is cut off")
     payload_retention_days: int = Field(7, ge=0, le=36_500, description="days that bodies are kept, 0 for ever")
-    payload_redaction: Annotated[str | None, BeforeValidator(_blank_is_none)] = Field(
-        None,
-        pattern=_FUNCTION,
-        description="`module:function`, bytes to bytes: what may be stored of a body",
+    payload_redaction: _OptionalText = Field(
+        None, pattern=_FUNCTION, description="`module:function`, bytes to bytes: what may be stored of a body"
     )
-    llmgateway_config: _OptionalText = Field(
+    llmgateway_config: Annotated[_OptionalText, AfterValidator(_in_full)] = Field(
         None, description="the configuration file; default: gateway.yaml in the working directory, if there is one"
     )
     llmgateway_traces: Literal["off", "notable", "all"] = Field(
@@ -135,14 +119,14 @@ class Settings(BaseSettings):
     )
     llmgateway_host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     llmgateway_port: int = Field(4000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    llmgateway_admin_port: Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_blank_is_none)] = (
-        Field(None, description="a port of its own for the admin API, which then is not served on the other one")
+    llmgateway_admin_port: _OptionalPort = Field(
+        None, description="a port of its own for the admin API, which then is not served on the other one"
     )
-    llmgateway_metrics_port: Annotated[
-        Annotated[int, Field(ge=1, le=65535)] | None, BeforeValidator(_blank_is_none)
-    ] = Field(None, description="a port of its own for /metrics and /health/live, without a key")
+    llmgateway_metrics_port: _OptionalPort = Field(
+        None, description="a port of its own for /metrics and /health/live, without a key"
+    )
     llmgateway_workers: int = Field(1, ge=1, le=256, description="processes that serve the port together")
-    llmgateway_data_dir: str = Field(
+    llmgateway_data_dir: Annotated[str, AfterValidator(_in_full)] = Field(
         ".llmgateway", min_length=1, description="the ledger's spool and the SQLite database"
     )
     llmgateway_master_key: _OptionalKey = Field(
@@ -161,12 +145,12 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="how long keys that are known serve on while the database is away",
     )
-    oidc_issuer: _OptionalText = Field(
-        None, pattern=_SECURE_URL, description="whose JWTs are bearer tokens here, as in their `iss`; default: nobody's"
+    oidc_issuer: OptionalIssuerUrl = Field(
+        None, description="whose JWTs are bearer tokens here, as in their `iss`; default: nobody's"
     )
     oidc_audience: _OptionalText = Field(None, description="what a token's `aud` must name")
-    oidc_jwks_url: _OptionalText = Field(
-        None, pattern=_SECURE_URL, description="the issuer's keys; default: as its discovery document says"
+    oidc_jwks_url: OptionalIssuerUrl = Field(
+        None, description="the issuer's keys; default: as its discovery document says"
     )
     oidc_team_claim: _OptionalText = Field("team", description="the claim with the name of the team; empty: no teams")
     oidc_role_claim: str = Field("role", min_length=1, description="the claim with roles; dots lead into objects")
@@ -220,10 +204,10 @@ class Settings(BaseSettings):
     budget_unpriced_hold_usd: Decimal = Field(
         Decimal("0.05"), ge=0, le=1000, description="what budgets set aside for a model whose price is not known"
     )
-    budget_webhook_url: _OptionalSecret = Field(
+    budget_webhook_url: OptionalWebhookUrl = Field(
         None, description="`http(s)://…` that is told when a budget has passed its warning share or its amount"
     )
-    llmgateway_valkey_url: _OptionalSecret = Field(
+    llmgateway_valkey_url: OptionalValkeyUrl = Field(
         None,
         description="`valkey(s)://` or `redis(s)://`: rate limits and idempotency keys are shared through it",
     )
@@ -297,54 +281,11 @@ class Settings(BaseSettings):
             mapping[value.strip()] = Role(name.strip())
         return mapping
 
-    @field_validator("openrouter_base_url")
-    @classmethod
-    def _is_as_in_the_file(cls, url: str) -> str:
-        if re.search(BASE_URL, url) is None:
-            raise ValueError(f"must be {BASE_URL_IN_WORDS}")
-        return url
-
-    @field_validator("openrouter_base_url", "oidc_issuer", "oidc_jwks_url")
-    @classmethod
-    def _has_a_port(cls, url: str | None) -> str | None:
-        if url is not None:
-            _check_parts(url)
-        return url
-
-    @field_validator("llmgateway_data_dir", "llmgateway_config")
-    @classmethod
-    def _home_is_found(cls, path: str | None) -> str | None:
-        if path is None or not path.startswith("~"):
-            return path
-        try:
-            return str(Path(path).expanduser())
-        except RuntimeError:
-            raise ValueError("begins with ~, but that home directory is not known") from None
-
-    @field_validator("database_url")
-    @classmethod
-    def _leads_to_a_database(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(SQLITE_PREFIX):
-            _check_parts_of_a_server(url)
-        return url
-
-    @field_validator("llmgateway_valkey_url")
-    @classmethod
-    def _is_of_a_known_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not re.match(r"(valkey|redis)s?://[^\s]+$", url.get_secret_value()):
-            raise ValueError("must begin with valkey://, valkeys://, redis:// or rediss://")
-        if url is not None:
-            _check_parts_of_a_server(url.get_secret_value())
-        return url
-
-    @field_validator("budget_webhook_url")
-    @classmethod
-    def _is_an_http_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not re.match(r"https?://[^\s/]+\S*$", url.get_secret_value()):
-            raise ValueError("must begin with https:// or http://")
-        if url is not None:
-            _check_parts(url.get_secret_value())
-        return url
+    @property
+    def sqlite_file(self) -> str | None:
+        """That of DATABASE_URL, as it stands there."""
+        url = self.database_url or ""
+        return url.removeprefix(SQLITE_PREFIX) if url.startswith(SQLITE_PREFIX) else None
 
     @property
     def uses_demo_upstream(self) -> bool:

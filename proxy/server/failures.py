@@ -10,7 +10,7 @@ from proxy.bootstrap.config_file import words_for_logs
 from proxy.bootstrap.storage import DATABASE_ERRORS
 from proxy.domain.errors import InvalidValue
 from proxy.server.metrics_directory import METRICS_VARIABLE
-from proxy.settings import SQLITE_PREFIX, Settings
+from proxy.settings import Settings
 
 
 class StartFailed(Exception):
@@ -45,9 +45,8 @@ def _demands_on(file: Path, settings: Settings) -> Iterator[str]:
 
 def _places(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """The settings that name one, each with its path and what must be there."""
-    url = settings.database_url or ""
-    if url.startswith(SQLITE_PREFIX):
-        yield "DATABASE_URL", url.removeprefix(SQLITE_PREFIX), "file"
+    if settings.sqlite_file is not None:
+        yield "DATABASE_URL", settings.sqlite_file, "file"
     yield "LLMGATEWAY_DATA_DIR", settings.llmgateway_data_dir, "directory"
     if metrics := os.environ.get(METRICS_VARIABLE):  # several workers have theirs in the data directory
         yield METRICS_VARIABLE, metrics, "directory"

@@ -98,8 +98,8 @@ async def test_an_issuer_that_is_away_is_503(start_gateway: StartGateway, issuer
         ({"oidc_issuer": "https://a.example", "oidc_audience": "x"}, "OIDC_ROLES"),
         ({"oidc_issuer": "https://a.example", "oidc_audience": "x", "oidc_roles": "a=king"}, "'king' is no role"),
         ({"oidc_issuer": "https://a.example", "oidc_audience": "x", "oidc_roles": "a"}, "pattern"),
-        ({"oidc_issuer": "http://a.example", "oidc_audience": "x", "oidc_roles": "*=member"}, "pattern"),
-        ({"oidc_jwks_url": "http://a.example/keys"}, "pattern"),
+        ({"oidc_issuer": "http://a.example", "oidc_audience": "x", "oidc_roles": "*=member"}, "must begin with https"),
+        ({"oidc_jwks_url": "http://a.example/keys"}, "must begin with https"),
     ],
 )
 def test_settings_that_would_let_in_the_wrong_ones_are_refused(settings: dict[str, str], reason: str) -> None:

@@ -126,7 +126,11 @@ _PRICES = st.fixed_dictionaries(
     optional={"reasoning_usd_per_1m_tokens": st.none() | _PRICE, "request_fee_usd": _PRICE},
 )
 _PROVIDER_SECTION = st.fixed_dictionaries(
-    {"base_url": st.sampled_from(["http://127.0.0.1/v1", "https://a.example/x/y", "https://[::1]:80"])},
+    {
+        "base_url": st.sampled_from(
+            ["http://127.0.0.1/v1", "https://a.example/x/y", "https://[::1]:80", "http://h:65535"]
+        )
+    },
     optional={
         "kind": st.sampled_from(["openrouter", "openai", "azure", "mistral-openai", "anthropic", "google"]),
         "api_key": st.none() | st.just("${KEY}"),

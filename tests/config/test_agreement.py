@@ -34,7 +34,18 @@ _WORDS = st.sampled_from(
     [
         *("", "auto", "*", "a*", "a*b*", " x", "x ", "{x}", "p95", "weighted", "openai", "always", "vision", "tools"),
         *("1", "0.5", "1e3", "-1", "true", "no", "null", "sk-live-1", "${KEY}", "http://x/?a=b", "ftp://x"),
-        *("https://u@x", "a\nb", "a\n", "Host", "authorization", "X-Api-Key", "x" * 600, "1234567890", f"0.{'1' * 31}"),
+        *(
+            "https://u@x",
+            "http://h:65536",
+            "a\nb",
+            "a\n",
+            "Host",
+            "authorization",
+            "X-Api-Key",
+            "x" * 600,
+            "1234567890",
+            f"0.{'1' * 31}",
+        ),
     ]
 )
 _ANYTHING = st.recursive(

@@ -69,7 +69,7 @@ gateway.yaml:10: providers.openrouter.timeouts.first_byte_seconds: must be a num
 gateway.yaml:10: providers.openrouter.timeouts.idle: unknown key; did you mean 'idle_seconds'?
 gateway.yaml:11: providers.openrouter.retry_budgett: unknown key; did you mean 'retry_budget'?
 gateway.yaml:14: providers.local.base_url: must be a URL that begins with http:// or https://, without user, query or \
-fragment
+fragment; its port is from 1 to 65535
 gateway.yaml:15: providers.bare.base_url: is required for the kind openai, like https://api.openai.com/v1
 gateway.yaml:18: models.gpt-4o.hedge: must be p95, or a mapping with after_seconds
 gateway.yaml:19: models.gpt-4o.stratgy: unknown key; did you mean 'strategy'?
@@ -191,6 +191,7 @@ def test_what_others_read_has_nothing_that_the_file_says(text: str) -> None:
         ("base_url: http", "done_marker: yes, base_url: http", "must be true or false, not 'yes'"),
         ("base_url: http", "max_queue: true, base_url: http", "must be a number, not true"),
         ("base_url: http", "retry_budget: {percent: 101}, base_url: http", "must be at most 100, not 101"),
+        *(("8000", port, "its port is from 1 to 65535") for port in ("0", "00", "65536", "80800", "8O", "8:0")),
         ("local: {", "my/local: {base_url: http://x}\n  local: {", "must be letters, digits"),
         ("deployments: [{provider: local}]", "deployments: {provider: local}", "must be a list, not a mapping"),
         (

@@ -1,0 +1,103 @@
+"""The kinds of URLs that settings have.
+
+What is wrong with one is told when it is set, not when something is asked there, and without any part of it: of a URL
+that is read wrongly, what looks like a host may be some of its password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Final, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from proxy.config.fields import BASE_URL, BASE_URL_IN_WORDS
+
+SQLITE_PREFIX: Final = "sqlite:///"  # what follows is a path, not a URL's parts
+_ESCAPES: Final = "write # / ? @ within a password as %23 %2F %3F %40"
+_SECURE: Final = r"https://\S+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/\S*)?"
+
+_Check: TypeAlias = Callable[[str], str]
+
+
+def stripped(value: object) -> object:
+    """A mounted secret often ends in a newline; what is blank is not set."""
+    return (value.strip() or None) if isinstance(value, str) else value
+
+
+def _parts_of(url: str) -> SplitResult:
+    """Raises ValueError if it cannot be read, or has no port where one should be."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"is not a URL; {_ESCAPES}") from None
+    try:
+        is_port = parts.port is None or parts.port > 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError(f"the port is not a number from 1 to 65535; {_ESCAPES}")
+    return parts
+
+
+def _of_a_server(url: str) -> str:
+    """Raises ValueError also if a password is cut where a number stands before the reserved character."""
+    parts = _parts_of(url)
+    if "#" in url or "@" in parts.path:
+        raise ValueError(f"has # or / where no URL of a server has one; {_ESCAPES}")
+    return url
+
+
+def _of_a_database(url: str) -> str:
+    return url if url.startswith(SQLITE_PREFIX) else _of_a_server(url)
+
+
+def _of_valkey(url: str) -> str:
+    return _of_a_server(
+        _like(url, r"(valkey|redis)s?://\S+", "begin with valkey://, valkeys://, redis:// or rediss://")
+    )
+
+
+def _of_a_webhook(url: str) -> str:
+    return _with_a_port(_like(url, r"https?://[^\s/]\S*", "begin with https:// or http://"))
+
+
+def _of_an_upstream(url: str) -> str:
+    return _like(url, BASE_URL, f"be {BASE_URL_IN_WORDS}")
+
+
+def _of_an_issuer(url: str) -> str:
+    """Who can change what comes from there can make tokens: plain HTTP is for a test on one's own machine only."""
+    return _with_a_port(_like(url, _SECURE, "begin with https://, or with http:// for localhost alone"))
+
+
+def _like(url: str, pattern: str, must: str) -> str:
+    if re.fullmatch(pattern, url) is None:
+        raise ValueError(f"must {must}")
+    return url
+
+
+def _with_a_port(url: str) -> str:
+    _parts_of(url)
+    return url
+
+
+def _if_given(check: _Check) -> Callable[[str | None], str | None]:
+    return lambda url: None if url is None else check(url)
+
+
+def _if_given_secretly(check: _Check) -> Callable[[SecretStr | None], SecretStr | None]:
+    return lambda url: None if url is None else SecretStr(check(url.get_secret_value()))
+
+
+UpstreamUrl = Annotated[str, AfterValidator(_of_an_upstream)]
+OptionalIssuerUrl = Annotated[str | None, BeforeValidator(stripped), AfterValidator(_if_given(_of_an_issuer))]
+OptionalDatabaseUrl = Annotated[str | None, BeforeValidator(stripped), AfterValidator(_if_given(_of_a_database))]
+OptionalValkeyUrl = Annotated[
+    SecretStr | None, BeforeValidator(stripped), AfterValidator(_if_given_secretly(_of_valkey))
+]
+OptionalWebhookUrl = Annotated[
+    SecretStr | None, BeforeValidator(stripped), AfterValidator(_if_given_secretly(_of_a_webhook))
+]
