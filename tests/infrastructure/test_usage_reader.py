@@ -187,6 +187,32 @@ def test_completion_tokens_may_be_absent_where_nothing_was_generated() -> None:
     assert usage_of(b'{"prompt_tokens": 10, "total_tokens": 10}') == Usage(10, 0)
 
 
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        # xAI; then Gemini's compatible endpoint
+        (b'"total_tokens": 135, "completion_tokens_details": {"reasoning_tokens": 94}', Usage(32, 103, None, 94)),
+        (b'"total_tokens": 135', Usage(32, 103)),
+        (b'"total_tokens": 135.0, "cost": "free"', Usage(32, 103)),
+        (b'"total_tokens": 41, "completion_tokens_details": {"reasoning_tokens": 8}', Usage(32, 9, None, 8)),
+        (b'"total_tokens": 12', Usage(32, 9)),
+        (b'"total_tokens": null', Usage(32, 9)),
+        (b'"total_tokens": "135"', Usage(32, 9)),
+        (b'"total_tokens": -1', Usage(32, 9)),
+        (b'"total_tokens": 18446744073709551615', Usage(32, 9)),
+    ],
+)
+def test_output_that_only_the_total_has_is_output(members: bytes, expected: Usage) -> None:
+    told = b'{"prompt_tokens": 32, "completion_tokens": 9, %b}' % members
+    assert usage_of(told) == expected
+    assert tail_of(b'data: {"choices": [], "usage": %b}\n\n' % told, DONE).facts().usage == expected
+
+
+def test_a_total_is_nothing_beside_counts_that_make_no_sense() -> None:
+    told = b'{"prompt_tokens": -1, "completion_tokens": 9, "total_tokens": 135, "cost": 0.5}'
+    assert usage_of(told) == Usage(0, 9, cost=CostAmount(Decimal("0.5")), estimated=True)
+
+
 @pytest.mark.parametrize("tokens", [2**53 - 1, 2**53 + 1, 2**63 - 1])
 def test_large_integers_are_exact(tokens: int) -> None:
     usage = usage_of(b'{"prompt_tokens": %d, "completion_tokens": %d}' % (tokens, tokens))

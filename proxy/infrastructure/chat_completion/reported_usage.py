@@ -33,6 +33,7 @@ class _Usage(msgspec.Struct):
 
     prompt_tokens: msgspec.Raw = msgspec.Raw()
     completion_tokens: msgspec.Raw = msgspec.Raw(b"0")  # absent where nothing was generated
+    total_tokens: msgspec.Raw = msgspec.Raw()
     prompt_tokens_details: msgspec.Raw = msgspec.Raw()
     completion_tokens_details: msgspec.Raw = msgspec.Raw()
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
@@ -44,6 +45,7 @@ class PlainUsage(msgspec.Struct):
 
     prompt_tokens: _Tokens
     completion_tokens: _Tokens = 0
+    total_tokens: _Tokens = 0
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
@@ -71,32 +73,39 @@ def read_usage(raw: msgspec.Raw) -> Usage | None:
     except (ValueError, RecursionError):
         return None
     prompt_tokens, completion_tokens = count_of(look(usage.prompt_tokens)), count_of(look(usage.completion_tokens))
+    is_sound = prompt_tokens is not None and completion_tokens is not None
     read = usage_of(
         PlainUsage(
             prompt_tokens or 0,
             completion_tokens or 0,
+            (count_of(look(usage.total_tokens)) or 0) if is_sound else 0,
             _read_details(usage.prompt_tokens_details),
             _read_details(usage.completion_tokens_details),
             usage.prompt_cache_hit_tokens,
             _read_cost(usage.cost),
         )
     )
-    if prompt_tokens is not None and completion_tokens is not None:
+    if is_sound:
         return read
     return None if read.cost is None else read._replace(estimated=True)
 
 
 def usage_of(usage: PlainUsage) -> Usage:
-    """A detail or a cost that makes no sense is left out."""
+    """A detail or a cost that makes no sense is left out.
+
+    Some servers (xAI, Gemini's compatible endpoint) leave reasoning out of `completion_tokens`, and bill it all the
+    same: only their total has it.
+    """
+    output_tokens = max(usage.completion_tokens, usage.total_tokens - usage.prompt_tokens)
     cost = None if usage.cost is None else _billable(usage.cost)
     hits = bytes(usage.prompt_cache_hit_tokens)
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and not hits:
-        return Usage(usage.prompt_tokens, usage.completion_tokens, cost=cost)
+        return Usage(usage.prompt_tokens, output_tokens, cost=cost)
     prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
     cached = int(hits) if prompt.cached_tokens is None and hits and _COUNT.fullmatch(hits) else prompt.cached_tokens
     return Usage(
         usage.prompt_tokens,
-        usage.completion_tokens,
+        output_tokens,
         _count(cached),
         _count(completion.reasoning_tokens),
         cost,
