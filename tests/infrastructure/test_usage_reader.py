@@ -162,9 +162,17 @@ def test_with_a_key_of_ones_own_the_bill_is_the_cost_and_not_what_the_provider_c
         (b'"prompt_cache_hit_tokens": 1e999', None),
         (b'"prompt_cache_hit_tokens": [1]', None),
         (b'"prompt_cache_hit_tokens": null', None),
+        (b'"cached_tokens": 7', 7),
+        (b'"cached_tokens": 0', 0),
+        (b'"cached_tokens": 7, "prompt_tokens_details": {"cached_tokens": 6}', 6),
+        (b'"cached_tokens": 7, "prompt_tokens_details": null', 7),
+        (b'"cached_tokens": 7, "completion_tokens_details": {"reasoning_tokens": null}', 7),
+        (b'"cached_tokens": -1', None),
+        (b'"cached_tokens": [1]', None),
+        (b'"cached_tokens": 7, "cost": "free"', 7),
     ],
 )
-def test_cache_hits_are_read_by_deepseeks_name_too(members: bytes, cached: int | None) -> None:
+def test_cache_hits_are_read_by_other_providers_names_too(members: bytes, cached: int | None) -> None:
     assert usage_of(b'{"prompt_tokens": 10, "completion_tokens": 20, %b}' % members) == Usage(10, 20, cached)
 
 

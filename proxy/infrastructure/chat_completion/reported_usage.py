@@ -29,7 +29,9 @@ class _Details(msgspec.Struct, frozen=True):
 
 
 class _Usage(msgspec.Struct):
-    """`usage` of a completion: OpenAI's CompletionUsage, with OpenRouter's `cost` (USD) and DeepSeek's cache hits."""
+    """`usage` of a completion: OpenAI's CompletionUsage, with OpenRouter's `cost` (USD), and with what others say of
+    cache hits outside the details: DeepSeek as `prompt_cache_hit_tokens`, Moonshot and Together as `cached_tokens`.
+    """
 
     prompt_tokens: msgspec.Raw = msgspec.Raw()
     completion_tokens: msgspec.Raw = msgspec.Raw(b"0")  # absent where nothing was generated
@@ -37,6 +39,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens_details: msgspec.Raw = msgspec.Raw()
     completion_tokens_details: msgspec.Raw = msgspec.Raw()
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
+    cached_tokens: msgspec.Raw = msgspec.Raw()
     cost: msgspec.Raw = msgspec.Raw()
 
 
@@ -49,6 +52,7 @@ class PlainUsage(msgspec.Struct):
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
+    cached_tokens: msgspec.Raw = msgspec.Raw()
     cost: Decimal | None = None
 
 
@@ -82,6 +86,7 @@ def read_usage(raw: msgspec.Raw) -> Usage | None:
             _read_details(usage.prompt_tokens_details),
             _read_details(usage.completion_tokens_details),
             usage.prompt_cache_hit_tokens,
+            usage.cached_tokens,
             _read_cost(usage.cost),
         )
     )
@@ -98,7 +103,7 @@ def usage_of(usage: PlainUsage) -> Usage:
     """
     output_tokens = max(usage.completion_tokens, usage.total_tokens - usage.prompt_tokens)
     cost = None if usage.cost is None else _billable(usage.cost)
-    hits = bytes(usage.prompt_cache_hit_tokens)
+    hits = bytes(usage.prompt_cache_hit_tokens) or bytes(usage.cached_tokens)
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and not hits:
         return Usage(usage.prompt_tokens, output_tokens, cost=cost)
     prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
