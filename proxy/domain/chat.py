@@ -61,7 +61,7 @@ def _text_length(message: Any) -> int:
 class Usage(NamedTuple):
     """Tokens and cost of one completion as the upstream reported them.
 
-    `cost` is what the upstream billed, in USD (OpenRouter's `usage.cost`); None when it does not say.
+    `cost` is what the upstream billed, in USD (OpenRouter's `usage.cost`, say); None when it does not.
     `estimated` marks counts that were not reported but guessed from text lengths. Cached, cache-write, audio and image
     tokens are part of the input, reasoning tokens part of the output; None where the upstream does not say.
     """

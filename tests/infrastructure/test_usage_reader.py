@@ -176,6 +176,32 @@ def test_cache_hits_are_read_by_other_providers_names_too(members: bytes, cached
     assert usage_of(b'{"prompt_tokens": 10, "completion_tokens": 20, %b}' % members) == Usage(10, 20, cached)
 
 
+@pytest.mark.parametrize(
+    ("members", "cost"),
+    [
+        (b'"cost": {"request_cost": 0.005, "total_cost": 0.00515}', "0.00515"),  # Perplexity
+        (b'"cost": {"total_cost": 0}', "0"),
+        (b'"cost": {"total_cost": null}', None),
+        (b'"cost": {"total_cost": -1}', None),
+        (b'"cost": {"total_cost": "free"}', None),
+        (b'"cost": {}', None),
+        (b'"cost": [0.5]', None),
+        (b'"cost_in_usd_ticks": 232856000', "0.0232856000"),  # xAI
+        (b'"cost_in_usd_ticks": 0', "0E-10"),
+        (b'"cost_in_usd_ticks": null', None),
+        (b'"cost_in_usd_ticks": -5', None),
+        (b'"cost_in_usd_ticks": "many"', None),
+        (b'"cost_in_usd_ticks": 232856000, "cost": 0.5', "0.5"),
+        (b'"cost_in_usd_ticks": 5, "prompt_tokens_details": 7', "5E-10"),
+    ],
+)
+def test_bills_are_read_in_other_providers_forms_too(members: bytes, cost: str | None) -> None:
+    told = b'{"prompt_tokens": 10, "completion_tokens": 20, %b}' % members
+    usage = Usage(10, 20, cost=None if cost is None else CostAmount(Decimal(cost)))
+    assert usage_of(told) == usage
+    assert tail_of(b'data: {"choices": [], "usage": %b}\n\n' % told, DONE).facts().usage == usage
+
+
 def test_nothing_cached_is_zero_and_not_unknown() -> None:
     usage = usage_of(
         b"""{"prompt_tokens": 1, "completion_tokens": 2, "cost": 0, "prompt_tokens_details": {"cached_tokens": 0},

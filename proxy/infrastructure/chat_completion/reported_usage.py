@@ -28,9 +28,17 @@ class _Details(msgspec.Struct, frozen=True):
     reasoning_tokens: int | None = None
 
 
+class _Bill(msgspec.Struct):
+    """Perplexity's `cost`, in USD: tokens, searches, and the fee for the request."""
+
+    total_cost: Decimal | None = None
+
+
 class _Usage(msgspec.Struct):
-    """`usage` of a completion: OpenAI's CompletionUsage, with OpenRouter's `cost` (USD), and with what others say of
-    cache hits outside the details: DeepSeek as `prompt_cache_hit_tokens`, Moonshot and Together as `cached_tokens`.
+    """`usage` of a completion: OpenAI's CompletionUsage, and what others add.
+
+    Cache hits outside the details: DeepSeek's `prompt_cache_hit_tokens`, Moonshot's and Together's `cached_tokens`.
+    Bills: OpenRouter's and Perplexity's `cost`, xAI's `cost_in_usd_ticks`.
     """
 
     prompt_tokens: msgspec.Raw = msgspec.Raw()
@@ -41,6 +49,7 @@ class _Usage(msgspec.Struct):
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
     cached_tokens: msgspec.Raw = msgspec.Raw()
     cost: msgspec.Raw = msgspec.Raw()
+    cost_in_usd_ticks: msgspec.Raw = msgspec.Raw()
 
 
 class PlainUsage(msgspec.Struct):
@@ -53,14 +62,16 @@ class PlainUsage(msgspec.Struct):
     completion_tokens_details: _Details | None = None
     prompt_cache_hit_tokens: msgspec.Raw = msgspec.Raw()
     cached_tokens: msgspec.Raw = msgspec.Raw()
-    cost: Decimal | None = None
+    cost: Decimal | _Bill | None = None
+    cost_in_usd_ticks: _Tokens | None = None
 
 
 _usages = msgspec.json.Decoder(_Usage)
 _details = msgspec.json.Decoder(_Details)
-_costs = msgspec.json.Decoder(Decimal)
+_costs = msgspec.json.Decoder(Decimal | _Bill)
 _NO_DETAILS = _Details()
 _NO_COST = (b"", b"null")
+_USD_PER_TICK_EXPONENT = -10
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -30, 9
 _COUNT = re.compile(rb"[0-9]{1,15}")
 
@@ -88,6 +99,7 @@ def read_usage(raw: msgspec.Raw) -> Usage | None:
             usage.prompt_cache_hit_tokens,
             usage.cached_tokens,
             _read_cost(usage.cost),
+            count_of(look(usage.cost_in_usd_ticks)),
         )
     )
     if is_sound:
@@ -102,7 +114,7 @@ def usage_of(usage: PlainUsage) -> Usage:
     same: only their total has it.
     """
     output_tokens = max(usage.completion_tokens, usage.total_tokens - usage.prompt_tokens)
-    cost = None if usage.cost is None else _billable(usage.cost)
+    cost = None if usage.cost is None and usage.cost_in_usd_ticks is None else _billed(usage)
     hits = bytes(usage.prompt_cache_hit_tokens) or bytes(usage.cached_tokens)
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and not hits:
         return Usage(usage.prompt_tokens, output_tokens, cost=cost)
@@ -145,15 +157,25 @@ def _count(tokens: int | None) -> int | None:
     return None if tokens is None or tokens < 0 else tokens
 
 
-def _read_cost(raw: msgspec.Raw) -> Decimal | None:
+def _read_cost(raw: msgspec.Raw) -> Decimal | _Bill | None:
     """None for what is no number."""
     if bytes(raw) in _NO_COST:
         return None
     try:
-        cost: Decimal = _costs.decode(raw)
+        cost: Decimal | _Bill = _costs.decode(raw)
     except ValueError:
         return None
     return cost
+
+
+def _billed(usage: PlainUsage) -> CostAmount | None:
+    """None where no bill is told that could be one."""
+    cost = usage.cost
+    if isinstance(cost, _Bill):
+        cost = cost.total_cost
+    if cost is None and usage.cost_in_usd_ticks is not None:
+        cost = Decimal(usage.cost_in_usd_ticks).scaleb(_USD_PER_TICK_EXPONENT)
+    return None if cost is None else _billable(cost)
 
 
 def _billable(cost: Decimal) -> CostAmount | None:
