@@ -202,6 +202,32 @@ def test_bills_are_read_in_other_providers_forms_too(members: bytes, cost: str |
     assert tail_of(b'data: {"choices": [], "usage": %b}\n\n' % told, DONE).facts().usage == usage
 
 
+def in_choice(usage: bytes) -> bytes:
+    choice = b'{"index": 0, "delta": {}, "finish_reason": "stop", "usage": %b}' % usage
+    return b'data: {"id": "gen-1", "model": "kimi-k2", "choices": [%b]}\n\n' % choice
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_usage_of_a_stream_is_read_in_its_choice_too(line_end: bytes) -> None:
+    """Moonshot's streams tell it there and nowhere else."""
+    told = in_choice(b'{"prompt_tokens": 19, "completion_tokens": 13, "total_tokens": 32, "cached_tokens": 12}')
+    stream = (delta("Hi") + told + DONE).replace(b"\n", line_end)
+    assert tail_of(stream).facts().usage == Usage(19, 13, 12)
+
+
+def test_usage_of_the_chunk_wins_over_that_of_its_choice() -> None:
+    told = in_choice(b'{"prompt_tokens": 19, "completion_tokens": 13}')
+    last = event(choices=[], usage={"prompt_tokens": 19, "completion_tokens": 14})
+    assert tail_of(told, last, DONE).facts().usage == Usage(19, 14)
+    assert tail_of(told.replace(b"}]}", b'}], "usage": {"prompt_tokens": 1}}'), DONE).facts().usage == Usage(1, 0)
+
+
+@pytest.mark.parametrize("usage", [b"null", b"{}", b"[]", b'"none"', b'{"prompt_tokens": -1}'])
+def test_usage_of_a_choice_that_makes_no_sense_is_none(usage: bytes) -> None:
+    facts = tail_of(delta("Hi"), in_choice(usage), DONE).facts()
+    assert (facts.usage, facts.finish_reason) == (None, "stop")
+
+
 def test_nothing_cached_is_zero_and_not_unknown() -> None:
     usage = usage_of(
         b"""{"prompt_tokens": 1, "completion_tokens": 2, "cost": 0, "prompt_tokens_details": {"cached_tokens": 0},

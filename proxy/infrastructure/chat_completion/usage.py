@@ -22,8 +22,11 @@ _REASONING = ("reasoning", "reasoning_content")  # the same text by two names; s
 
 
 class Choice(msgspec.Struct):
+    """Of a chunk. Moonshot tells a stream's usage in its choice, where `usage` of the chunk would be."""
+
     delta: dict[str, Any] | None = None
     finish_reason: str | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 class _Envelope(msgspec.Struct):
@@ -240,6 +243,8 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
         model, generation_id, provider = model or chunk.model, generation_id or chunk.id, provider or chunk.provider
         if finish_reason is None and chunk.choices:
             finish_reason = _finish_reason(chunk.choices)
+        if usage is None and chunk.choices:
+            usage = read_usage(chunk.choices[0].usage)
         if usage is not None and model and generation_id and finish_reason:
             break
     known = usage if is_final or finish_reason else _so_far(usage)
@@ -253,7 +258,7 @@ def _so_far(usage: Usage | None) -> Usage | None:
 
 def _facts_of(chunk: Chunk) -> AnswerFacts:
     return AnswerFacts(
-        usage=read_usage(chunk.usage),
+        usage=read_usage(chunk.usage) or (read_usage(chunk.choices[0].usage) if chunk.choices else None),
         model=text_of(chunk.model),
         generation_id=text_of(chunk.id),
         upstream_provider=text_of(chunk.provider),
