@@ -12,7 +12,12 @@ from typing import Any
 
 _OTHER_MATTERS = (401, 402, 404, 429)  # keys, credits, unknown models, rate limits
 
-_CONTEXT_CODES = {"context_length_exceeded", "context_window_exceeded", "exceed_context_size_error"}
+_CONTEXT_CODES = {
+    "context_length_exceeded",
+    "context_window_exceeded",
+    "exceed_context_size_error",
+    "tokens_limit_reached",
+}
 _CONTEXT_SENTENCES = re.compile(
     r"maximum (?:context|prompt|model) length"
     r"|maximum input length"
@@ -26,6 +31,9 @@ _CONTEXT_SENTENCES = re.compile(
     r"|`inputs` tokens \+ `max_new_tokens` must be"
     r"|range of input length should be"
     r"|max_tokens must be at least 1, got -"
+    r"|exceed(?:s|ed)? model token limit"
+    r"|prompt exceeds max length"
+    r"|loaded with context length of only"
     r"|reduce the length of the (?:messages|prompt|input)",
     re.IGNORECASE,
 )
@@ -44,6 +52,7 @@ _POLICY_SENTENCES = re.compile(
     r"content (?:management |usage |safety )?polic"
     r"|content filter"
     r"|usage polic(?:y|ies)"
+    r"|violates usage guidelines"
     r"|safety (?:system|filter|setting)"
     r"|(?:input|prompt|request|message|content) (?:was|has been|were|is) flagged"
     r"|content exists risk"

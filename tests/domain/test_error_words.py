@@ -38,6 +38,10 @@ TOO_LONG = {
     "vLLM, multimodal": "The prompt (total length 25938) is too long to fit into the model (context length 4096).",
     "vLLM, old": "max_tokens must be at least 1, got -186.",
     "DashScope": "Range of input length should be [1, 30720]",
+    "Moonshot": "Invalid request: Your request exceeded model token limit: 262144 (requested: 269030)",
+    "Zhipu": "Prompt exceeds max length",
+    "LM Studio": "Trying to keep the first 5000 tokens when context the overflows. However, the model is loaded with "
+    "context length of only 4096 tokens, which is not enough.",
 }
 REFUSED = {
     "Azure": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
@@ -47,6 +51,8 @@ REFUSED = {
     "Anthropic": "Output blocked by content filtering policy",
     "DashScope": "Input data may contain inappropriate content.",
     "Zhipu": "系统检测到输入或生成内容可能包含不安全或敏感内容",
+    "xAI": "Content violates usage guidelines. Team: 1, API key ID: 2, Model: grok-4-0709, Failed check: "
+    "SAFETY_CHECK_TYPE_BIO",
 }
 NEITHER = [
     "Invalid value for 'temperature': must be at most 2.",
@@ -93,6 +99,7 @@ def test_a_sentence_does_not_outweigh_a_status_about_something_else(status: int)
     [
         {"code": "context_length_exceeded"},
         {"code": 400, "type": "exceed_context_size_error", "n_ctx": 256},
+        {"code": "tokens_limit_reached", "details": "Request body too large for gpt-4o model. Max size: 8000 tokens."},
         {"code": 400, "metadata": {"error_type": "context_length_exceeded"}},
     ],
 )
