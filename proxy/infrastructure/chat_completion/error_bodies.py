@@ -17,7 +17,8 @@ def error_details(body: bytes) -> dict[str, Any] | None:
     """The members of the error object in an error answer; None if there is nothing of the kind.
 
     Known: OpenAI's `{"error": {…}}`, also in an array (Gemini) or as plain text (Ollama, TGI); the bare object (vLLM,
-    Mistral, API gateways) with its message in words or another object; FastAPI's `{"detail": …}`.
+    Mistral, API gateways) with its message in words or another object; FastAPI's `{"detail": …}`; Cloudflare's
+    `{"errors": [{…}]}`.
     """
     answer = look(body)
     if isinstance(answer, list) and len(answer) == 1:
@@ -34,7 +35,7 @@ def error_details(body: bytes) -> dict[str, Any] | None:
         return _without_envelope(answer) | (_from_detail(message.get("detail")) or {"message": None})
     if isinstance(message, str) and message:
         return _without_envelope(answer)
-    return _from_detail(answer.get("detail"))
+    return _from_detail(answer.get("detail")) or _from_list(answer.get("errors"))
 
 
 def status_in(details: Mapping[str, Any]) -> int | None:
@@ -74,6 +75,13 @@ def _from_detail(detail: Any) -> dict[str, Any] | None:
         return None
     texts = [f"{_field(problem)}: {problem.get('msg')}" for problem in problems]
     return {"message": "; ".join(texts), "param": _field(problems[0])}
+
+
+def _from_list(errors: Any) -> dict[str, Any] | None:
+    """All that they say, with whatever else the first one has."""
+    told = [error for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    texts = [text for error in told if isinstance(text := error.get("message"), str) and text]
+    return told[0] | {"message": "; ".join(texts)} if texts else None
 
 
 def _field(problem: Mapping[str, Any]) -> str:
