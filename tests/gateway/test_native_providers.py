@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
 
 from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
+from proxy.domain.values import CostAmount
 from tests.harness import FakeTime, TestGateway, cut, gateway_over, says, stall
 from tests.providers import anthropic_upstream, google_upstream
 from tests.providers.anthropic_upstream import ANTHROPIC
@@ -132,6 +134,25 @@ async def test_a_cut_stream_tells_the_client_and_is_booked(native: Native) -> No
     row = await native.gateway.row()
     assert (row.provider_name, row.usage_source, row.generation_id) == ("claude", UsageSource.ESTIMATED, "msg_1")
     assert row.output_tokens.value == 3
+
+
+@pytest.mark.parametrize("then", [cut, stall])
+async def test_input_that_was_told_counts_however_the_stream_ends(
+    native: Native, then: Callable[[web.Request], Awaitable[None]]
+) -> None:
+    """Of images, tools and what comes from the cache the messages' text says nothing."""
+    events = anthropic_upstream.start(CACHED_USAGE), *anthropic_upstream.text_block(0, ["Hello, world!"])
+    native.claude.answer(anthropic_upstream.streaming(*events, then=then))
+    stream = await native.openai.chat.completions.create(model="smart", messages=HELLO, stream=True)
+    with suppress(openai.APIError):
+        async for chunk in stream:
+            if chunk.choices[0].delta.content == "Hello, world!" and then is stall:
+                break
+    await stream.close()
+    row = await native.gateway.row()
+    assert (row.input_tokens.value, row.cached_tokens, row.output_tokens.value) == (1100, 1000, 3)
+    assert (row.usage_source, row.cost_source) == (UsageSource.ESTIMATED, CostSource.COMPUTED)
+    assert row.estimated_cost == CostAmount(Decimal("0.0023"))
 
 
 @pytest.mark.parametrize("provider", ["claude", "gemini"])

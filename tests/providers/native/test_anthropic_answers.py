@@ -34,6 +34,7 @@ from tests.providers.anthropic_upstream import (
     tool_block,
 )
 from tests.providers.conftest import HELLO, Connect, Provider, Streamed, is_last
+from tests.providers.kinds import INPUT_TOKENS
 
 CACHED_USAGE = {
     "input_tokens": 3,
@@ -407,9 +408,17 @@ async def test_what_was_said_before_hanging_up_is_estimated(anthropic: Provider)
     call.hang_up()
     await contents.aclose()
     await anthropic.hung_up()
-    assert call.answer.facts().usage is None
-    assert call.answer.estimated_output_tokens() == 3
+    assert call.answer.facts().usage == Usage(INPUT_TOKENS, 3, 0, cache_write_tokens=0, estimated=True)
     assert (call.generation_id, call.may_have_generated) == ("msg_1", True)
+
+
+async def test_a_stream_that_ends_without_its_usage_has_what_it_began_with(anthropic: Provider) -> None:
+    anthropic.upstream.answer(streaming(start(), *text_block(0, ["Hello, world!"]), sse("message_stop")))
+    call, history, settings = anthropic.call({**ASKING_FOR_USAGE, "stream": True})
+    contents = anthropic.service.get_streaming_chat_message_contents(history, settings)
+    said = b"".join([data_of(content) async for (content,) in contents])
+    assert b"prompt_tokens" not in said
+    assert call.answer.facts().usage == Usage(INPUT_TOKENS, 3, 0, cache_write_tokens=0, estimated=True)
 
 
 async def test_a_call_counts_with_its_name(anthropic: Provider) -> None:

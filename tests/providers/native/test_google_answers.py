@@ -18,6 +18,7 @@ from proxy.infrastructure.chat_completion.native.google import without_odd_line_
 from tests.harness import says, stall, streams
 from tests.providers.conftest import HELLO, Provider, Streamed, is_last
 from tests.providers.google_upstream import GOOGLE, data, error, function_call, response, streaming, text
+from tests.providers.kinds import INPUT_TOKENS, OUTPUT_TOKENS
 
 THOUGHTFUL = {
     "promptTokenCount": 100,
@@ -237,5 +238,5 @@ async def test_what_was_said_before_hanging_up_is_estimated(google: Provider) ->
     call.hang_up()
     await contents.aclose()
     await google.hung_up()
-    assert call.answer.facts().usage is None
+    assert call.answer.facts().usage == Usage(INPUT_TOKENS, OUTPUT_TOKENS, estimated=True)
     assert call.answer.estimated_output_tokens() == 3

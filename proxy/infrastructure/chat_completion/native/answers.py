@@ -1,8 +1,9 @@
 """Semantic Kernel's contents as OpenAI would have answered.
 
 A connector's contents hold text, reasoning and function calls as items, and in their `metadata` what it knows of `id`,
-`model` and `usage` (a domain Usage, or None for one that makes no sense; later ones replace earlier ones). Reasoning
-goes out as OpenRouter sends it: `reasoning` for reading, `reasoning_details` to be sent back.
+`model` and `usage` (a domain Usage, or None for one that makes no sense; later ones replace earlier ones, and one that
+is told before anything is written is marked as estimated). Reasoning goes out as OpenRouter sends it: `reasoning` for
+reading, `reasoning_details` to be sent back.
 """
 
 from __future__ import annotations
@@ -74,10 +75,13 @@ class ChunkWriter:
         self.finish_reason: FinishReason | None = None
 
     def facts(self) -> AnswerFacts:
-        """Usage counts only once the provider has said why it ended: before that it is not the whole."""
-        finish = self.finish_reason
+        """What was told before the provider has said why it ended is not the whole: it is marked as estimated."""
+        finish, usage = self.finish_reason, self.usage
+        if usage is not None and (usage.estimated or not finish):
+            written = max(usage.output_tokens, self.estimated_output_tokens())
+            usage = usage._replace(output_tokens=written, estimated=True)
         return AnswerFacts(
-            usage=self.usage if finish else None,
+            usage=usage,
             model=self.model,
             generation_id=self.id,
             finish_reason=finish.value if finish else None,
@@ -104,7 +108,7 @@ class ChunkWriter:
         empty = sorted(self._without_arguments)
         data = b"".join(self._delta(_call_delta(index, {"arguments": "{}"})) for index in empty)
         data += self.opening() + self._chunk([_choice({}, _finish(self.finish_reason, self._calls))])
-        if self._include_usage and self.usage is not None:
+        if self._include_usage and self.usage is not None and not self.usage.estimated:
             data += self._chunk([], usage=_usage(self.usage))
         return data + DONE
 

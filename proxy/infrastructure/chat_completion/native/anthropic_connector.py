@@ -140,7 +140,7 @@ class _EventReader:
         finish_reason: FinishReason | None = None
         if event.type == "message_start":
             self._usage = _members(event.message.usage) | _NONE_YET
-            metadata = {"id": event.message.id, "model": event.message.model}
+            metadata = {"id": event.message.id, "model": event.message.model, "usage": _so_far(self._usage)}
         elif event.type == "content_block_start":
             items = _started(event.content_block, event.index)
         elif event.type == "content_block_delta":
@@ -228,6 +228,12 @@ def _continued(delta: Any, index: int) -> list[Any]:
 def _members(usage: Any) -> dict[str, Any]:
     """The counts that were told; none if something else was sent in their place, for the SDK checks no types."""
     return usage.model_dump(warnings=False) if isinstance(usage, BaseModel) else {}
+
+
+def _so_far(counts: dict[str, Any]) -> Usage | None:
+    """What a stream begins with: if it is cut, nobody tells more of its input."""
+    usage = _usage({**counts, "output_tokens": 0})
+    return None if usage is None else usage._replace(estimated=True)
 
 
 def _usage(counts: dict[str, Any]) -> Usage | None:
