@@ -48,7 +48,7 @@ class Turn:
         if not was_generated:
             return None, UsageSource.NONE
         output_tokens = self.call.answer.estimated_output_tokens()
-        return Usage(request.estimated_input_tokens(), output_tokens, estimated=True), UsageSource.ESTIMATED
+        return Usage(request.estimated_billed_input_tokens(), output_tokens, estimated=True), UsageSource.ESTIMATED
 
 
 class Costs(NamedTuple):

@@ -10,6 +10,8 @@ from proxy.domain.json_bytes import look_into
 from proxy.domain.records import record
 from proxy.domain.values import CostAmount, estimate_tokens
 
+_TOOLS = ("tools", "functions")
+
 
 @record
 class ChatRequest:
@@ -40,6 +42,13 @@ class ChatRequest:
         """Text of all messages, four characters to a token. Parses the messages: not for every request."""
         return estimate_tokens(sum(_text_length(message) for message in look_into(self.messages)))
 
+    def estimated_billed_input_tokens(self) -> int:
+        """The same for the books: with the tools and the calls of them, as written, which are billed as well."""
+        characters = sum(len(self.member(name) or b"") for name in _TOOLS)
+        for message in look_into(self.messages):
+            characters += _text_length(message) + _calls_length(message)
+        return estimate_tokens(characters)
+
     def content_part_types(self) -> frozenset[str]:
         """The `type`s of all parts of the messages' contents. Parses the messages."""
         contents = [message.get("content") for message in look_into(self.messages) if isinstance(message, dict)]
@@ -56,6 +65,13 @@ def _text_length(message: Any) -> int:
         texts = (part.get("text") for part in content if isinstance(part, dict))
         return sum(len(text) for text in texts if isinstance(text, str))
     return 0
+
+
+def _calls_length(message: Any) -> int:
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    texts = [each.get(name) for each in functions if isinstance(each, dict) for name in ("name", "arguments")]
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 class Usage(NamedTuple):

@@ -82,6 +82,27 @@ def test_a_lone_surrogate_is_one_character() -> None:
     assert request.estimated_input_tokens() == 1
 
 
+def test_what_is_billed_besides_texts_counts_for_the_books_only() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "abcd", "arguments": '{"x": 12}...'}}
+    members = {
+        "messages": json.dumps([user("abcd"), {"role": "assistant", "content": None, "tool_calls": [call]}]).encode(),
+        "tools": b"[12345678901234]",
+        "functions": b"[  ]",
+    }
+    request = ChatRequest(body=b"", model="auto", stream=False, members=members)
+    assert request.estimated_input_tokens() == 1
+    assert request.estimated_billed_input_tokens() == 1 + 4 + 4 + 1
+
+
+@pytest.mark.parametrize(
+    "calls", [None, 5, {}, [], [None], ["x"], [{}], [{"function": None}], [{"function": {"name": 5, "arguments": {}}}]]
+)
+def test_calls_of_any_form_break_nothing(calls: Any) -> None:
+    messages = json.dumps([user("abcd"), {"role": "assistant", "tool_calls": calls}, "x", None]).encode()
+    request = ChatRequest(body=b"", model="auto", stream=False, members={"messages": messages})
+    assert request.estimated_billed_input_tokens() == 1
+
+
 def test_nothing_known_is_none_everywhere() -> None:
     assert AnswerFacts() == NO_FACTS
     assert (NO_FACTS.usage, NO_FACTS.model, NO_FACTS.finish_reason, NO_FACTS.error_message) == (None,) * 4

@@ -215,6 +215,22 @@ async def test_a_broken_stream_says_so(
         await read_by_the_sdk(gateway)
 
 
+async def test_tools_and_their_calls_count_in_what_is_estimated(gateway: TestGateway, upstream: Upstream) -> None:
+    """Of an agent's request they are most, and billed like the rest."""
+    tools = [{"type": "function", "function": {"name": "look", "description": "d" * 4000}}]
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "a" * 2000}}
+    history = [
+        *STREAMED["messages"],
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "r" * 400},
+    ]
+    upstream.answer(streams(chunk("a"), then=cut, pause_seconds=0.01))
+    await gateway.raw_chat({**STREAMED, "messages": history, "tools": tools})
+    row = await gateway.row()
+    assert row.usage_source is UsageSource.ESTIMATED
+    assert row.input_tokens.value == (len("Hello" + "look") + 2000 + 400 + len(json.dumps(tools))) // 4
+
+
 async def test_usage_of_a_broken_stream_is_kept_when_it_came(gateway: TestGateway, upstream: Upstream) -> None:
     upstream.answer(streams(chunk("a"), *ending()[:2], then=cut, pause_seconds=0.01))
     await gateway.raw_chat(STREAMED)
