@@ -177,6 +177,21 @@ def test_cache_hits_are_read_by_other_providers_names_too(members: bytes, cached
 
 
 @pytest.mark.parametrize(
+    ("details", "written"),
+    [
+        (b'"cache_creation_input_tokens": 7, "cache_type": "ephemeral"', 7),
+        (b'"cache_creation_input_tokens": 0', 0),
+        (b'"cache_creation_input_tokens": 7, "cache_write_tokens": 6', 6),
+        (b'"cache_creation_input_tokens": -1', None),
+        (b'"cache_creation_input_tokens": "7"', None),
+    ],
+)
+def test_what_is_written_to_the_cache_is_read_by_dashscopes_name_too(details: bytes, written: int | None) -> None:
+    told = b'{"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 3, %b}}' % details
+    assert usage_of(told) == Usage(10, 0, 3, cache_write_tokens=written)
+
+
+@pytest.mark.parametrize(
     ("members", "cost"),
     [
         (b'"cost": {"request_cost": 0.005, "total_cost": 0.00515}', "0.00515"),  # Perplexity

@@ -18,11 +18,13 @@ _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]  # what no row hold
 class _Details(msgspec.Struct, frozen=True):
     """Members of `prompt_tokens_details` and of `completion_tokens_details`.
 
-    Audio and images have the same names in both; those that the model wrote are plain output tokens to us.
+    Audio and images have the same names in both; those that the model wrote are plain output tokens to us. DashScope
+    has a name of its own for what was written to the cache.
     """
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
     audio_tokens: int | None = None
     image_tokens: int | None = None
     reasoning_tokens: int | None = None
@@ -120,13 +122,14 @@ def usage_of(usage: PlainUsage) -> Usage:
         return Usage(usage.prompt_tokens, output_tokens, cost=cost)
     prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
     cached = int(hits) if prompt.cached_tokens is None and hits and _COUNT.fullmatch(hits) else prompt.cached_tokens
+    written = prompt.cache_write_tokens
     return Usage(
         usage.prompt_tokens,
         output_tokens,
         _count(cached),
         _count(completion.reasoning_tokens),
         cost,
-        cache_write_tokens=_count(prompt.cache_write_tokens),
+        cache_write_tokens=_count(prompt.cache_creation_input_tokens if written is None else written),
         audio_tokens=_count(prompt.audio_tokens),
         image_tokens=_count(prompt.image_tokens),
     )
