@@ -83,6 +83,7 @@ async def test_a_stranger_is_turned_away(
     error = openai_error(answer.body)
     assert (error["type"], error["code"], error["param"]) == ("authentication_error", "invalid_api_key", None)
     assert answer.headers["x-request-id"]
+    assert answer.headers["www-authenticate"] == "Bearer"
     assert upstream.calls == 0
     assert (await ask(locked, LET_IN["as clients send it"])).status == 200
     assert (await locked.row()).status is RequestStatus.SUCCESS  # the one row

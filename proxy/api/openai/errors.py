@@ -113,6 +113,7 @@ _FIRST_CLIENT_ERROR, _FIRST_SERVER_ERROR, _LAST_ERROR = 400, 500, 599
 _RATE_LIMITED, _UNAVAILABLE = 429, 503
 _DEFAULT_RETRY_AFTER_SECONDS = 1
 _NO_RETRY = {"x-should-retry": "false"}
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}  # RFC 9110, 15.5.2; some clients take a 401 without for a broken answer
 
 
 def status_of(error: GatewayError) -> int:
@@ -195,6 +196,8 @@ def error_headers(error: GatewayError) -> Mapping[str, str]:  # noqa: PLR0911  #
 
     The OpenAI SDKs obey both; without the latter 4 attempts here become 12.
     """
+    if isinstance(error, NotAuthenticated):
+        return _CHALLENGE
     if isinstance(error, MethodNotAllowed):
         return {"Allow": ", ".join(error.allowed)}
     if isinstance(error, IdempotentAnswerNotKept):

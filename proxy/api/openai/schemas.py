@@ -24,6 +24,7 @@ Fields that the gateway does not know pass through. Every request is booked once
 
 _ERRORS_OF_EVERY_PATH = (405, 500)
 _ERROR_HEADERS = {
+    401: ("WWW-Authenticate",),
     405: ("Allow",),
     402: ("Retry-After",),
     409: ("x-should-retry",),
@@ -344,6 +345,7 @@ def _headers() -> Document:
         "Retry-After": header("integer", "Seconds to wait before another try."),
         "x-should-retry": header("string", "`false` where the gateway has retried already; OpenAI's SDKs obey it."),
         "Allow": header("string", "The methods that the path takes."),
+        "WWW-Authenticate": header("string", "`Bearer`: how a key is sent."),
     }
 
 
