@@ -148,6 +148,17 @@ def test_providers_are_gathered_and_their_keys_are_references() -> None:
     assert {name: value.get_secret_value() for name, value in providers["anthropic"].headers.items()} == {"X-Team": "a"}
 
 
+def test_streams_that_end_without_done_are_whole() -> None:
+    """Perplexity's do, but for those of some models."""
+    models = ("perplexity/sonar", "xai/grok-4")
+    entries = [{"model_name": model, "litellm_params": {"model": model}} for model in models]
+    config, _ = converted(json.dumps({"model_list": entries}))
+    assert {name: provider.done_marker for name, provider in config.providers.items()} == {
+        "perplexity": False,
+        "xai": True,
+    }
+
+
 def test_wildcards_names_and_orders() -> None:
     config, _ = converted(FILE)
     assert config.models["openrouter/*"].deployments[0].model == "*"

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`url` None: the kind has its own. A `url` that is a reference is the variable where LiteLLM looks for one."""
+    """`url` None: the kind has its own. A `url` that is a reference is the variable where LiteLLM looks for one.
+
+    `done_marker` says whether all of its streams end with `[DONE]`.
+    """
 
     kind: str
     url: str | None = None
     key_variable: str | None = None
+    done_marker: bool = True
 
 
-def _compatible(url: str, key_variable: str | None) -> Dialect:
-    return Dialect("openai", url, key_variable)
+def _compatible(url: str, key_variable: str | None, *, done_marker: bool = True) -> Dialect:
+    return Dialect("openai", url, key_variable, done_marker)
 
 
 DIALECTS = {
@@ -44,7 +48,7 @@ DIALECTS = {
     "openai": _compatible("https://api.openai.com/v1", "OPENAI_API_KEY"),
     "openai_like": _compatible("${OPENAI_LIKE_API_BASE}", "OPENAI_LIKE_API_KEY"),
     "openrouter": Dialect("openrouter", None, "OPENROUTER_API_KEY"),
-    "perplexity": _compatible("https://api.perplexity.ai", "PERPLEXITYAI_API_KEY"),
+    "perplexity": _compatible("https://api.perplexity.ai", "PERPLEXITYAI_API_KEY", done_marker=False),
     "sambanova": _compatible("https://api.sambanova.ai/v1", "SAMBANOVA_API_KEY"),
     "together_ai": _compatible("https://api.together.xyz/v1", "TOGETHERAI_API_KEY"),
     "volcengine": _compatible("https://ark.cn-beijing.volces.com/api/v3", "VOLCENGINE_API_KEY"),

@@ -34,6 +34,8 @@ class Providers:
             provider["api_key"] = key
         if headers := _headers(params):
             provider["headers"] = headers
+        if not dialect.done_marker:
+            provider["done_marker"] = False
         return self._named(prefix, provider)
 
     def _named(self, prefix: str, provider: dict[str, Any]) -> str:
