@@ -159,6 +159,14 @@ def test_streams_that_end_without_done_are_whole() -> None:
     }
 
 
+def test_both_of_mistrals_addresses_speak_its_dialect() -> None:
+    """It refuses what others are asked for a stream's usage with."""
+    entries = [{"model_name": name, "litellm_params": {"model": f"{name}/x"}} for name in ("mistral", "codestral")]
+    providers = converted(json.dumps({"model_list": entries}))[0].providers
+    assert {name: provider.kind for name, provider in providers.items()} == dict.fromkeys(providers, "mistral-openai")
+    assert providers["codestral"].base_url == "https://codestral.mistral.ai/v1"
+
+
 def test_wildcards_names_and_orders() -> None:
     config, _ = converted(FILE)
     assert config.models["openrouter/*"].deployments[0].model == "*"

@@ -26,7 +26,7 @@ DIALECTS = {
     "anthropic": Dialect("anthropic", None, "ANTHROPIC_API_KEY"),
     "azure": Dialect("azure", "${AZURE_API_BASE}", "AZURE_API_KEY"),
     "cerebras": _compatible("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    "codestral": _compatible("https://codestral.mistral.ai/v1", "CODESTRAL_API_KEY"),
+    "codestral": Dialect("mistral-openai", "https://codestral.mistral.ai/v1", "CODESTRAL_API_KEY"),
     "custom_openai": _compatible("${OPENAI_API_BASE}", "OPENAI_API_KEY"),
     "dashscope": _compatible("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
     "deepinfra": _compatible("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
