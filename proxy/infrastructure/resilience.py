@@ -217,7 +217,8 @@ class _Schedule(RetryOptionsBase):
         error = self._tries.last_error
         policy, timing = self._resilience.policy, self._resilience.timing
         wait = policy.delay_seconds(attempt, error.retry_after_seconds, timing.jitter())
-        if wait is None or self._tries.permit.is_probe or timing.clock() + wait >= self._tries.deadline:
+        is_in_vain = error.is_final or self._tries.permit.is_probe
+        if wait is None or is_in_vain or timing.clock() + wait >= self._tries.deadline:
             raise error
         if not self._tries.may_retry():
             _logger.warning("retry budget is used up", extra={"reason": error.kind})

@@ -228,6 +228,36 @@ async def test_a_retry_after_over_the_cap_is_handed_on_at_once(
     assert (await gateway.row()).attempts == 1
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        fails(429, type="insufficient_quota"),
+        fails(429, {"x-should-retry": "false"}),
+        fails(503, {"X-Should-Retry": "False"}),
+    ],
+)
+@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "streamed"])
+async def test_what_the_upstream_calls_vain_is_not_tried_again(
+    gateway: TestGateway, upstream: Upstream, fake_time: FakeTime, failure: Answering, body: Any
+) -> None:
+    """An account without money, or a gateway there that has tried often enough."""
+    upstream.answer(failure, says())
+    status, headers, _ = await gateway.chat(body)
+    assert status in (429, 503)
+    assert headers["x-should-retry"] == "false"
+    assert "retry-after" not in headers
+    assert (upstream.calls, fake_time.waits) == (1, [])
+
+
+@pytest.mark.parametrize("word", ["true", "", "no"])
+async def test_other_words_about_retries_change_nothing(
+    gateway: TestGateway, upstream: Upstream, fake_time: FakeTime, word: str
+) -> None:
+    upstream.answer(fails(503, {"x-should-retry": word}), says())
+    assert (await gateway.chat())[0] == 200
+    assert fake_time.waits == [1.0]
+
+
 async def test_retries_can_be_switched_off(
     start_gateway: StartGateway, upstream: Upstream, fake_time: FakeTime
 ) -> None:

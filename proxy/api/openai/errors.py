@@ -210,7 +210,7 @@ def error_headers(error: GatewayError) -> Mapping[str, str]:  # noqa: PLR0911  #
         return {**error.headers, **_retry_after(error.retry_after_seconds)}
     if isinstance(error, UpstreamError):
         wait = error.retry_after_seconds
-        if wait is None and status_of(error) in (_RATE_LIMITED, _UNAVAILABLE):
+        if wait is None and not error.is_final and status_of(error) in (_RATE_LIMITED, _UNAVAILABLE):
             wait = _DEFAULT_RETRY_AFTER_SECONDS
         return {**error.headers, **_retry_after(wait), **(_NO_RETRY if error.retries_exhausted else {})}
     if isinstance(error, AllProvidersFailed):

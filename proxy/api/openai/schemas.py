@@ -343,7 +343,9 @@ def _headers() -> Document:
             "string", "`true` where the answer is that of an earlier request with the same Idempotency-Key."
         ),
         "Retry-After": header("integer", "Seconds to wait before another try."),
-        "x-should-retry": header("string", "`false` where the gateway has retried already; OpenAI's SDKs obey it."),
+        "x-should-retry": header(
+            "string", "`false` where a retry is in vain, or the gateway has made some; OpenAI's SDKs obey it."
+        ),
         "Allow": header("string", "The methods that the path takes."),
         "WWW-Authenticate": header("string", "`Bearer`: how a key is sent."),
     }

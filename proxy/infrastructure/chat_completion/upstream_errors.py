@@ -23,6 +23,7 @@ _BAD_REQUEST, _BAD_GATEWAY = 400, 502
 _MILLISECONDS = 1000.0
 _MOST_SECONDS = 86_400.0  # nobody means a longer wait
 _MOST_LEVELS = 32
+_NO_MONEY = "insufficient_quota"  # OpenAI's, with 429: what is lacking is money, and no wait brings any
 
 
 class UpstreamErrors:
@@ -109,6 +110,7 @@ class UpstreamErrors:
             details=clean,
             headers=relayed,
             retry_after_seconds=_first(retry_after_seconds(headers), _sensible(retry_delay_seconds(details))),
+            is_final=_forbids_retries(headers) or _NO_MONEY in (clean.get("code"), clean.get("type")),
         )
 
     def _redact(self, value: Any, depth: int = 0) -> Any:
@@ -128,6 +130,11 @@ def _refuses_the_content(status: int | None, details: Mapping[str, Any]) -> bool
     message = details.get("message")
     text = message if isinstance(message, str) else ""
     return says_context_window(status, text, details) or says_content_policy(status, text, details)
+
+
+def _forbids_retries(headers: Mapping[str, str]) -> bool:
+    """As OpenAI's SDKs understand it; what says so may be a gateway that has tried often enough itself."""
+    return headers.get("x-should-retry", "").lower() == "false"
 
 
 def _first(*seconds: float | None) -> float | None:
