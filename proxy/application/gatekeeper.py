@@ -131,13 +131,15 @@ def end_user_of(request: ChatRequest, headers: Mapping[str, str]) -> str | None:
 def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEstimate:
     """A token for each three bytes of the body, and for each answer the request's own limit, else the default.
 
-    Images and files that are only named have as much added as most of them are.
+    Images and files that are only named have as much added as most of them are; so have images that are in it, whose
+    own bytes do not count.
     """
     output = min(max_output_tokens(request) or default_output_tokens, _MOST_OUTPUT_TOKENS)
-    tokens = -(-len(request.body) // _BYTES_PER_TOKEN)
+    body_bytes = len(request.body)
     if "n" in request.members:
         output *= min(choices(request), _MOST_CHOICES)
     if not request.has_parts:
-        return TokenEstimate(tokens, output)
-    fetched, has_media = mentioned_parts(request)
+        return TokenEstimate(-(-body_bytes // _BYTES_PER_TOKEN), output)
+    fetched, has_media, image_bytes = mentioned_parts(request)
+    tokens = -(-(body_bytes - image_bytes) // _BYTES_PER_TOKEN)
     return TokenEstimate(tokens + _TOKENS_PER_MENTION * fetched, output, has_media)

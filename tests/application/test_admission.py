@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from proxy.api.openai.envelope import read_chat_request
 from proxy.application.admission import Admission
 from proxy.application.allowances import AppliedBudget, AppliedLimit, RatePass, Rulebook
 from proxy.application.booking import Accounting
@@ -337,6 +338,41 @@ def test_what_is_only_named_in_a_prompt_counts_for_more_than_its_name(kind: str)
     part = {"type": kind, kind: {"url": "https://example.com/a"}}
     request = asking(messages=[{"role": "user", "content": [part, part]}])
     assert token_estimate(request, 0) == TokenEstimate(-(-len(request.body) // 3) + 4000, 0, has_media=True)
+
+
+PICTURE = "data:image/png;base64," + "A" * 900_000
+
+
+@pytest.mark.parametrize("image", [{"url": PICTURE, "detail": "high"}, PICTURE], ids=["object", "text"])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", " : ")], ids=["tight", "wide"])
+@pytest.mark.parametrize("slash", ["/", r"\/"])
+def test_a_picture_counts_for_as_much_however_large_its_file_is(
+    image: Any, separators: tuple[str, str], slash: str
+) -> None:
+    """It was a token for each three bytes of it, for which no budget and no limit on tokens had room."""
+    parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": image}]
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": parts}]}, separators=separators)
+    estimate = token_estimate(read_chat_request(body.replace("/", slash).encode()), 0)
+    assert 2000 < estimate.input_tokens < 2100
+    assert estimate.has_media
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": PICTURE},
+        {"type": "text", "text": f'"url": "{PICTURE}"'},
+        {"type": "text", "text": f'{{"image_url": {{"url":"{PICTURE}"}}}}'},
+        {"type": "image_url", "image_url": {"url": "data:image/svg+xml," + "a" * 900_000}},
+        {"type": "image_url", "image_url": {"url": "data:text/plain;base64," + "a" * 900_000}},
+        {"type": "file", "file": {"file_data": PICTURE}},
+        {"type": "input_audio", "input_audio": {"data": PICTURE}},
+    ],
+)
+def test_what_may_be_text_counts_in_full(part: Any) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a"}}
+    request = asking(messages=[{"role": "user", "content": [part, image]}])
+    assert token_estimate(request, 0).input_tokens > 300_000
 
 
 @pytest.mark.parametrize(

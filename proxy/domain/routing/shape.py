@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -23,16 +24,21 @@ _PARTS: Final = {
 _NEEDY_WORDS = tuple(f'"{name}"'.encode() for name in _PARTS)
 _FETCHED_WORDS: Final = (b'"image_url"', b'"file"')
 _CARRIED_WORD: Final = b'"input_audio"'
+_IMAGE_DATA, _BASE64, _TYPE_BYTES = b'"data:image', b";base64,", 64
+_IS_IMAGE_URL = re.compile(rb'"(?:image_)?url"\s{0,16}:\s{0,16}\Z')
+_URL_NAME_BYTES = 48  # its name, and what may be between that and it
 
 
 class MentionedParts(NamedTuple):
     """What kinds of parts the messages name: how often such as may be fetched from elsewhere, and whether any but text.
 
-    What is fetched is not in the request; what else there is may be priced otherwise than text.
+    What is fetched is not in the request; what else there is may be priced otherwise than text. `image_bytes` of the
+    request are those of pictures: how many tokens one is, its size in pixels says and not that of its file.
     """
 
     fetched: int = 0
     has_media: bool = False
+    image_bytes: int = 0
 
 
 _NO_PARTS: Final = MentionedParts()
@@ -159,7 +165,20 @@ def mentioned_parts(request: ChatRequest) -> MentionedParts:
         return _NO_PARTS
     messages = request.messages
     fetched = sum(map(messages.count, _FETCHED_WORDS))
-    return MentionedParts(fetched, fetched > 0 or _CARRIED_WORD in messages)
+    image_bytes = _image_bytes(messages) if fetched else 0
+    return MentionedParts(fetched, fetched > 0 or _CARRIED_WORD in messages, image_bytes)
+
+
+def _image_bytes(messages: bytes) -> int:
+    """Of all data URLs in base64 that are an image's URL; a text may begin like one."""
+    total, at = 0, messages.find(_IMAGE_DATA)
+    while at >= 0:
+        end = messages.find(b'"', at + 1)
+        is_url = _IS_IMAGE_URL.search(messages, max(0, at - _URL_NAME_BYTES), at) is not None
+        if is_url and messages.find(_BASE64, at, at + _TYPE_BYTES) >= 0:
+            total += end - at
+        at = messages.find(_IMAGE_DATA, end)
+    return total
 
 
 def _whole(raw: Any) -> int:
