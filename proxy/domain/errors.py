@@ -340,8 +340,9 @@ class UpstreamError(GatewayError):
 
     `status` is the upstream's HTTP status (or the code inside a 200 answer's error body), None when there was no
     answer. `body` holds the bytes that came. `kind` is a short stable word for logs and the ledger (`http_429`,
-    `timeout`, `connection`, `invalid_answer`, …). `details` are the members of the upstream's error object.
-    `is_final` is True where the upstream itself says that asking it again is in vain.
+    `timeout`, `connection`, `invalid_answer`, …). `details` are the members of the upstream's error object,
+    and `beside` what stands next to it and was asked for by the client. `is_final` is True where the upstream itself
+    says that asking it again is in vain.
     """
 
     message: str
@@ -353,6 +354,7 @@ class UpstreamError(GatewayError):
     headers: Mapping[str, str] = field(default_factory=dict)
     retry_after_seconds: float | None = None
     is_final: bool = False
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__(self.message)

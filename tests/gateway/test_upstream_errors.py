@@ -115,6 +115,26 @@ async def test_what_an_error_tells_besides_its_message_is_not_shortened(
     assert openai_error(raw)["metadata"] == {"raw": raw_answer}
 
 
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_metadata_that_was_asked_for_comes_with_errors_too(
+    start_gateway: StartGateway, upstream: Upstream, status: int, streamed: bool
+) -> None:
+    """Without the operator's account, which stands there as well."""
+    gateway = await start_gateway(**ONCE)
+    metadata = {"requested": "a/b", "attempts": [{"provider": "Acme", "key": "sk-or-provider-secret"}]}
+    told = {"error": {"code": 400, "message": "no"}, "user_id": "user_1", "openrouter_metadata": metadata}
+    upstream.answer(says(told, status=status))
+    got, _, raw = await gateway.raw_chat({**HELLO, "stream": streamed}, X_OpenRouter_Metadata="enabled")
+    assert (got, upstream.headers[0]["X-OpenRouter-Metadata"]) == (400, "enabled")
+    answer = json.loads(raw)
+    assert set(answer) == {"error", "openrouter_metadata"}
+    assert answer["openrouter_metadata"] == {
+        "requested": "a/b",
+        "attempts": [{"provider": "Acme", "key": "[redacted]"}],
+    }
+
+
 @pytest.mark.parametrize(("upstreams", "status", "type_", "_class"), OTHERS, ids=ids(OTHERS))
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 async def test_an_error_keeps_its_status_message_and_metadata(

@@ -134,7 +134,8 @@ def status_of(error: GatewayError) -> int:
 
 
 def error_object(error: GatewayError) -> dict[str, Any]:
-    """`{"error": {message, type, param, code}}`, with whatever else the upstream's error object had."""
+    """`{"error": {message, type, param, code}}`, with whatever else the upstream's error object had, and with what the
+    client had asked to stand beside it."""
     status = status_of(error)
     _, code = _row(error)
     members: dict[str, Any] = {"message": str(error), "type": error_type(status), "param": None, "code": code}
@@ -157,6 +158,7 @@ def error_object(error: GatewayError) -> dict[str, Any]:
         }
     elif isinstance(error, UpstreamError):
         members |= _sound(error.details) | {"message": str(error)}
+        return {"error": members, **error.beside}
     return {"error": members}
 
 

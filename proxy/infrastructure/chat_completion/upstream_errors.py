@@ -17,12 +17,14 @@ from proxy.domain.errors import (
 )
 from proxy.domain.key_like import without_keys
 from proxy.infrastructure.chat_completion.error_bodies import error_details, retry_delay_seconds, status_in
+from proxy.infrastructure.chat_completion.reading import look
 
 _MESSAGE_CHARACTERS = 4000
 _BAD_REQUEST, _BAD_GATEWAY = 400, 502
 _MILLISECONDS = 1000.0
 _MOST_SECONDS = 86_400.0  # nobody means a longer wait
 _MOST_LEVELS = 32
+_ASKED_FOR = "openrouter_metadata"  # by the client's header X-OpenRouter-Metadata, which is sent on
 _NO_MONEY = "insufficient_quota"  # OpenAI's, with 429: what is lacking is money, and no wait brings any
 
 
@@ -110,6 +112,7 @@ class UpstreamErrors:
             details=clean,
             headers=relayed,
             retry_after_seconds=_first(retry_after_seconds(headers), _sensible(retry_delay_seconds(details))),
+            beside=self._redact(_beside(body)),
             is_final=_forbids_retries(headers) or _NO_MONEY in (clean.get("code"), clean.get("type")),
         )
 
@@ -130,6 +133,11 @@ def _refuses_the_content(status: int | None, details: Mapping[str, Any]) -> bool
     message = details.get("message")
     text = message if isinstance(message, str) else ""
     return says_context_window(status, text, details) or says_content_policy(status, text, details)
+
+
+def _beside(body: bytes) -> dict[str, Any]:
+    answer = look(body) if _ASKED_FOR.encode() in body else None
+    return {_ASKED_FOR: answer[_ASKED_FOR]} if isinstance(answer, dict) and _ASKED_FOR in answer else {}
 
 
 def _forbids_retries(headers: Mapping[str, str]) -> bool:
