@@ -29,6 +29,7 @@ from proxy.domain.routing import choices, max_output_tokens, mentioned_parts
 USER_HEADER: Final = "x-gateway-user"
 _END_USER_CHARACTERS = 255
 _BYTES_PER_TOKEN = 3
+_AUDIO_BYTES_PER_TOKEN = 30  # of MP3 at 8 kbit/s, in base64, are 42 of Gemini's tokens, and more of all others
 _TOKENS_PER_MENTION = 1000  # of a part that is elsewhere: each has its kind twice, as its type and as a member
 _MOST_OUTPUT_TOKENS, _MOST_CHOICES = 2_000_000, 128  # more than anybody answers; what asks for more is refused there
 _MOST_KNOWN = 4096
@@ -132,7 +133,7 @@ def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEst
     """A token for each three bytes of the body, and for each answer the request's own limit, else the default.
 
     Images and files that are only named have as much added as most of them are; so have images that are in it, whose
-    own bytes do not count.
+    own bytes do not count. Of sounds it takes more bytes.
     """
     output = min(max_output_tokens(request) or default_output_tokens, _MOST_OUTPUT_TOKENS)
     body_bytes = len(request.body)
@@ -140,6 +141,7 @@ def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEst
         output *= min(choices(request), _MOST_CHOICES)
     if not request.has_parts:
         return TokenEstimate(-(-body_bytes // _BYTES_PER_TOKEN), output)
-    fetched, has_media, image_bytes = mentioned_parts(request)
-    tokens = -(-(body_bytes - image_bytes) // _BYTES_PER_TOKEN)
+    fetched, has_media, image_bytes, audio_bytes = mentioned_parts(request)
+    tokens = -(-(body_bytes - image_bytes - audio_bytes) // _BYTES_PER_TOKEN)
+    tokens += -(-audio_bytes // _AUDIO_BYTES_PER_TOKEN)
     return TokenEstimate(tokens + _TOKENS_PER_MENTION * fetched, output, has_media)

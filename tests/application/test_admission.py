@@ -358,6 +358,21 @@ def test_a_picture_counts_for_as_much_however_large_its_file_is(
 
 
 @pytest.mark.parametrize(
+    "sound",
+    [{"data": "A" * 900_000, "format": "wav"}, {"format": "mp3", "data": "A" * 900_000}],
+    ids=["data", "format"],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", " : ")], ids=["tight", "wide"])
+def test_a_sound_counts_for_less_than_a_text_of_its_length(sound: dict[str, str], separators: tuple[str, str]) -> None:
+    parts = [{"type": "input_audio", "input_audio": sound}, {"type": "text", "text": "who speaks?"}]
+    messages = [{"role": "user", "content": [*parts, *parts]}]
+    body = json.dumps({"model": "m", "messages": messages}, separators=separators).encode()
+    estimate = token_estimate(read_chat_request(body), 0)
+    assert 60_000 < estimate.input_tokens < 60_200
+    assert estimate.has_media
+
+
+@pytest.mark.parametrize(
     "part",
     [
         {"type": "text", "text": PICTURE},
@@ -366,7 +381,9 @@ def test_a_picture_counts_for_as_much_however_large_its_file_is(
         {"type": "image_url", "image_url": {"url": "data:image/svg+xml," + "a" * 900_000}},
         {"type": "image_url", "image_url": {"url": "data:text/plain;base64," + "a" * 900_000}},
         {"type": "file", "file": {"file_data": PICTURE}},
-        {"type": "input_audio", "input_audio": {"data": PICTURE}},
+        {"type": "text", "text": f'"input_audio": {{"data": "{PICTURE}"}}'},
+        {"type": "input_audio", "input_audio": {"text": PICTURE, "data": "AAAA"}},
+        {"type": "x", "data": PICTURE, "input_audio": {}},
     ],
 )
 def test_what_may_be_text_counts_in_full(part: Any) -> None:

@@ -203,5 +203,5 @@ def test_whether_there_are_parts_is_known_from_the_start(content: object, has_pa
 
 def test_text_that_speaks_of_parts_has_none() -> None:
     shape = asking(text='{"type": "image_url"}, "file"')
-    assert shape.mentioned_parts == (0, False, 0)
+    assert shape.mentioned_parts == (0, False, 0, 0)
     assert not shape.needs

@@ -27,6 +27,9 @@ _CARRIED_WORD: Final = b'"input_audio"'
 _IMAGE_DATA, _BASE64, _TYPE_BYTES = b'"data:image', b";base64,", 64
 _IS_IMAGE_URL = re.compile(rb'"(?:image_)?url"\s{0,16}:\s{0,16}\Z')
 _URL_NAME_BYTES = 48  # its name, and what may be between that and it
+_SOUND = re.compile(
+    rb'"input_audio" \s*: \s*\{ \s*(?: "format" \s*: \s*"\w{1,16}" \s*, \s*)? "data" \s*: \s*"', re.VERBOSE
+)
 
 
 class MentionedParts(NamedTuple):
@@ -34,11 +37,13 @@ class MentionedParts(NamedTuple):
 
     What is fetched is not in the request; what else there is may be priced otherwise than text. `image_bytes` of the
     request are those of pictures: how many tokens one is, its size in pixels says and not that of its file.
+    `audio_bytes` are those of sounds, of which a token takes far more than of text.
     """
 
     fetched: int = 0
     has_media: bool = False
     image_bytes: int = 0
+    audio_bytes: int = 0
 
 
 _NO_PARTS: Final = MentionedParts()
@@ -166,7 +171,9 @@ def mentioned_parts(request: ChatRequest) -> MentionedParts:
     messages = request.messages
     fetched = sum(map(messages.count, _FETCHED_WORDS))
     image_bytes = _image_bytes(messages) if fetched else 0
-    return MentionedParts(fetched, fetched > 0 or _CARRIED_WORD in messages, image_bytes)
+    has_audio = _CARRIED_WORD in messages
+    audio_bytes = _audio_bytes(messages) if has_audio else 0
+    return MentionedParts(fetched, fetched > 0 or has_audio, image_bytes, audio_bytes)
 
 
 def _image_bytes(messages: bytes) -> int:
@@ -178,6 +185,15 @@ def _image_bytes(messages: bytes) -> int:
         if is_url and messages.find(_BASE64, at, at + _TYPE_BYTES) >= 0:
             total += end - at
         at = messages.find(_IMAGE_DATA, end)
+    return total
+
+
+def _audio_bytes(messages: bytes) -> int:
+    total, sound = 0, _SOUND.search(messages)
+    while sound is not None:
+        end = messages.find(b'"', sound.end())
+        total += end - sound.end()
+        sound = _SOUND.search(messages, end)
     return total
 
 
