@@ -283,6 +283,23 @@ def test_output_that_only_the_total_has_is_output(members: bytes, expected: Usag
     assert tail_of(b'data: {"choices": [], "usage": %b}\n\n' % told, DONE).facts().usage == expected
 
 
+@pytest.mark.parametrize(
+    ("total", "details", "cached", "written"),
+    [
+        (141, '{"cached_tokens": 100}', 100, None),
+        (141, '{"cache_write_tokens": 100}', None, 100),
+        (171, '{"cached_tokens": 100, "cache_write_tokens": 30}', 100, 30),
+    ],
+)
+def test_what_a_total_has_of_the_cache_is_no_output(
+    total: int, details: str, cached: int | None, written: int | None
+) -> None:
+    told = (
+        f'{{"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": {total}, "prompt_tokens_details": {details}}}'
+    )
+    assert usage_of(told.encode()) == Usage(32, 9, cached, cache_write_tokens=written)
+
+
 def test_a_total_is_nothing_beside_counts_that_make_no_sense() -> None:
     told = b'{"prompt_tokens": -1, "completion_tokens": 9, "total_tokens": 135, "cost": 0.5}'
     assert usage_of(told) == Usage(0, 9, cost=CostAmount(Decimal("0.5")), estimated=True)

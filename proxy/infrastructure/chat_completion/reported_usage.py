@@ -113,7 +113,8 @@ def usage_of(usage: PlainUsage) -> Usage:
     """A detail or a cost that makes no sense is left out.
 
     Some servers (xAI, Gemini's compatible endpoint) leave reasoning out of `completion_tokens`, and bill it all the
-    same: only their total has it.
+    same: only their total has it. Others leave what they read from a cache, or wrote to it, out of `prompt_tokens`
+    (Bedrock's counts, handed on): that is no output.
     """
     output_tokens = max(usage.completion_tokens, usage.total_tokens - usage.prompt_tokens)
     cost = None if usage.cost is None and usage.cost_in_usd_ticks is None else _billed(usage)
@@ -122,14 +123,16 @@ def usage_of(usage: PlainUsage) -> Usage:
         return Usage(usage.prompt_tokens, output_tokens, cost=cost)
     prompt, completion = usage.prompt_tokens_details or _NO_DETAILS, usage.completion_tokens_details or _NO_DETAILS
     cached = int(hits) if prompt.cached_tokens is None and hits and _COUNT.fullmatch(hits) else prompt.cached_tokens
-    written = prompt.cache_write_tokens
+    written = prompt.cache_creation_input_tokens if prompt.cache_write_tokens is None else prompt.cache_write_tokens
+    if output_tokens - usage.completion_tokens in (cached, written, (cached or 0) + (written or 0)):
+        output_tokens = usage.completion_tokens
     return Usage(
         usage.prompt_tokens,
         output_tokens,
         _count(cached),
         _count(completion.reasoning_tokens),
         cost,
-        cache_write_tokens=_count(prompt.cache_creation_input_tokens if written is None else written),
+        cache_write_tokens=_count(written),
         audio_tokens=_count(prompt.audio_tokens),
         image_tokens=_count(prompt.image_tokens),
     )
