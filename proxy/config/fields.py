@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
@@ -24,11 +25,13 @@ _NAME_CHARACTERS = r"[^*{}\x00-\x1f\x7f]*"
 PROVIDER_NAME = rf"^[A-Za-z0-9][A-Za-z0-9._-]*{_END}"
 MODEL_NAME = rf"^(?!\s){_NAME_CHARACTERS}{_END}"
 MODEL_PATTERN = rf"^(?!\s){_NAME_CHARACTERS}\*?{_NAME_CHARACTERS}{_END}"
-_HOST = r"([^\s/?#@:\[\]]+|\[[^\s/?#@\]]+\])"
-_PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
-BASE_URL = rf"^https?://{_HOST}(:0*{_PORT}|:)?(/[^\s?#]*)?{_END}"
+_HOST_LABEL = r"[^\s/?#@:.\[\]\\]{1,63}"
+_HOST = rf"(\[[0-9A-Fa-f:.]+\]|{_HOST_LABEL}(\.{_HOST_LABEL})*\.?)"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+BASE_URL = rf"^https?://{_HOST}(:{_PORT})?(/[^\s?#]*)?{_END}"
 BASE_URL_IN_WORDS = (
-    "a URL that begins with http:// or https://, without user, query or fragment; its port is from 1 to 65535"
+    "a URL that begins with http:// or https:// and a host, with a port from 1 to 65535 if any, "
+    "without user, query or fragment"
 )
 LABEL = rf"^(?!\s)[^{{}}\x00-\x1f\x7f]*{_END}"
 HEADER_NAME = rf"^[A-Za-z0-9!#$%&'*+.^_`|~-]+{_END}"
@@ -118,6 +121,18 @@ class NotEmpty:
     ) -> JsonSchemaValue:
         described = handler(schema)
         return {**described, "minItems" if described["type"] == "array" else "minProperties": 1}
+
+
+class _UrlText(_Text):
+    """A URL that a client can be made of; what a pattern cannot tell (an address of IPv6) is read, too."""
+
+    def _check(self, value: str) -> str:
+        url = super()._check(value)
+        try:
+            urlsplit(url)
+        except ValueError:
+            raise PydanticCustomError("text", "must be {must}", {"must": self.must}) from None
+        return url
 
 
 class _HeaderText(_Text):
@@ -267,7 +282,7 @@ PublicModelPattern = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
 GroupKey = ProviderKey
 UpstreamModel = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
 Label = Annotated[str, _Text(LABEL, "text without braces or control characters")]
-BaseUrl = Annotated[str, _Text(BASE_URL, BASE_URL_IN_WORDS, longest=2048)]
+BaseUrl = Annotated[str, _UrlText(BASE_URL, BASE_URL_IN_WORDS, longest=2048)]
 ApiKey = Annotated[SecretStr, _ApiKey()]
 HeaderName = Annotated[str, _Text(HEADER_NAME, "the name of an HTTP header", is_key=True)]
 HeaderValue = Annotated[

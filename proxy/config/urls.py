@@ -65,7 +65,7 @@ def _of_a_webhook(url: str) -> str:
 
 
 def _of_an_upstream(url: str) -> str:
-    return _like(url, BASE_URL, f"be {BASE_URL_IN_WORDS}")
+    return _with_a_port(_like(url, BASE_URL, f"be {BASE_URL_IN_WORDS}"))
 
 
 def _of_an_issuer(url: str) -> str:

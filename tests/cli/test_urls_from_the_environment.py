@@ -53,7 +53,7 @@ def test_an_upstream_is_what_the_file_takes_for_one(url: str) -> None:
     refused = run("check-config", OPENROUTER_BASE_URL=url)
     assert refused.exit_code == 1
     assert "OPENROUTER_BASE_URL: must be a URL" in refused.stderr
-    assert "without user, query or fragment; its port is from 1 to 65535" in refused.stderr
+    assert "with a port from 1 to 65535 if any, without user, query or fragment" in refused.stderr
     assert "secret" not in refused.output
 
 
