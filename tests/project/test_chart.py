@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,16 @@ SECRETS = {
 _LISTENS_NOWHERE_ELSE_SECONDS = 20  # what booking may take at the end, beyond delay and grace
 
 
-def rendered(values: Mapping[str, Any]) -> dict[str, str]:
+def rendered(values: Mapping[str, Any], release: str = "llmgateway") -> dict[str, str]:
     with Chart.load(CHART) as chart:
-        texts = chart.render(dict(values), name="llmgateway", namespace="ai")
+        texts = chart.render(dict(values), name=release, namespace="ai")
     return {name: text for name, text in texts.items() if name.endswith(".yaml")}
 
 
-def objects(values: Mapping[str, Any], kind: str | None = None) -> Iterator[dict[str, Any]]:
-    for text in rendered(values).values():
+def objects(
+    values: Mapping[str, Any], kind: str | None = None, release: str = "llmgateway"
+) -> Iterator[dict[str, Any]]:
+    for text in rendered(values, release).values():
         for each in yaml.safe_load_all(text):
             if each is not None and kind in (None, each["kind"]):
                 yield each
@@ -191,6 +194,16 @@ def test_prometheus_asks_each_pod_once(port: int | None, name: str) -> None:
     assert monitor["spec"]["endpoints"][0]["port"] == name
     assert name in {each["name"] for each in found[0]["spec"]["ports"]}
     assert monitor["spec"]["endpoints"][0]["authorization"]["credentials"]["key"] == "METRICS_KEY"
+
+
+@pytest.mark.parametrize("release", ["llmgateway", "search"])
+def test_the_job_is_the_one_that_the_alerts_ask_for(release: str) -> None:
+    """By itself the operator takes the Service's name, and an alert of another job never fires."""
+    (monitor,) = objects(EVERYTHING, "ServiceMonitor", release)
+    (service,) = (each for each in objects(EVERYTHING, "Service", release) if each["spec"].get("clusterIP") == "None")
+    job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    alerts = (CHART.parents[1] / "prometheus" / "alerts.yaml").read_text()
+    assert set(re.findall(r'job="([^"]*)"', alerts)) == {job}
 
 
 def test_clients_do_not_reach_an_admin_api_that_has_its_own_port() -> None:
