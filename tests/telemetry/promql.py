@@ -14,7 +14,10 @@ _TOKEN = re.compile(
 )
 _GROUPING = {"by", "without", "on", "ignoring", "group_left", "group_right"}
 _OPERATORS = {"and", "or", "unless", "bool", "offset"}
-_FUNCTIONS = {"sum", "min", "max", "avg", "count", "rate", "increase", "delta", "histogram_quantile", "label_values"}
+_FUNCTIONS = {
+    *("sum", "min", "max", "avg", "count", "rate", "increase", "delta", "max_over_time"),
+    *("histogram_quantile", "label_values"),
+}
 _RANGES = re.compile(r"\[(\$__rate_interval|\d+[smhd])\]")
 
 

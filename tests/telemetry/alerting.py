@@ -1,0 +1,73 @@
+"""What the alerts say of scraped pages: enough of PromQL's meaning for the expressions that have a test here."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from prometheus_client.samples import Sample
+
+from tests.telemetry.scraping import Scrape
+
+ALERTS: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule
+    for rule in yaml.safe_load(
+        (Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8")
+    )["groups"][0]["rules"]
+}
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {"==": operator.eq, ">": operator.gt}
+_MATCHES: dict[str, Callable[[str, str], bool]] = {
+    "=": lambda value, wanted: value == wanted,
+    "!=": lambda value, wanted: value != wanted,
+    "=~": lambda value, wanted: re.fullmatch(wanted, value) is not None,
+    "!~": lambda value, wanted: re.fullmatch(wanted, value) is None,
+}
+_LARGEST = re.compile(r"max by \([^)]*\) \((?:max_over_time\()?(\w+)(?:\[(\d+)m\]\))?\) (==|>) (\d+)")
+
+
+class Moment(NamedTuple):
+    """A page, and when it was scraped."""
+
+    seconds: float
+    page: Scrape
+
+
+def longest_minutes(alert: str, history: Sequence[Moment]) -> float:
+    """How long the alert's condition held without a break. It fires if that is as long as its `for`."""
+    longest = 0.0
+    since: float | None = None
+    for number, moment in enumerate(history):
+        if not all(_holds(part, history[: number + 1]) for part in re.split(r"\s+and\s+", ALERTS[alert]["expr"])):
+            since = None
+            continue
+        since = moment.seconds if since is None else since
+        longest = max(longest, moment.seconds - since)
+    return longest / 60
+
+
+def _holds(comparison: str, history: Sequence[Moment]) -> bool:
+    """Of the last moment, for a gauge of one deployment."""
+    match = _LARGEST.fullmatch(comparison.strip())
+    assert match is not None, comparison
+    name, minutes, sign, number = match.groups()
+    first = history[-1].seconds - 60 * int(minutes or 0)
+    values = [sample.value for moment in history if moment.seconds >= first for sample in moment.page.of(name)]
+    return _COMPARISONS[sign](max(values), float(number))
+
+
+def selected(expression: str, page: Scrape) -> float:
+    """The sum of all series that the expression rates, each counted once: what `sum(rate(a) or rate(b))` is about."""
+    series = {id(sample): sample.value for sample in _rated(expression, page)}
+    return sum(series.values())
+
+
+def _rated(expression: str, page: Scrape) -> Iterator[Sample]:
+    for name, matchers in re.findall(r"rate\((\w+)(?:\{([^}]*)\})?\[", expression):
+        wanted = re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', matchers)
+        for sample in page.of(name):
+            if all(_MATCHES[sign](sample.labels.get(label, ""), value) for label, sign, value in wanted):
+                yield sample
