@@ -13,11 +13,13 @@ from prometheus_client.samples import Sample
 
 from tests.telemetry.scraping import Scrape
 
+_DEPLOY = Path(__file__).parents[2] / "deploy"
+DASHBOARD = _DEPLOY / "grafana" / "llmgateway.json"
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule
-    for rule in yaml.safe_load(
-        (Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8")
-    )["groups"][0]["rules"]
+    for rule in yaml.safe_load((_DEPLOY / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0][
+        "rules"
+    ]
 }
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {"==": operator.eq, ">": operator.gt}
 _MATCHES: dict[str, Callable[[str, str], bool]] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.harness import HELLO, FakeTime, Upstream, fails, says
-from tests.telemetry.alerting import ALERTS, Moment, longest_minutes
+import pytest
+
+from tests.harness import HELLO, FakeTime, Upstream, chunk, cut, fails, says, streams
+from tests.telemetry.alerting import ALERTS, DASHBOARD, Moment, longest_minutes, selected
 from tests.telemetry.conftest import Start
-from tests.telemetry.scraping import scrape
+from tests.telemetry.scraping import Scrape, scrape
 
 FAST = {**HELLO, "model": "fast"}
 SCRAPED_EACH = 15.0
@@ -71,3 +74,52 @@ async def test_a_provider_that_nobody_asks_any_more_is_not_told(
     watched = await _watched(start, write, upstream)
     await watched.minutes(12, asked=False)
     assert longest_minutes("LlmGatewayBreakerOpen", watched.history) < BREAKER_FIRES_AFTER
+
+
+def _shares() -> dict[str, str]:
+    """Expressions of the share of requests that fail: numerator / denominator, and for the alert a bound."""
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    (panel,) = (each for each in panels if each["title"] == "Share of requests that failed")
+    alert, *_ = ALERTS["LlmGatewayErrors"]["expr"].split(">")
+    shown: str = panel["targets"][0]["expr"]
+    return {"alert": alert, "dashboard": shown.replace("$job", ".*").replace("$model", ".*")}
+
+
+@pytest.fixture(params=["alert", "dashboard"])
+def share(request: pytest.FixtureRequest) -> str:
+    return _shares()[request.param]
+
+
+def _of(share: str, page: Scrape) -> tuple[float, float]:
+    """How many failed, and of how many."""
+    failed, all_of_them = share.split("/")
+    return selected(failed, page), selected(all_of_them, page)
+
+
+async def test_an_outage_is_all_requests_that_an_open_breaker_fails(
+    start: Start, upstream: Upstream, share: str
+) -> None:
+    gateway = await start(FakeTime().timing())
+    upstream.answer(fails(500))
+    assert [(await gateway.chat(FAST))[0] for _ in range(9)] == [500] * 5 + [503] * 4
+    assert _of(share, await scrape(gateway)) == (9, 9)
+
+
+@pytest.mark.parametrize(("status", "failed"), [(400, 0), (404, 0), (402, 1), (429, 1), (401, 1)])
+async def test_what_clients_do_wrong_is_no_failure(
+    start: Start, upstream: Upstream, share: str, status: int, failed: int
+) -> None:
+    """401 and 402 are about the gateway's own account, and answered with 502 and 402; 429 is about its quota."""
+    gateway = await start(FakeTime().timing())
+    await gateway.chat(FAST)
+    await gateway.chat(b"{")  # refused by the gateway
+    upstream.answer(fails(status))
+    await gateway.chat(FAST)
+    assert _of(share, await scrape(gateway)) == (failed, 2)
+
+
+async def test_a_broken_stream_is_a_failure(start: Start, upstream: Upstream, share: str) -> None:
+    gateway = await start(FakeTime().timing())
+    upstream.answer(streams(chunk("Hi"), then=cut))
+    await gateway.raw_chat({**FAST, "stream": True})
+    assert _of(share, await scrape(gateway)) == (1, 1)
