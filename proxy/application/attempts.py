@@ -79,7 +79,7 @@ class Walk(Generic[_T]):
     when the stream is closed; other answers' places are left here. `discard` closes an answer that came too late.
 
     `after` gives the candidates to try next when an error asks for others than the plan has: a longer context window,
-    another content policy.
+    another content policy. `request_id` is for the log.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Walk(Generic[_T]):
         limits: WalkLimits,
         *,
         stream: bool,
+        request_id: str = "",
         discard: Callable[[_T], Awaitable[None]] = nothing_to_close,
         after: Callable[[Candidate, UpstreamError], Sequence[Candidate]] = lambda _candidate, _error: (),
         clock: Callable[[], float] = time.monotonic,
@@ -102,6 +103,7 @@ class Walk(Generic[_T]):
         self._discard = discard
         self._limits = limits
         self._stream = stream
+        self._request_id = request_id
         self._after = after
         self._clock = clock
 
@@ -135,8 +137,7 @@ class Walk(Generic[_T]):
                     raise
                 self._waiting = others
                 if others:
-                    facts = {"model": attempt.candidate.model, "deployment": attempt.deployment.name}
-                    _logger.warning("attempt failed, trying the next", extra={**facts, "reason": kind_of(error)})
+                    self._warn("attempt failed, trying the next", attempt, reason=kind_of(error))
         failures = [attempt.error for attempt in self.attempts if isinstance(attempt.error, GatewayError)]
         if len(failures) == 1:
             raise failures[0]
@@ -159,11 +160,15 @@ class Walk(Generic[_T]):
             if self.attempts and (is_hedge or not deployment.seems_well):
                 attempt.takes_retry = deployment.take_retry()
                 if not attempt.takes_retry:
-                    _logger.warning("retry budget is used up", extra={"deployment": deployment.name})
+                    self._warn("retry budget is used up", attempt)
                     continue
             self.attempts.append(attempt)
             return attempt
         return None
+
+    def _warn(self, event: str, attempt: Attempt, **facts: str) -> None:
+        where = {"model": attempt.candidate.model, "deployment": attempt.deployment.name}
+        _logger.warning(event, extra={"request_id": self._request_id, **where, **facts})
 
     async def _take_turn(self, attempt: Attempt) -> _T:
         deployment, began = attempt.deployment, self._clock()

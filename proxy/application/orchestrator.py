@@ -140,6 +140,7 @@ class _Run:
             perform,
             WalkLimits(self._runtime.max_attempts, self._deadline, self._hedge_seconds(deployments)),
             stream=self._request.stream,
+            request_id=self._exchange.request_id,
             discard=discard,
             after=self._after,
             clock=self._orchestrator.clock,

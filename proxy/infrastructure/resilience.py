@@ -86,13 +86,13 @@ class Resilience:
         blamed: set[str] | None = None,
         max_attempts: int | None = None,
         *,
-        call: UpstreamCall | None = None,  # noqa: ARG002  # for those who look on
+        call: UpstreamCall | None = None,
     ) -> _Reply:
         """The first good response of `attempt`, which raises UpstreamError for any other.
 
         `blamed` names the breakers that have counted this request already; a request with fallbacks to one deployment
         is one failure, too. `max_attempts` is what is left for this call of the request's attempts; the policy's limit
-        holds as well. `call` is what all this is for.
+        holds as well. `call` is what all this is for: the log names its request.
 
         Raises:
             DeadlineExceeded: no attempt could begin in time.
@@ -106,7 +106,7 @@ class Resilience:
         try:
             response = await attempt()
         except TransientUpstreamError as error:
-            tries = _Tries(self, attempt, deadline, max_attempts, permit, error)
+            tries = _Tries(self, attempt, deadline, max_attempts, permit, error, call.request_id if call else None)
             return await self._retried(tries, set() if blamed is None else blamed)
         except BaseException:
             self.breaker.release(permit)
@@ -152,6 +152,7 @@ class _Tries(Generic[_Reply]):
         "last_error",
         "max_attempts",
         "permit",
+        "request_id",
         "wait_seconds",
     )
 
@@ -163,7 +164,9 @@ class _Tries(Generic[_Reply]):
         max_attempts: int | None,
         permit: Permit,
         error: TransientUpstreamError,
+        request_id: str | None,
     ) -> None:
+        self.request_id = request_id
         self._resilience = resilience
         self._attempt = attempt
         self.deadline = deadline
@@ -221,19 +224,27 @@ class _Schedule(RetryOptionsBase):
         if wait is None or is_in_vain or timing.clock() + wait >= self._tries.deadline:
             raise error
         if not self._tries.may_retry():
-            _logger.warning("retry budget is used up", extra={"reason": error.kind})
+            _logger.warning("retry budget is used up", extra=self._facts(error))
             raise error
         _logger.warning(
             "retrying upstream call",
             extra={
+                **self._facts(error),
                 "retry": attempt,
                 "max_retries": self._tries.max_attempts - 1,
                 "wait_seconds": round(wait, 3),
-                "reason": error.kind,
             },
         )
         self._tries.wait_seconds = wait
         return 0.0
+
+    def _facts(self, error: UpstreamError) -> dict[str, Any]:
+        """Which request failed where, and why."""
+        return {
+            "request_id": self._tries.request_id,
+            "deployment": self._resilience.breaker.name,
+            "reason": error.kind,
+        }
 
 
 _SILENT = logging.getLogger(f"{__name__}.aiohttp_retry")

@@ -1,9 +1,17 @@
-"""What of other libraries' lines reaches the log."""
+"""What of other libraries' lines reaches the log, and that ours about a request name it."""
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.load import model_of
+from tests.harness import COMPLETION, HELLO, FakeTime, Upstream, fails, says
+from tests.telemetry.conftest import Start
 
 _WARNING_OF_AN_OUTAGE = """
 import asyncpg.pool
@@ -24,3 +32,26 @@ def test_the_pool_does_not_tell_of_an_outage_again_and_again() -> None:
     )
     (line,) = done.stderr.splitlines()
     assert "something else" in line
+
+
+def _of_requests(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    about_others = ("proxy.infrastructure.breaker", "proxy.bootstrap", "proxy.application.unpriced")
+    return [record for record in caplog.records if not record.name.startswith((*about_others, "asyncio"))]
+
+
+async def test_each_line_about_a_request_names_it_and_the_deployment(
+    start: Start, write: Callable[..., None], upstream: Upstream, second: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many that run at once nobody could tell whose retry it is, and where."""
+    write(models={"fast": model_of("one", "two", strategy="priority")})
+    gateway = await start(FakeTime().timing())
+    upstream.answer(fails(500))
+    second.answer(fails(500), says({**COMPLETION, "usage": None}))
+    caplog.clear()
+    with caplog.at_level("INFO", "proxy"):
+        _, headers, _ = await gateway.chat({**HELLO, "model": "fast"})
+    lines = {record.getMessage(): vars(record) for record in _of_requests(caplog)}
+    assert {line.get("request_id") for line in lines.values()} == {headers["x-request-id"]}
+    assert lines.keys() >= {"attempt failed, trying the next", "retrying upstream call", "upstream answered"}
+    assert "upstream reported no usage" in lines
+    assert lines["retrying upstream call"]["deployment"] == "two/any"

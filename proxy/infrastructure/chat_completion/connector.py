@@ -123,12 +123,14 @@ def carried_call(settings: PromptExecutionSettings) -> UpstreamCall | None:
     return settings.call if isinstance(settings, RawSettings) else None
 
 
-def told_metadata(facts: AnswerFacts, provider: str, *, expects_usage: bool = True) -> dict[str, Any]:
+def told_metadata(
+    facts: AnswerFacts, call: UpstreamCall, provider: str, *, expects_usage: bool = True
+) -> dict[str, Any]:
     """What an answer says of itself, as metadata of contents; a missing usage is logged where one is expected."""
     usage = facts.usage
     if usage is None:
         if expects_usage:
-            _logger.error("upstream reported no usage", extra={"provider": provider})
+            _logger.error("upstream reported no usage", extra={"request_id": call.request_id, "provider": provider})
         return {"generation_id": facts.generation_id, "provider": facts.upstream_provider}
     return {
         "generation_id": facts.generation_id,

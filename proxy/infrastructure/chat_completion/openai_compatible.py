@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import ChatHistory, ChatMessageContent, StreamingChatMessageContent
 
-from proxy.application.upstream import IS_ALL, IS_LAST, PUMP
+from proxy.application.upstream import IS_ALL, IS_LAST, PUMP, UpstreamCall
 from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.connector import RawConnector, carried_call, log_failure, told_metadata
@@ -66,7 +66,7 @@ class OpenAICompatibleChatCompletion(RawConnector):
             log_failure(call, error)
             raise
         facts = call.answer.facts()
-        metadata = self._metadata(facts)
+        metadata = self._metadata(facts, call)
         metadata.update(self._opening_metadata(facts.model, response.content_type, response.headers))
         return self._whole(body, metadata, raw)
 
@@ -79,13 +79,13 @@ class OpenAICompatibleChatCompletion(RawConnector):
             stream = await self.wire.open(call)
             metadata = self._opening_metadata(stream.model, "text/event-stream", stream.headers)
             if stream.done:
-                metadata.update(self._ending(stream))
+                metadata.update(self._ending(stream, call))
                 metadata[IS_ALL] = stream.is_all()
             else:
                 metadata[PUMP] = stream.pump
             yield self._chunk(stream.opening, metadata, function_invoke_attempt, raw)
             async for data in stream:
-                yield self._chunk(data, self._ending(stream), function_invoke_attempt, raw)
+                yield self._chunk(data, self._ending(stream, call), function_invoke_attempt, raw)
             if raw is None:
                 stream.raise_told_error()  # contents have no place for it; a client of the gateway has seen it
         except UpstreamError as error:
@@ -94,13 +94,13 @@ class OpenAICompatibleChatCompletion(RawConnector):
         finally:
             call.hang_up()
 
-    def _ending(self, stream: WireStream) -> dict[str, Any]:
+    def _ending(self, stream: WireStream, call: UpstreamCall) -> dict[str, Any]:
         """The metadata of the content that completes the answer; empty for all others."""
-        return {IS_LAST: True} | self._metadata(stream.facts()) if stream.is_just_done() else {}
+        return {IS_LAST: True} | self._metadata(stream.facts(), call) if stream.is_just_done() else {}
 
     def _opening_metadata(self, model: str | None, content_type: str, headers: Mapping[str, str]) -> dict[str, Any]:
         return {"model": model, "content_type": content_type, "headers": self.wire.handed_back(headers)}
 
-    def _metadata(self, facts: AnswerFacts) -> dict[str, Any]:
+    def _metadata(self, facts: AnswerFacts, call: UpstreamCall) -> dict[str, Any]:
         expects_usage = self.wire.usage_in_streams is not UsageInStreams.NEVER
-        return told_metadata(facts, self.wire.settings.provider, expects_usage=expects_usage)
+        return told_metadata(facts, call, self.wire.settings.provider, expects_usage=expects_usage)

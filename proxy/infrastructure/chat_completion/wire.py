@@ -174,7 +174,8 @@ class Wire:
             if response is not None and not good:
                 response.close()
         if _logger.isEnabledFor(logging.INFO):
-            _logger.info("upstream answered", extra={"provider": self.settings.provider, "status": response.status})
+            facts = {"request_id": call.request_id, "provider": self.settings.provider, "status": response.status}
+            _logger.info("upstream answered", extra=facts)
         return response
 
     async def _judge(self, call: UpstreamCall, response: Reply, read: _Read) -> None:

@@ -99,7 +99,9 @@ class NativeChatCompletion(RawConnector):
             log_failure(call, error)
             raise
         facts = call.answer.facts()
-        metadata = self._opening_metadata(facts.model, "application/json", response.headers) | self._metadata(facts)
+        metadata = self._opening_metadata(facts.model, "application/json", response.headers) | self._metadata(
+            facts, call
+        )
         return self._whole(body, metadata, raw)
 
     async def _fetch(self, call: UpstreamCall) -> tuple[bytes, ClientResponse]:
@@ -131,7 +133,7 @@ class NativeChatCompletion(RawConnector):
                 metadata = {}
             async for data in stream:
                 call.generates(stream.writer.id)
-                yield self._chunk(data, metadata | self._ending(stream), function_invoke_attempt, raw)
+                yield self._chunk(data, metadata | self._ending(stream, call), function_invoke_attempt, raw)
                 metadata = {}
         except UpstreamError as error:
             log_failure(call, error)
@@ -210,7 +212,8 @@ class NativeChatCompletion(RawConnector):
                 attempt.response.close()
         if response is None:
             raise AssertionError  # an answer without a request
-        _logger.info("upstream answered", extra={"provider": self._parts.settings.provider, "status": response.status})
+        facts = {"provider": self._parts.settings.provider, "status": response.status}
+        _logger.info("upstream answered", extra={"request_id": call.request_id, **facts})
         return response
 
     def _explained(self, problem: BaseException, attempt: Attempt) -> GatewayError:
@@ -229,21 +232,22 @@ class NativeChatCompletion(RawConnector):
                 return parts.errors.from_error_member(told, b"", response.headers, back)
         reason = type(problem.__cause__ or problem).__name__
         if response is None:
-            _logger.error("request not understood", extra={"provider": parts.settings.provider, "reason": reason})
+            facts = {"provider": parts.settings.provider, "reason": reason}
+            _logger.error("request not understood", extra={"request_id": attempt.call.request_id, **facts})
             return InvalidRequest(
                 f"The request cannot be put into the words of provider '{parts.settings.provider}' ({reason})."
             )
         return parts.errors.invalid(f"it cannot be read ({reason})", b"")
 
-    def _ending(self, stream: NativeStream) -> dict[str, Any]:
+    def _ending(self, stream: NativeStream, call: UpstreamCall) -> dict[str, Any]:
         """The metadata of the content that completes the answer; empty for all others."""
-        return {IS_LAST: True} | self._metadata(stream.writer.facts()) if stream.done else {}
+        return {IS_LAST: True} | self._metadata(stream.writer.facts(), call) if stream.done else {}
 
     def _opening_metadata(self, model: str | None, content_type: str, headers: Mapping[str, str]) -> dict[str, Any]:
         return {"model": model, "content_type": content_type, "headers": self._parts.headers.handed_back(headers)}
 
-    def _metadata(self, facts: AnswerFacts) -> dict[str, Any]:
-        return told_metadata(facts, self._parts.settings.provider)
+    def _metadata(self, facts: AnswerFacts, call: UpstreamCall) -> dict[str, Any]:
+        return told_metadata(facts, call, self._parts.settings.provider)
 
 
 @dataclass(frozen=True, slots=True)
