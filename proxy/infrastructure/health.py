@@ -18,6 +18,7 @@ from proxy.application.siblings import Siblings
 from proxy.application.unpriced import UnpricedModels
 from proxy.infrastructure.deployments.fleet import Fleet
 from proxy.infrastructure.endpoint import ProviderEndpoint
+from proxy.infrastructure.http import detail_for_the_log
 from proxy.infrastructure.ledger.ledger import SpoolLedger
 from proxy.infrastructure.limits.limiter import CountingLimiter
 from proxy.infrastructure.periodic import repeating
@@ -51,6 +52,7 @@ class HttpHealthChecker:
 
     async def _answers(self, provider: str, endpoint: ProviderEndpoint) -> bool:
         url = endpoint.base_url.rstrip("/") + "/models"
+        detail: dict[str, str] = {}
         try:
             async with self._session.get(
                 url, headers=endpoint.headers, timeout=self._timeout, allow_redirects=False
@@ -58,9 +60,9 @@ class HttpHealthChecker:
                 healthy = _OK <= response.status < _FIRST_NOT_OK
                 reason = f"HTTP {response.status}"
         except (ClientError, OSError, ValueError) as problem:
-            healthy, reason = False, type(problem).__name__
+            healthy, reason, detail = False, type(problem).__name__, detail_for_the_log(problem)
         if not healthy:
-            _logger.warning("provider is not healthy", extra={"provider": provider, "reason": reason})
+            _logger.warning("provider is not healthy", extra={"provider": provider, "reason": reason, **detail})
         return healthy
 
     async def check_all_providers(self) -> Mapping[str, bool]:

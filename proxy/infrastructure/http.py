@@ -33,3 +33,11 @@ async def client_session(
         yield session
     finally:
         await session.close()
+
+
+def detail_for_the_log(problem: BaseException | None) -> dict[str, str]:
+    """What the system says of a connection: an expired certificate, another host's, a name that nobody knows.
+
+    Only of connections: the words of other errors may quote what was sent or answered.
+    """
+    return {"detail": str(problem)} if isinstance(problem, OSError) and str(problem) else {}

@@ -6,10 +6,12 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from yarl import URL
 
-from benchmarks.load import model_of
+from benchmarks.load import model_of, write_config
 from tests.harness import COMPLETION, HELLO, FakeTime, Upstream, fails, says
 from tests.telemetry.conftest import Start
 
@@ -55,3 +57,25 @@ async def test_each_line_about_a_request_names_it_and_the_deployment(
     assert lines.keys() >= {"attempt failed, trying the next", "retrying upstream call", "upstream answered"}
     assert "upstream reported no usage" in lines
     assert lines["retrying upstream call"]["deployment"] == "two/any"
+
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("https://{upstream}/v1", "[SSL: "),  # as for a certificate that has expired, or is of another host
+        ("http://nobody.invalid/v1", "nobody.invalid"),
+        ("http://127.0.0.1:9/v1", "Connect call failed"),
+    ],
+)
+async def test_why_there_is_no_connection_is_in_the_log(
+    start: Start, config: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture, url: str, detail: str
+) -> None:
+    """The client is told the kind of trouble; whoever has to mend it needs more, and finds it nowhere else."""
+    base_url = url.format(upstream=URL(upstream.url).authority)
+    write_config(config, {"one": base_url}, models={"fast": model_of("one")}, routing={"max_attempts": 1})
+    gateway = await start()
+    _, _, answer = await gateway.chat({**HELLO, "model": "fast"})
+    for event in ("provider is not healthy", "upstream call failed"):
+        (line,) = (vars(record) for record in caplog.records if record.getMessage() == event)
+        assert detail in line["detail"], event
+    assert detail not in str(answer)

@@ -18,6 +18,7 @@ from proxy.domain.chat import AnswerFacts
 from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.contents import chunk_contents, history_messages, message_contents
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
+from proxy.infrastructure.http import detail_for_the_log
 
 _logger = logging.getLogger(__name__)
 _DEFAULT_TIMEOUT_SECONDS = 600.0
@@ -153,5 +154,6 @@ def log_failure(call: UpstreamCall, error: UpstreamError) -> None:
             "upstream_status": error.status,
             "reason": error.kind,
             "attempts": call.attempts,
+            **detail_for_the_log(error.__cause__),
         },
     )
