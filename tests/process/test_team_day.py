@@ -63,7 +63,7 @@ def run_in_one_shell(commands: Mapping[int, str], directory: Path, environment: 
 
 def with_our_commands(directory: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """`llmgateway` and `python` are those of this interpreter."""
-    for name, arguments in (("llmgateway", "-m proxy"), ("python", "")):
+    for name, arguments in (("llmgateway", "-m proxy"), ("python", ""), ("python3", "")):
         command = directory / name
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         command.chmod(0o755)
