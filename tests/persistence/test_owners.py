@@ -133,6 +133,24 @@ async def test_owners_are_found_by_id_and_by_name_within_the_reach(database: Dat
     assert await requests(Subject(Scope.KEY, "' OR 1=1 --")) == 0
 
 
+async def test_of_hundreds_of_keys_with_one_name_all_are_counted(database: Database) -> None:
+    """As where each deployment makes its own key: a sum over the first 200 would be paid for, and be wrong."""
+    ids = [UUID(int=number) for number in range(1, 301)]
+    for key_id in ids:
+        key = VirtualKey(id=key_id, hash=generate_key().hash, hint="…", name="ci", created_at=START, created_by="test")
+        await insert(database, "virtual_keys", KEY_COLUMNS, key_row(key))
+    await book(
+        database,
+        [RequestLog(model=ModelName("m"), provider_name="p", key_id=key_id, timestamp=START) for key_id in ids],
+    )
+    ci = Subject(Scope.KEY, "ci")
+    assert len(await PiccoloRequestLogs(database).get_recent(1000, [ci])) == len(ids)
+    for _ in range(2):
+        report = await LedgerUsageReports(database).report(UsageQuery(Dimension.STATUS, of=(ci,)))
+        assert report.total().requests == len(ids)
+        await sum_up(database)
+
+
 @pytest.mark.parametrize("name", ["\x00", "bot\x00", "\ud800"], ids=ascii)
 async def test_what_no_database_takes_is_nobodys_name(database: Database, name: str) -> None:
     await name_owners(database)
