@@ -20,8 +20,8 @@ _MOST_SUBJECTS = 1000
 _SPENT = f"""SELECT subject_id, {HIGH_SUM}, {LOW_SUM} FROM budget_spend
     WHERE budget_id = $1 AND bucket >= $2
     GROUP BY subject_id ORDER BY SUM(CAST(picodollars AS DOUBLE PRECISION)) DESC LIMIT {_MOST_SUBJECTS}"""  # noqa: S608
-_LEASED = f"""SELECT subject_id, holder, granted - booked, held FROM budget_leases
-    WHERE budget_id = $1 AND granted > booked AND renewed_at > $2 ORDER BY holder LIMIT {_MOST_SUBJECTS}"""  # noqa: S608
+_LEASED = """SELECT subject_id, holder, granted - booked, held FROM budget_leases
+    WHERE budget_id = $1 AND granted > booked AND renewed_at > $2 ORDER BY holder"""
 
 
 class SqlBudgetReports:
@@ -49,11 +49,14 @@ class SqlBudgetReports:
 def _by_subject(
     budget: Budget, spent: Sequence[Sequence[Any]], leased: Sequence[Sequence[Any]]
 ) -> list[dict[str, Any]]:
-    """One entry, but for a budget for each of a scope, which has one for every subject that has used it."""
+    """One entry, but for a budget for each of a scope: there one for each of those that have spent the most of it."""
     sums = {subject: whole_sum(high, low) for subject, high, low in spent}
     leases: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     totals: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    are_all = len(spent) < _MOST_SUBJECTS
     for subject, holder, amount, held in leased:
+        if subject not in sums and not are_all:
+            continue  # what it has spent was not read
         leases[subject].append({"holder": holder, "leased_usd": _usd(amount), "reserved_usd": _usd(max(0, held))})
         before = totals[subject]
         totals[subject] = before[0] + int(amount), before[1] + max(0, int(held))
