@@ -66,7 +66,7 @@ def listening(settings: Settings, *, take_over: bool = False) -> Listening:
     }
     wanted = {name: port for name, port in ports.items() if port is not None}
     if take_over:
-        return _taken_over(handover_path(settings), wanted)
+        return _taken_over(_door(settings), wanted)
     return Listening({name: _bound_for(name, settings.llmgateway_host, port) for name, port in wanted.items()})
 
 
@@ -87,9 +87,17 @@ def _bound_for(name: str, host: str, port: int) -> list[socket.socket]:
         raise InvalidValue(f"Cannot listen on {host}:{port}: {problem.strerror}. Set {fix}.") from None
 
 
-def handover_path(settings: Settings) -> Path:
-    """Where a gateway may be asked for its sockets."""
-    return Path(settings.llmgateway_data_dir) / "handover.sock"
+def handover_path(settings: Settings, listening_on: Listening) -> Path:
+    """Where a gateway may be asked for its sockets. One with another port may be at work on the same data."""
+    port = listening_on.sockets["api"][0].getsockname()[1]
+    return Path(settings.llmgateway_data_dir) / f"handover-{port}.sock"
+
+
+def _door(settings: Settings) -> Path:
+    """Of the gateway that has the configured port; for port 0 of any."""
+    directory, port = Path(settings.llmgateway_data_dir), settings.llmgateway_port
+    doors = [] if port else sorted(directory.glob("handover-*.sock"))
+    return doors[0] if doors else directory / f"handover-{port}.sock"
 
 
 def unix_address(path: Path) -> str:
@@ -134,10 +142,10 @@ def _taken_over(path: Path, wanted: Mapping[str, int]) -> Listening:
         names = json.loads(message)
     except (OSError, ValueError) as problem:
         predecessor.close()
-        raise InvalidValue(f"No running gateway to take over from in {path.parent} ({problem}).") from None
+        raise InvalidValue(f"No running gateway to take over from at {path} ({problem}).") from None
     if not names:
         predecessor.close()
-        raise InvalidValue(f"Another gateway is taking over from the one in {path.parent}: only one can.")
+        raise InvalidValue(f"Another gateway is taking over from the one at {path}: only one can.")
     sockets: dict[str, list[socket.socket]] = {}
     for name, descriptor in zip(names, descriptors, strict=True):
         sockets.setdefault(name, []).append(socket.socket(fileno=descriptor))

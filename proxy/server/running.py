@@ -49,7 +49,7 @@ def listen(settings: Settings, *, take_over: bool = False) -> None:
         return
 
     def alone(gateway: RunningGateway) -> None:
-        handover.append(Handover(handover_path(settings), sockets))
+        handover.append(Handover(handover_path(settings, sockets), sockets))
         handover[0].open()
         sockets.release_predecessor()
         ready(gateway)

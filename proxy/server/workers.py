@@ -71,7 +71,7 @@ class _Crew:
 
     def __init__(self, settings: Settings, sockets: Listening, serve: Serve, on_first_ready: OnReady) -> None:
         self.sockets = sockets
-        self.handover = Handover(handover_path(settings), sockets)
+        self.handover = Handover(handover_path(settings, sockets), sockets)
         self._settings = settings
         self._serve = serve
         self._on_first_ready = on_first_ready

@@ -47,7 +47,7 @@ def until(is_so: Callable[[], bool]) -> None:
 @contextmanager
 def has_sockets_of(old: Serving) -> Iterator[socket.socket]:
     """Somebody who takes over, and does not serve as yet."""
-    door = str(Path(old.environment["LLMGATEWAY_DATA_DIR"]) / "handover.sock")
+    door = str(Path(old.environment["LLMGATEWAY_DATA_DIR"]) / f"handover-{old.url.rpartition(':')[2]}.sock")
     descriptors: list[int] = []
     while not descriptors:  # a moment after an earlier one has gone
         successor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -88,3 +88,17 @@ def test_of_two_that_take_over_at_once_one_is_left(tmp_path: Path) -> None:
         left.terminate()
         assert left.wait(60) == 0
         assert not is_listening(port)
+
+
+@pytest.mark.parametrize("still_runs", [True, False])
+def test_a_second_gateway_in_the_data_directory_is_not_in_the_way(tmp_path: Path, still_runs: bool) -> None:
+    """It has another port. It took the first one's place, and nobody's when it ended."""
+    with serving(tmp_path, *SERVE, **QUIET) as old, ExitStack() as stack:
+        second = stack.enter_context(serving(tmp_path, *SERVE, **QUIET))
+        if not still_runs:
+            assert second.stop() == 0
+        successor = stack.enter_context(taking_over(old))
+        assert old.process.wait(60) == 0
+        assert is_listening(int(old.url.rpartition(":")[2]))
+        successor.terminate()
+        assert successor.wait(60) == 0
