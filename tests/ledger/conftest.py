@@ -22,6 +22,7 @@ class Writer:
 
     booked: dict[str, LedgerRow] = field(default_factory=dict)
     is_away: bool = False
+    trouble: type[Exception] | Exception = ConnectionRefusedError
     disliked: str = ""
     writes: int = 0
     keeps_sealed_hours: bool = True
@@ -29,7 +30,7 @@ class Writer:
 
     async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> int:
         if self.is_away:
-            raise ConnectionRefusedError
+            raise self.trouble
         self.writes += 1
         assert holder not in self.released
         if again and not self.keeps_sealed_hours:
@@ -43,7 +44,7 @@ class Writer:
 
     async def release(self, holder: str) -> None:
         if self.is_away:
-            raise ConnectionRefusedError
+            raise self.trouble
         self.released.append(holder)
 
     def names(self) -> list[str]:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import resource
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -91,6 +92,36 @@ async def test_rows_wait_in_the_spool_while_the_database_is_away(writer: Writer,
         assert ledger.can_book()
         assert ledger.state()["spool_bytes"] <= 8 * MEBIBYTE
     assert writer.names() == [str(number) for number in range(20_000)]
+
+
+def _full() -> sqlite3.OperationalError:
+    """As a SQLite file raises it that the disk has no room for."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as raised:
+            connection.execute("CREATE TABLE one (two)")
+    return raised.value
+
+
+async def test_the_log_tells_of_an_outage_its_reason_and_its_end(
+    writer: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite has one class for files that are full, locked and read-only: it is the error's name that tells."""
+    writer.is_away, writer.trouble = True, _full()
+    caplog.set_level("INFO", "proxy.infrastructure.ledger")
+    async with spool_ledger(tmp_path, writer, max_bytes=64 * MEBIBYTE) as ledger:
+        book(ledger, row())
+        async with asyncio.timeout(5):
+            while ledger.can_book():
+                await asyncio.sleep(0.01)
+        assert ledger.state()["last_error"] == "OperationalError (SQLITE_FULL)"
+        writer.is_away = False
+        await until_booked(ledger, 1)
+    told = [(record.getMessage(), vars(record).get("reason")) for record in caplog.records]
+    assert told == [
+        ("ledger cannot reach its database, rows wait", "OperationalError (SQLITE_FULL)"),
+        ("ledger reaches its database again", None),
+    ]
 
 
 async def test_a_backlog_is_booked_in_few_transactions(writer: Writer, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from proxy.infrastructure.ledger.quarantine import Quarantine
 from proxy.infrastructure.ledger.records import Unreadable, read
 from proxy.infrastructure.persistence.bulk_insert import RowWriter
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, is_about_the_row, kind_of
 from proxy.infrastructure.persistence.rows import LedgerRow
 from proxy.infrastructure.turns import in_turns
 
@@ -57,11 +57,13 @@ class Drain:
                 return await self._book_one_by_one(rows, holder, again=again, is_own=is_own)
             self._note(problem)
             return None
-        self.last_error = None
         return self._count(len(rows) if is_own else new)
 
     def _count(self, rows: int) -> int:
         """Own rows that are there already are those of a write whose answer was lost, and have not been counted."""
+        if self.last_error is not None:
+            _logger.info("ledger reaches its database again")
+        self.last_error = None
         self.booked_rows += rows
         return rows
 
@@ -88,10 +90,10 @@ class Drain:
                 self._quarantine.row(row, problem)
                 continue
             booked_rows += 1 if is_own else new
-        self.last_error = None
         return self._count(booked_rows)
 
     def _note(self, problem: BaseException) -> None:
+        reason = kind_of(problem)
         if self.last_error is None:
-            _logger.error("ledger cannot reach its database, rows wait", extra={"reason": type(problem).__name__})
-        self.last_error = type(problem).__name__
+            _logger.error("ledger cannot reach its database, rows wait", extra={"reason": reason})
+        self.last_error = reason

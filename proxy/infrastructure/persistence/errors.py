@@ -35,6 +35,12 @@ def not_serving(problem: BaseException) -> NotServing:
     return NotServing(f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS)
 
 
+def kind_of(problem: BaseException) -> str:
+    """Its class; of SQLite, where one class is for full, locked and read-only files, also the error's own name."""
+    name = getattr(problem, "sqlite_errorname", None)
+    return f"{type(problem).__name__} ({name})" if name else type(problem).__name__
+
+
 def is_about_reaching(problem: BaseException) -> bool:
     """Whether a PostgreSQL server cannot be reached now: refused, timed out, no such name, starting up, hung up.
 
