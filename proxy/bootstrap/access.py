@@ -27,6 +27,11 @@ class AccessControl:
     rules: StandingRules
     changes: ChangeFeed
 
+    async def take_up(self) -> None:
+        """Has this process heed what was changed: its next request is judged by it."""
+        await self.changes.caught_up()
+        await self.rules.load_or_later()
+
 
 @asynccontextmanager
 async def access_control(

@@ -18,7 +18,7 @@ from proxy.api.admin.problems import PREFIX
 from proxy.api.app_keys import PRINCIPAL
 from proxy.api.middlewares.errors import errors
 from proxy.api.middlewares.request_id import request_id
-from proxy.application.administration.administration import Administration
+from proxy.application.administration.administration import Administration, nobody_heeds_them
 from proxy.application.administration.ports import DeploymentSwitches
 from proxy.application.administration.prices import nobody_uses_them
 from proxy.application.ports import ConfigurationControl
@@ -46,10 +46,11 @@ def admin_api(
     configuration: ConfigurationControl | None = None,
     siblings: Siblings | None = None,
     take_up_prices: Callable[[], Awaitable[None]] = nobody_uses_them,
+    take_up_access: Callable[[], Awaitable[None]] = nobody_heeds_them,
 ) -> AdminApi:
     store = SqlAccessStore(database)
     return AdminApi(
-        administration=Administration(store, store, groups),
+        administration=Administration(store, store, groups, take_up_access),
         budgets=SqlBudgetReports(database),
         prices=AdministeredPrices(database),
         usage=LedgerUsageReports(database),

@@ -312,6 +312,7 @@ def _running(settings: Settings, parts: _Parts, gateway: Gateway) -> RunningGate
         configured.configuration,
         configured.siblings,
         parts.books.prices.refresh,
+        parts.access.take_up,
     )
     has_own_port = settings.llmgateway_admin_port is not None
     return RunningGateway(

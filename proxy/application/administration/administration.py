@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -45,13 +45,18 @@ class Actor:
             raise NotAllowed(f"This key lacks the permission {permission.value}.")
 
 
+async def nobody_heeds_them() -> None:
+    """Where changes are made without a gateway."""
+
+
 @dataclass(frozen=True, slots=True)
 class Administration:
-    """`groups` gives the configuration's model groups."""
+    """`groups` gives the configuration's model groups; `take_up` has this process heed what was changed."""
 
     store: AccessStore
     audit: AuditLog
     groups: Callable[[], ModelGroups]
+    take_up: Callable[[], Awaitable[None]] = nobody_heeds_them
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     # Reading.
@@ -98,6 +103,7 @@ class Administration:
                 await _check_only_limit(entity, world)
                 await world.add(entity)
                 await self._note(actor, world, "create", None, entity)
+        await self.take_up()
 
     def _check_lives(self, entity: Entity) -> None:
         """An end in the past is a mistake in a new key; in a change it is a way to end it."""
@@ -120,6 +126,7 @@ class Administration:
             await check_grants(actor.principal, held, after, world, self.groups())
             await world.replace(after)
             await self._note(actor, world, action, before, after)
+        await self.take_up()
         return after
 
     async def remove(self, actor: Actor, kind: type[Budget | RateLimit], id_: str) -> None:
@@ -130,6 +137,7 @@ class Administration:
             await check_reach(actor.principal, entity, world)
             await world.remove(entity)
             await self._note(actor, world, "delete", entity, None)
+        await self.take_up()
 
     async def rotate(self, actor: Actor, id_or_name: str, grace_seconds: float) -> tuple[VirtualKey, NewKey]:
         """A new secret; the old one is good for as long as that."""

@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 CHANNEL: Final = "llmgateway_access"
 _LISTENING_LOOK_SECONDS, _POLLING_LOOK_SECONDS = 2.0, 0.3
 _AGAIN_SECONDS = 1.0
+_CATCH_UP_SECONDS = 1.0  # in which everybody hears of a change anyway
 _TIMEOUT_SECONDS, _GRACE_SECONDS = 5.0, 2.0
 _LATE_SECONDS = 60.0  # a transaction may commit so long after it was given its number
 _MOST_ROWS, _ROWS_TO_REMEMBER, _ROWS_TO_KEEP = 2000, 1000, 100_000
@@ -59,6 +60,7 @@ class ChangeFeed:
         self._subscribers: list[Subscriber] = []
         self._is_told = False
         self._woken = asyncio.Event()
+        self._confirmed = asyncio.Event()  # of the reading that goes on, or comes next
         self._is_ending = False
         self.confirmed_at = -math.inf  # by the clock: until then all changes are known
 
@@ -74,6 +76,15 @@ class ChangeFeed:
             except DATABASE_ERRORS as problem:
                 self._say_once(problem)
             await self._wait(_AGAIN_SECONDS)
+
+    async def caught_up(self) -> None:
+        """Returns when what has been changed before is told, or after a second: whoever cannot read now will later."""
+        asked_at = self._clock()
+        self._woken.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CATCH_UP_SECONDS):
+                while self.confirmed_at < asked_at:
+                    await self._confirmed.wait()
 
     def end(self) -> None:
         """What is being read is read to its end: a cancelled SQLite query leaves a thread behind."""
@@ -103,6 +114,8 @@ class ChangeFeed:
                 if window.highest > _ROWS_TO_KEEP:
                     await reader.execute(_FORGET, window.highest - _ROWS_TO_KEEP)
             self.confirmed_at = began
+            self._confirmed.set()
+            self._confirmed = asyncio.Event()
             await self._wait(interval_seconds)
 
     @asynccontextmanager

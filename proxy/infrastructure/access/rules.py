@@ -49,6 +49,7 @@ class StandingRules:
         self._staleness_seconds = staleness_seconds
         self._clock = clock
         self._changed = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()  # or what was read before a change could replace what was read after it
         self._rules = Rulebook()
         self._has_keys: bool | None = None
         self._read_at = 0.0
@@ -75,13 +76,14 @@ class StandingRules:
 
     async def load(self) -> None:
         """Raises DATABASE_ERRORS."""
-        began = self._clock()
-        async with asyncio.timeout(_TIMEOUT_SECONDS), session(self._database) as reader:
-            budgets = await _read(reader, _BUDGETS, budget_of)
-            limits = await _read(reader, _LIMITS, limit_of)
-            has_keys = bool(await reader.fetch(_ANY_KEY))
-        self._rules = Rulebook(budgets, limits, self._rules.model_groups)
-        self._has_keys, self._read_at = has_keys, began
+        async with asyncio.timeout(_TIMEOUT_SECONDS), self._one_at_a_time:
+            began = self._clock()
+            async with session(self._database) as reader:
+                budgets = await _read(reader, _BUDGETS, budget_of)
+                limits = await _read(reader, _LIMITS, limit_of)
+                has_keys = bool(await reader.fetch(_ANY_KEY))
+            self._rules = Rulebook(budgets, limits, self._rules.model_groups)
+            self._has_keys, self._read_at = has_keys, began
 
     async def load_or_later(self) -> bool:
         """Whether they were read; if not, `keep_up` tries again."""
