@@ -28,6 +28,8 @@ _MATCHES: dict[str, Callable[[str, str], bool]] = {
     "=~": lambda value, wanted: re.fullmatch(wanted, value) is not None,
     "!~": lambda value, wanted: re.fullmatch(wanted, value) is None,
 }
+_HOUR = 3600.0
+_RISEN = re.compile(r"delta\((\w+)\[1h\]\) > 0\s+or \((\w+) > 0 unless \2 offset 1h\)\s*")
 _LARGEST = re.compile(r"max by \([^)]*\) \((?:max_over_time\()?(\w+)(?:\[(\d+)m\]\))?\) (==|>) (\d+)")
 
 
@@ -59,6 +61,16 @@ def _holds(comparison: str, history: Sequence[Moment]) -> bool:
     first = history[-1].seconds - 60 * int(minutes or 0)
     values = [sample.value for moment in history if moment.seconds >= first for sample in moment.page.of(name)]
     return _COMPARISONS[sign](max(values), float(number))
+
+
+def has_risen(alert: str, history: Sequence[Moment]) -> bool:
+    """Whether the alert holds at the last moment, of a gauge that has risen within an hour, or begun above 0."""
+    match = _RISEN.fullmatch(ALERTS[alert]["expr"])
+    assert match is not None, ALERTS[alert]["expr"]
+    name, now = match[1], history[-1]
+    values = [moment.page.value(name) for moment in history if moment.seconds > now.seconds - _HOUR]
+    was_there = any(now.seconds - moment.seconds >= _HOUR for moment in history)
+    return values[-1] - values[0] > 0 or (values[-1] > 0 and not was_there)
 
 
 def selected(expression: str, page: Scrape) -> float:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from proxy.infrastructure.ledger.spool import Spool
 from tests.harness import HELLO, FakeTime, Upstream, chunk, cut, fails, says, streams
-from tests.telemetry.alerting import ALERTS, DASHBOARD, Moment, longest_minutes, selected
+from tests.telemetry.alerting import ALERTS, DASHBOARD, Moment, has_risen, longest_minutes, selected
 from tests.telemetry.conftest import Start
 from tests.telemetry.scraping import Scrape, scrape
 
@@ -123,3 +127,17 @@ async def test_a_broken_stream_is_a_failure(start: Start, upstream: Upstream, sh
     upstream.answer(streams(chunk("Hi"), then=cut))
     await gateway.raw_chat({**FAST, "stream": True})
     assert _of(share, await scrape(gateway)) == (1, 1)
+
+
+async def test_rows_that_are_set_aside_before_the_first_scrape_are_told(start: Start, tmp_path: Path) -> None:
+    """As what a crash has left, or an upgrade cannot read, is: the first page has them already."""
+    spool = Spool(tmp_path / "data" / "spool", max_bytes=2**26)
+    spool.reserve()
+    spool.note_outcome(uuid4(), b"O and an outcome that is none")
+    spool._lock.close()  # its process dies
+    gateway = await start(llmgateway_data_dir=str(tmp_path / "data"))
+    async with asyncio.timeout(10):
+        while not (page := await scrape(gateway)).value("llmgateway_ledger_set_aside_rows"):
+            await asyncio.sleep(0.02)
+    assert has_risen("LlmGatewayRowsSetAside", [Moment(0, page), Moment(600, page)])
+    assert not has_risen("LlmGatewayRowsSetAside", [Moment(seconds, page) for seconds in (0, 600, 3600, 4200)])
