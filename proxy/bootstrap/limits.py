@@ -41,5 +41,5 @@ async def rate_limiter(
 
     await divide()
     async with limiting(limiter), repeating(divide, lambda: _SHARE_SECONDS, "limits' shares"):
-        _logger.info(limiter.description)
+        _logger.log(logging.WARNING if limiter.trouble else logging.INFO, limiter.description)
         yield limiter

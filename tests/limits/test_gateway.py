@@ -104,6 +104,17 @@ async def test_gateways_beside_each_other_divide(start_gateway: StartGateway, tm
     assert statuses.count(200) == 10
 
 
+async def test_a_valkey_that_is_away_at_the_start_is_warned_of(
+    start_gateway: StartGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that is lost later: limits let in as many times as much as there are gateways."""
+    with caplog.at_level("WARNING", "proxy"):
+        await start_gateway(llmgateway_valkey_url="valkey://127.0.0.1:9")
+    (line,) = (record for record in caplog.records if "Valkey" in record.getMessage())
+    assert line.levelname == "WARNING"
+    assert "rate limits are local" in line.getMessage()
+
+
 async def test_valkey_shares_and_its_loss_is_seen(start_gateway: StartGateway, valkey: Valkey) -> None:
     limited = rules(requests_per_minute=4)
     secret = valkey.url.replace("redis://", "valkey://:not-needed@")
