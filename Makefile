@@ -9,7 +9,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # Tests wait as well as work: three for two cores. They make and drop hundreds of databases, which takes a disk twice as
 # long as memory, so that is where their files are if 2 GB are free there.
 TEST_PROCESSES := $(shell $(PYTHON) -c 'import os; print((3 * os.cpu_count() + 1) // 2)')
-MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 {print $$6}')
+MEMORY := $(shell grep -s ' /dev/shm ' /proc/mounts | grep -qv noexec && \
+	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 2000000 {print $$6}')
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url
 
