@@ -101,13 +101,11 @@ def metrics_of(exchanges: list[Any]) -> Any:
     from proxy.infrastructure.telemetry.metrics.metrics import PrometheusMetrics
 
     models = {exchange.booked.requested_model for exchange in exchanges}
-    ledger = dict.fromkeys(
-        ["waiting_rows", "oldest_waiting_seconds", "spool_bytes", "set_aside_rows", "booked_rows", "can_book"], 0
-    )
+    counts = ("waiting_rows", "oldest_waiting_seconds", "spool_bytes", "set_aside_rows", "booked_rows", "can_book")
+    ledger = {**dict.fromkeys(counts, 0), "sync_error": None}
     report = HealthReport(database={"status": "up"}, ledger=ledger, limits={"waiting": 0, "valkey": None})
-    return PrometheusMetrics(
-        lambda model: model if model in models else None, lambda: report, Load(10, 10, 10, 10, Patience(0.0))
-    )
+    load = Load(10, 10, 10, 10, Patience(0.0))
+    return PrometheusMetrics(lambda model: model if model in models else None, lambda: report, load, lambda: ())
 
 
 async def measure(requests: int) -> None:

@@ -42,7 +42,7 @@ class Configuration:
         self._seen: _Look | None = None
         self._version: str | None = None
         self._loaded_at: datetime | None = None
-        self._problems: tuple[str, ...] = ()
+        self.problems: tuple[str, ...] = ()  # of the file, since it was last looked at
         self._failed_at: datetime | None = None
 
     async def begin(self, demo_url: str | None) -> Blueprint:
@@ -62,7 +62,7 @@ class Configuration:
                 await self._load(self._path)
             except InvalidValue as problem:
                 self._note(problem)
-                told = self._problems if isinstance(problem, ConfigErrors) else (str(problem),)
+                told = self.problems if isinstance(problem, ConfigErrors) else (str(problem),)
                 raise InvalidConfiguration(told) from None
             _logger.info("configuration loaded", extra={"file": str(self._path), "version": self._version})
             return {"changed": self._version != before, **self.state()}
@@ -72,7 +72,7 @@ class Configuration:
         blueprint, version = await asyncio.to_thread(self._read, path)
         await self._runtimes.become(blueprint)
         self._version, self._loaded_at = version, datetime.now(UTC)
-        self._problems, self._failed_at = (), None
+        self.problems, self._failed_at = (), None
         return blueprint
 
     def _read(self, path: Path) -> tuple[Blueprint, str]:
@@ -81,10 +81,10 @@ class Configuration:
 
     def _note(self, problem: InvalidValue) -> None:
         """For /health, which needs no key, and for the log: nothing that the file says."""
-        self._problems = without_values(problem) if isinstance(problem, ConfigErrors) else (_NOT_BUILT,)
+        self.problems = without_values(problem) if isinstance(problem, ConfigErrors) else (_NOT_BUILT,)
         self._failed_at = datetime.now(UTC)
         _logger.error(
-            "configuration not loaded, the last one stays", extra={"file": str(self._path), "problems": self._problems}
+            "configuration not loaded, the last one stays", extra={"file": str(self._path), "problems": self.problems}
         )
 
     async def reload_if_changed(self) -> None:
@@ -110,7 +110,7 @@ class Configuration:
             "file": None if self._path is None else str(self._path),
             "version": self._version,
             "loaded_at": _iso(self._loaded_at),
-            "problems": list(self._problems),
+            "problems": list(self.problems),
             "failed_at": _iso(self._failed_at),
         }
 

@@ -198,7 +198,7 @@ async def _started(settings: Settings, timing: Timing, sync: Sync, stack: AsyncE
     load = load_of(settings)
     idempotency = Idempotency(await stack.enter_async_context(idempotency_store(settings, timing.clock)))
     access = await stack.enter_async_context(access_control(settings, arrival, session))
-    metrics = await stack.enter_async_context(metrics_of(configured.runtimes, monitor, load))
+    metrics = await stack.enter_async_context(metrics_of(configured.runtimes, monitor, load, configured.configuration))
     when_all_is_booked.callback(lambda: metrics.count_booked(books.ledger.booked_rows()))
     return _Parts(
         arrival=arrival,

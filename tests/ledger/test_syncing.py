@@ -25,6 +25,7 @@ from tests.conftest import StartGateway
 from tests.harness import COMPLETION, HELLO, Upstream, chunk, ending, says, streams
 from tests.ledger.conftest import Writer, row
 from tests.ledger.test_ledger import MEBIBYTE, book
+from tests.telemetry.scraping import scrape
 
 TOLD = "spool does not reach the disk"
 SEGMENT_BYTES = 64 * 1024
@@ -156,10 +157,12 @@ async def test_health_tells_of_a_disk_that_fails(start_gateway: StartGateway, up
     assert (report["status"], report["ledger"]["sync_error"]) == ("unavailable", "Input/output error")
     assert "does not reach the disk" in report["problems"][0]
     assert (await gateway.get("health/ready"))[0] == 503
+    assert (await scrape(gateway)).value("llmgateway_ledger_can_sync") == 0
     disk.fails = False
     assert (await gateway.chat())[0] == 200
     _, report = await gateway.get("health")
     assert (report["status"], report["ledger"]["sync_error"]) == ("ok", None)
+    assert (await scrape(gateway)).value("llmgateway_ledger_can_sync") == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])

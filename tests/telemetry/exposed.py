@@ -17,10 +17,10 @@ def exposed_metrics() -> dict[str, frozenset[str]]:
     """Labels by name: counters with `_total`, histograms without a suffix."""
     report = HealthReport(
         database={"status": "up"},
-        ledger=dict.fromkeys(_LEDGER, 0),
+        ledger=dict.fromkeys(_LEDGER, 0) | {"sync_error": None},
         limits={"waiting": 0, "valkey": "up"},
     )
-    metrics = PrometheusMetrics(lambda model: model, lambda: report, Load(10, 10, 10, 10, Patience(0.0)))
+    metrics = PrometheusMetrics(lambda model: model, lambda: report, Load(10, 10, 10, 10, Patience(0.0)), lambda: ())
     metrics.refresh()
     registry: CollectorRegistry = metrics._registry
     found: dict[str, frozenset[str]] = {}

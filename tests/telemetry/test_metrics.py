@@ -232,6 +232,16 @@ async def test_a_database_and_a_valkey_that_are_away(start: Start) -> None:
     assert page.value("llmgateway_ledger_oldest_waiting_seconds") >= 0
 
 
+async def test_a_configuration_that_cannot_be_used(start: Start, config: Path, write: Callable[..., None]) -> None:
+    gateway = await start()
+    told = {}
+    for state, change in (("broken", lambda: config.write_text("modles: {}\n")), ("whole", write)):
+        change()
+        async with gateway.http.post(gateway.url / "admin/config/reload", headers=AS_ADMIN):
+            told[state] = (await scrape(gateway)).only("llmgateway_config_last_reload_successful")
+    assert told == {"broken": ({}, 0), "whole": ({}, 1)}
+
+
 async def test_the_ledgers_backlog(start: Start) -> None:
     gateway = await start()
     await gateway.chat(FAST)

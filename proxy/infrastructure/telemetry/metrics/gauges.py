@@ -51,12 +51,14 @@ class Gauges:
         registry: CollectorRegistry,
         report: Callable[[], HealthReport],
         load: Load,
+        problems_of_file: Callable[[], Sequence[str]],
         *,
         is_multiprocess: bool,
     ) -> None:
         self._registry = registry
         self._report = report
         self._load = load
+        self._problems_of_file = problems_of_file
         self._is_multiprocess = is_multiprocess
         self._build_info()
         self._requests = self._gauge("requests_in_flight", "Chat completions that are being served.")
@@ -74,6 +76,7 @@ class Gauges:
         self._limit_queue = self._gauge("limit_queue_length", "Requests that wait for a place of a rate limit.")
         self._database = self._gauge("database_up", "Whether the database answers.", "livemin")
         self._can_book = self._gauge("ledger_can_book", "Whether rows reach the database.", "livemin")
+        self._can_sync = self._gauge("ledger_can_sync", "Whether the spool reaches the disk.", "livemin")
         self._waiting_rows = self._gauge("ledger_waiting_rows", "Rows in the spool that are not in the database.")
         self._oldest = self._gauge("ledger_oldest_waiting_seconds", "How long the oldest of them waits.", "livemax")
         self._spool = self._gauge("ledger_spool_bytes", "Disk that the spool takes.")
@@ -83,6 +86,11 @@ class Gauges:
         self._unpriced = Counter("llmgateway_unpriced_requests", "Answers of unknown price.", registry=registry)
         self._unpriced_before = 0
         self._providers = self._family("provider_up", "Whether it answered the last check.", "livemin", ("provider",))
+        self._last_reload = self._gauge(
+            "config_last_reload_successful",
+            "0 while the file cannot be used and the last one stays.",
+            "livemin",
+        )
         self._ready = self._gauge("ready", "Whether requests are served.", "livemin")
         self._valkey: Gauge | None = None
 
@@ -91,6 +99,7 @@ class Gauges:
         report = self._report()
         self._show_load()
         self._ready.set(not report.cannot_serve)
+        self._last_reload.set(not self._problems_of_file())
         self._database.set(report.database["status"] == "up")
         self._show_deployments(report.deployments)
         self._show_ledger(report.ledger)
@@ -121,6 +130,7 @@ class Gauges:
 
     def _show_ledger(self, ledger: Mapping[str, Any]) -> None:
         self._can_book.set(ledger["can_book"])
+        self._can_sync.set(ledger["sync_error"] is None)
         self._waiting_rows.set(ledger["waiting_rows"])
         self._oldest.set(ledger["oldest_waiting_seconds"])
         self._spool.set(ledger["spool_bytes"])

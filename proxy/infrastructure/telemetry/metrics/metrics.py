@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -34,13 +34,14 @@ class PrometheusMetrics(Recorder):
         configured_name: Callable[[str], str | None],
         report: Callable[[], HealthReport],
         load: Load,
+        problems_of_file: Callable[[], Sequence[str]],
     ) -> None:
         # They would be a second series for each one, and tell what nobody asks.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         super().__init__(Instruments(self._registry), configured_name)
         self._shared = shared_directory()
-        self._gauges = Gauges(self._registry, report, load, is_multiprocess=self._shared is not None)
+        self._gauges = Gauges(self._registry, report, load, problems_of_file, is_multiprocess=self._shared is not None)
         self._processes = WorkerProcesses(self._registry) if self._shared is not None else None
         if self._shared is None:
             ProcessCollector(registry=self._registry)
