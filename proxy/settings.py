@@ -44,6 +44,10 @@ def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _in_capitals(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
 def _sendable(key: SecretStr | None) -> SecretStr | None:
     if key is not None and not fits_a_header(key.get_secret_value()):
         raise ValueError("has characters in it that no HTTP header can carry")
@@ -166,7 +170,9 @@ class Settings(BaseSettings):
     llmgateway_log_format: Literal["json", "pretty"] | None = Field(
         None, description="`json` or `pretty`; default: pretty on a terminal"
     )
-    llmgateway_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level logged")
+    llmgateway_log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_in_capitals)] = (
+        Field("INFO", description="least level logged")
+    )
     llmgateway_otel: Literal["auto", "on", "off"] = Field(
         "auto", description="whether spans are exported; auto: if `OTEL_EXPORTER_OTLP_ENDPOINT` says where to"
     )

@@ -101,3 +101,11 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in run("import-litellm", tmp_path / "none.yaml").stderr
     theirs.write_bytes(b"\xff")
     assert "is not UTF-8" in run("import-litellm", theirs).stderr
+
+
+@pytest.mark.parametrize("level", ["debug", "Warning ", "INFO"])
+def test_a_log_level_may_be_written_in_any_case(level: str) -> None:
+    shown = run("check-config", LLMGATEWAY_LOG_LEVEL=level)
+    assert shown.exit_code == 0, shown.output
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("LLMGATEWAY_LOG_LEVEL")]
+    assert line.split()[1] == level.strip().upper()
