@@ -66,8 +66,8 @@ _UNKNOWN_COSTS: Final = Costs(source=CostSource.UNKNOWN)
 class _Rates(NamedTuple):
     """A price in whole picodollars, rounded up: for a token of input, for one of output, and for the request.
 
-    Input may come from a cache or be written to one, and output be reasoning: the dearest price counts. `media` is for
-    a token of input that may be of an image or of audio, too.
+    Input may come from a cache or be written to one, output be reasoning, audio or images: the dearest price counts.
+    `media` is for a token of input that may be of an image or of audio, too.
     """
 
     price: ModelPricing | None
@@ -80,14 +80,23 @@ class _Rates(NamedTuple):
     @classmethod
     def of(cls, price: ModelPricing) -> _Rates:
         text = _dearest(
-            price.input_cost_per_1m_tokens, price.cached_input_cost_per_1m_tokens, price.cache_write_cost_per_1m_tokens
+            price.input_cost_per_1m_tokens,
+            price.cached_input_cost_per_1m_tokens,
+            price.cache_write_cost_per_1m_tokens,
+            price.cache_write_1h_cost_per_1m_tokens,
         )
         media = _dearest(text, price.image_input_cost_per_1m_tokens, price.audio_input_cost_per_1m_tokens)
+        output = _dearest(
+            price.output_cost_per_1m_tokens,
+            price.reasoning_cost_per_1m_tokens,
+            price.audio_output_cost_per_1m_tokens,
+            price.image_output_cost_per_1m_tokens,
+        )
         return cls(
             price,
             picodollars(text * _PER_TOKEN),
             picodollars(media * _PER_TOKEN),
-            picodollars(_dearest(price.output_cost_per_1m_tokens, price.reasoning_cost_per_1m_tokens) * _PER_TOKEN),
+            picodollars(output * _PER_TOKEN),
             picodollars(price.request_fee_usd or Decimal(0)),
             price.max_context_tokens,
         )

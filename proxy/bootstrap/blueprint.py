@@ -148,6 +148,9 @@ def _price(described: DeploymentConfig) -> ModelPricing | None:
         image_input_cost_per_1m_tokens=prices.image_input_usd_per_1m_tokens,
         reasoning_cost_per_1m_tokens=prices.reasoning_usd_per_1m_tokens,
         request_fee_usd=prices.request_fee_usd,
+        cache_write_1h_cost_per_1m_tokens=prices.cache_write_1h_usd_per_1m_tokens,
+        audio_output_cost_per_1m_tokens=prices.audio_output_usd_per_1m_tokens,
+        image_output_cost_per_1m_tokens=prices.image_output_usd_per_1m_tokens,
         source=PriceSource.SET,
     )
 

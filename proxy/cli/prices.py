@@ -87,6 +87,13 @@ def history(model: str, as_json: bool) -> None:
     "--cache-write", "cache_write_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M written to a cache."
 )
 @click.option(
+    "--cache-write-1h",
+    "cache_write_1h_cost_per_1m_tokens",
+    metavar="USD",
+    callback=_usd,
+    help="Per 1M written to a cache for an hour.",
+)
+@click.option(
     "--audio-input",
     "audio_input_cost_per_1m_tokens",
     metavar="USD",
@@ -102,6 +109,20 @@ def history(model: str, as_json: bool) -> None:
 )
 @click.option(
     "--reasoning", "reasoning_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M reasoning tokens."
+)
+@click.option(
+    "--audio-output",
+    "audio_output_cost_per_1m_tokens",
+    metavar="USD",
+    callback=_usd,
+    help="Per 1M output tokens of audio.",
+)
+@click.option(
+    "--image-output",
+    "image_output_cost_per_1m_tokens",
+    metavar="USD",
+    callback=_usd,
+    help="Per 1M output tokens of images.",
 )
 @click.option("--request-fee", "request_fee_usd", metavar="USD", callback=_usd, help="USD for each request.")
 @click.option("--context", type=click.IntRange(1, _MOST_TOKENS), help="Context window in tokens; default: as it was.")
@@ -258,9 +279,12 @@ _CELLS: Mapping[str, Callable[[ModelPricing], str]] = {
     "output": _column("output_cost_per_1m_tokens"),
     "cached": _column("cached_input_cost_per_1m_tokens"),
     "cache write": _column("cache_write_cost_per_1m_tokens"),
+    "for 1 h": _column("cache_write_1h_cost_per_1m_tokens"),
     "audio": _column("audio_input_cost_per_1m_tokens"),
     "image": _column("image_input_cost_per_1m_tokens"),
     "reasoning": _column("reasoning_cost_per_1m_tokens"),
+    "audio out": _column("audio_output_cost_per_1m_tokens"),
+    "image out": _column("image_output_cost_per_1m_tokens"),
     "request": _column("request_fee_usd"),
     "context": lambda price: str(price.max_context_tokens or "-"),
     "from (UTC)": lambda price: _moment(price.valid_from),

@@ -135,7 +135,12 @@ class PricesConfig(_Section):
     )
     audio_input_usd_per_1m_tokens: Price | None = Field(default=None, description="input tokens of audio")
     image_input_usd_per_1m_tokens: Price | None = Field(default=None, description="input tokens of images")
+    cache_write_1h_usd_per_1m_tokens: Price | None = Field(
+        default=None, description="input tokens written to a prompt cache for an hour"
+    )
     reasoning_usd_per_1m_tokens: Price | None = Field(default=None, description="output tokens of reasoning")
+    audio_output_usd_per_1m_tokens: Price | None = Field(default=None, description="output tokens of audio")
+    image_output_usd_per_1m_tokens: Price | None = Field(default=None, description="output tokens of images")
     request_fee_usd: Price | None = Field(default=None, description="for each request, whatever its tokens")
 
 

@@ -79,7 +79,8 @@ class Usage(NamedTuple):
 
     `cost` is what the upstream billed, in USD (OpenRouter's `usage.cost`, say); None when it does not.
     `estimated` marks counts that were not reported but guessed from text lengths. Cached, cache-write, audio and image
-    tokens are part of the input, reasoning tokens part of the output; None where the upstream does not say.
+    tokens are part of the input (those cached for an hour of the written ones), reasoning, audio output and image
+    output tokens part of the output; None where the upstream does not say.
     """
 
     input_tokens: int
@@ -91,6 +92,9 @@ class Usage(NamedTuple):
     cache_write_tokens: int | None = None
     audio_tokens: int | None = None
     image_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
 
 
 class AnswerFacts(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal
@@ -24,6 +24,9 @@ _LAST_DECIMAL = Decimal(1).scaleb(-_MOST_DECIMALS)
 _EXACT = Context(prec=120)
 
 
+_Detail = tuple[int | None, Decimal | None]  # how many tokens, and what a million of them costs
+
+
 class PriceSource(StrEnum):
     """Who said that a model costs this."""
 
@@ -37,7 +40,8 @@ class ModelPricing:
     """A model's prices in USD per 1M tokens from a moment on, and the length of its context window in tokens.
 
     A price that is None is not a price of its own: cached, cache-write, audio and image tokens are input tokens,
-    reasoning tokens are output tokens, and cost what those do. `updated_at` is when the row was written.
+    reasoning tokens and those of what is spoken or drawn are output tokens, and cost what those do; what is kept in a
+    cache for an hour costs what is written to it otherwise. `updated_at` is when the row was written.
     """
 
     model: ModelName
@@ -52,6 +56,9 @@ class ModelPricing:
     image_input_cost_per_1m_tokens: Decimal | None = None
     reasoning_cost_per_1m_tokens: Decimal | None = None
     request_fee_usd: Decimal | None = None
+    cache_write_1h_cost_per_1m_tokens: Decimal | None = None
+    audio_output_cost_per_1m_tokens: Decimal | None = None
+    image_output_cost_per_1m_tokens: Decimal | None = None
     valid_from: datetime = EPOCH
     source: PriceSource = PriceSource.SEED
 
@@ -74,30 +81,36 @@ class ModelPricing:
 
         Details that add up to more than their total count only as far as the total goes.
         """
-        per_1m = _NOTHING
-        rest = usage.input_tokens
+        input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
         if usage.cached_tokens or usage.cache_write_tokens or usage.audio_tokens or usage.image_tokens:
-            for count, price in (
-                (usage.cached_tokens, self.cached_input_cost_per_1m_tokens),
-                (usage.cache_write_tokens, self.cache_write_cost_per_1m_tokens),
-                (usage.audio_tokens, self.audio_input_cost_per_1m_tokens),
-                (usage.image_tokens, self.image_input_cost_per_1m_tokens),
-            ):
-                if count and price is not None:
-                    apart = _part(count, rest)
-                    rest -= apart
-                    per_1m = _EXACT.fma(apart, price, per_1m)
-        per_1m = _EXACT.fma(rest, self.input_cost_per_1m_tokens, per_1m)
-
-        rest = usage.output_tokens
-        if usage.reasoning_tokens and self.reasoning_cost_per_1m_tokens is not None:
-            apart = _part(usage.reasoning_tokens, rest)
-            rest -= apart
-            per_1m = _EXACT.fma(apart, self.reasoning_cost_per_1m_tokens, per_1m)
-        per_1m = _EXACT.fma(rest, self.output_cost_per_1m_tokens, per_1m)
-
+            per_1m = _apart(input_tokens, self.input_cost_per_1m_tokens, self._input_details(usage))
+        else:
+            per_1m = _EXACT.multiply(input_tokens, self.input_cost_per_1m_tokens)
+        if usage.reasoning_tokens or usage.audio_output_tokens or usage.image_output_tokens:
+            output = _apart(output_tokens, self.output_cost_per_1m_tokens, self._output_details(usage))
+            per_1m = _EXACT.add(per_1m, output)
+        else:
+            per_1m = _EXACT.fma(output_tokens, self.output_cost_per_1m_tokens, per_1m)
         total = _EXACT.scaleb(per_1m, _ONE_MILLIONTH)
         return CostAmount(total if self.request_fee_usd is None else _EXACT.add(total, self.request_fee_usd))
+
+    def _input_details(self, usage: Usage) -> Sequence[_Detail]:
+        written, price = usage.cache_write_tokens, self.cache_write_1h_cost_per_1m_tokens
+        for_an_hour = 0 if price is None else _part(usage.cache_write_1h_tokens or 0, written or 0)
+        return (
+            (usage.cached_tokens, self.cached_input_cost_per_1m_tokens),
+            (for_an_hour, price),
+            ((written or 0) - for_an_hour, self.cache_write_cost_per_1m_tokens),
+            (usage.audio_tokens, self.audio_input_cost_per_1m_tokens),
+            (usage.image_tokens, self.image_input_cost_per_1m_tokens),
+        )
+
+    def _output_details(self, usage: Usage) -> Sequence[_Detail]:
+        return (
+            (usage.reasoning_tokens, self.reasoning_cost_per_1m_tokens),
+            (usage.audio_output_tokens, self.audio_output_cost_per_1m_tokens),
+            (usage.image_output_tokens, self.image_output_cost_per_1m_tokens),
+        )
 
     def costs_the_same_as(self, other: ModelPricing) -> bool:
         """Whether all prices are equal, whatever their dates, sources and context windows."""
@@ -117,6 +130,9 @@ PRICES = (
     "image_input_cost_per_1m_tokens",
     "reasoning_cost_per_1m_tokens",
     "request_fee_usd",
+    "cache_write_1h_cost_per_1m_tokens",
+    "audio_output_cost_per_1m_tokens",
+    "image_output_cost_per_1m_tokens",
 )
 
 
@@ -157,6 +173,17 @@ def per_1m_tokens(usd_per_token: Decimal) -> Decimal:
 def exact_text(price: Decimal) -> str:
     """All digits of a price, without an exponent and without trailing zeros."""
     return f"{_EXACT.normalize(price):f}"
+
+
+def _apart(tokens: int, price: Decimal, details: Sequence[_Detail]) -> Decimal:
+    """What tokens cost, those with a price of their own at that. For a million of each."""
+    per_1m = _NOTHING
+    for count, own_price in details:
+        if count and own_price is not None:
+            apart = _part(count, tokens)
+            tokens -= apart
+            per_1m = _EXACT.fma(apart, own_price, per_1m)
+    return _EXACT.fma(tokens, price, per_1m)
 
 
 def _part(count: int, total: int) -> int:

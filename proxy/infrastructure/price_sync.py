@@ -36,6 +36,7 @@ _PER_TOKEN = {
     "audio_input_cost_per_1m_tokens": "audio",
     "image_input_cost_per_1m_tokens": "image_token",  # not `image`, which is for a whole picture
     "reasoning_cost_per_1m_tokens": "internal_reasoning",
+    "audio_output_cost_per_1m_tokens": "audio_output",
 }
 
 

@@ -580,6 +580,15 @@ def test_input_may_be_written_to_a_cache_and_output_be_reasoning(prices: FakePri
         cache_write_cost_per_1m_tokens=Decimal("1.25"),
         reasoning_cost_per_1m_tokens=Decimal(9),
     )
+    for own in (
+        "cache_write_1h_cost_per_1m_tokens",
+        "audio_output_cost_per_1m_tokens",
+        "image_output_cost_per_1m_tokens",
+    ):
+        changed: dict[str, Any] = {own: Decimal(20)}
+        dearest = deployment("up", model="m", price=replace(dearer, **changed))
+        held = Accounting(prices, UnpricedModels()).most_cost([dearest], (), TokenEstimate(10**6, 10**6))
+        assert held == picodollars(Decimal(29) if own.startswith("cache") else Decimal("21.25"))
     priced = deployment("up", model="m", price=dearer)
     accounting = Accounting(prices, UnpricedModels())
     assert accounting.most_cost([priced], (), TokenEstimate(10**6, 10**6)) == picodollars(Decimal("10.25"))

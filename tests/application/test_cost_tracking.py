@@ -21,6 +21,9 @@ async def test_each_kind_of_token_costs_its_own_price() -> None:
         audio_input_cost_per_1m_tokens=Decimal(40),
         image_input_cost_per_1m_tokens=Decimal(3),
         reasoning_cost_per_1m_tokens=Decimal(12),
+        cache_write_1h_cost_per_1m_tokens=Decimal(4),
+        audio_output_cost_per_1m_tokens=Decimal(80),
+        image_output_cost_per_1m_tokens=Decimal(30),
     )
     kernel = Kernel()
     kernel.add_plugin(CostTracking(FakePrices({"a/b": full})), "CostTracking")
@@ -30,6 +33,9 @@ async def test_each_kind_of_token_costs_its_own_price() -> None:
         "audio_tokens": 300_000,
         "image_tokens": 100_000,
         "reasoning_tokens": 400_000,
+        "cache_write_1h_tokens": 100_000,
+        "audio_output_tokens": 100_000,
+        "image_output_tokens": 100_000,
     }
     result = await kernel.invoke(
         plugin_name="CostTracking",
@@ -40,4 +46,6 @@ async def test_each_kind_of_token_costs_its_own_price() -> None:
         **counts,
     )
     assert result is not None
-    assert result.value == CostAmount(Decimal("0.02") + Decimal("0.5") + 12 + Decimal("0.9") + Decimal("4.8") + 6)
+    assert result.value == CostAmount(
+        Decimal("0.02") + Decimal("0.65") + 12 + Decimal("0.9") + Decimal("4.8") + 8 + 3 + 4
+    )

@@ -52,6 +52,9 @@ models:
           audio_input_usd_per_1m_tokens: 40
           image_input_usd_per_1m_tokens: 2
           reasoning_usd_per_1m_tokens: 11
+          cache_write_1h_usd_per_1m_tokens: 4
+          audio_output_usd_per_1m_tokens: 80
+          image_output_usd_per_1m_tokens: 30
           request_fee_usd: 0.001
         context_window_tokens: 128000
         capabilities: [vision, tools]
@@ -123,7 +126,12 @@ _TIMEOUTS = st.fixed_dictionaries(
 )
 _PRICES = st.fixed_dictionaries(
     {"input_usd_per_1m_tokens": _PRICE, "output_usd_per_1m_tokens": _PRICE},
-    optional={"reasoning_usd_per_1m_tokens": st.none() | _PRICE, "request_fee_usd": _PRICE},
+    optional={
+        "reasoning_usd_per_1m_tokens": st.none() | _PRICE,
+        "request_fee_usd": _PRICE,
+        "cache_write_1h_usd_per_1m_tokens": _PRICE,
+        "audio_output_usd_per_1m_tokens": _PRICE,
+    },
 )
 _PROVIDER_SECTION = st.fixed_dictionaries(
     {

@@ -10,6 +10,7 @@ from proxy.bootstrap.blueprint import blueprint_of_file
 from proxy.config.names import Names
 from proxy.config.schema import CapabilityName, FallbacksConfig, ProviderKind, StrategyName
 from proxy.domain.catalog import Capability, FallbackKind, Strategy
+from proxy.domain.pricing import PRICES
 from proxy.infrastructure.chat_completion.registry import KINDS
 from proxy.settings import Settings
 from tests.config.documents import EVERYTHING, as_yaml, load, valid_documents
@@ -32,6 +33,18 @@ def test_the_words_are_those_of_routing() -> None:
 def test_every_configuration_that_loads_makes_a_catalog(document: dict[str, Any]) -> None:
     blueprint = blueprint_of_file(load(as_yaml(document)).config, _settings())
     assert {route.name for route in blueprint.catalog.routes} == set(document["models"])
+
+
+def test_every_price_in_the_file_is_its_deployments() -> None:
+    config = load(EVERYTHING).config
+    given = config.models["gpt-4o"].deployments[0].prices
+    assert given is not None
+    route = blueprint_of_file(config, _settings()).catalog.resolve("gpt-4o")
+    assert route is not None
+    price = route.deployments[0].price
+    told = {name.replace("_cost_per_", "_usd_per_"): getattr(price, name) for name in PRICES}
+    assert told == given.model_dump()
+    assert len(set(told.values())) == len(PRICES)
 
 
 def test_names_lead_to_models_where_the_catalog_says_so() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from proxy.config.litellm.converting import Conversion, convert
 from proxy.config.loading import parse_config
 from proxy.config.problems import ConfigErrors
-from proxy.config.schema import DeploymentConfig, GatewayConfig
+from proxy.config.schema import DeploymentConfig, GatewayConfig, PricesConfig
 
 FILE = """\
 model_list:
@@ -134,6 +134,28 @@ def test_entries_of_one_name_are_the_deployments_of_one_model() -> None:
     assert second.prices is not None
     assert second.prices.input_usd_per_1m_tokens == Decimal("2.5")
     assert second.prices.output_usd_per_1m_tokens == Decimal(10)
+
+
+def test_prices_of_a_token_become_those_of_a_million() -> None:
+    text = """
+model_list:
+  - model_name: x
+    litellm_params: {model: openai/x, input_cost_per_token: 3e-6, output_cost_per_token: 1e-5}
+    model_info:
+      cache_creation_input_token_cost_above_1hr: 6e-6
+      input_cost_per_image_token: 4e-6
+      output_cost_per_audio_token: 8e-5
+      output_cost_per_image_token: 3e-5
+"""
+    (deployment,) = converted(text)[0].models["x"].deployments
+    assert deployment.prices == PricesConfig(
+        input_usd_per_1m_tokens=Decimal(3),
+        output_usd_per_1m_tokens=Decimal(10),
+        cache_write_1h_usd_per_1m_tokens=Decimal(6),
+        image_input_usd_per_1m_tokens=Decimal(4),
+        audio_output_usd_per_1m_tokens=Decimal(80),
+        image_output_usd_per_1m_tokens=Decimal(30),
+    )
 
 
 def test_providers_are_gathered_and_their_keys_are_references() -> None:

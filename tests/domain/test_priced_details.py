@@ -27,6 +27,9 @@ FULL = replace(
     audio_input_cost_per_1m_tokens=Decimal(40),
     image_input_cost_per_1m_tokens=Decimal(3),
     reasoning_cost_per_1m_tokens=Decimal(12),
+    cache_write_1h_cost_per_1m_tokens=Decimal(4),
+    audio_output_cost_per_1m_tokens=Decimal(80),
+    image_output_cost_per_1m_tokens=Decimal(30),
 )
 
 
@@ -48,6 +51,14 @@ def usd(price: ModelPricing, input_tokens: int, output_tokens: int, **details: i
         ({"audio_tokens": 400_000}, "16 + 1.2 + 10"),
         ({"image_tokens": 400_000}, "1.2 + 1.2 + 10"),
         ({"reasoning_tokens": 400_000}, "2 + 4.8 + 6"),
+        ({"audio_output_tokens": 400_000}, "2 + 32 + 6"),
+        ({"image_output_tokens": 400_000}, "2 + 12 + 6"),
+        ({"cache_write_tokens": 400_000, "cache_write_1h_tokens": 100_000}, "0.75 + 0.4 + 1.2 + 10"),
+        ({"cache_write_tokens": 400_000, "cache_write_1h_tokens": 500_000}, "1.6 + 1.2 + 10"),
+        (
+            {"reasoning_tokens": 100_000, "audio_output_tokens": 200_000, "image_output_tokens": 300_000},
+            "2 + 1.2 + 16 + 9 + 4",
+        ),
         (
             {"cached_tokens": 100_000, "cache_write_tokens": 200_000, "audio_tokens": 300_000, "image_tokens": 100_000},
             "0.02 + 0.5 + 12 + 0.3 + 0.6 + 10",
@@ -64,6 +75,15 @@ def test_tokens_with_a_price_of_their_own_cost_that_and_the_others_the_base_pric
 def test_without_a_price_of_their_own_they_cost_what_other_tokens_do() -> None:
     details = {"cached_tokens": 10, "cache_write_tokens": 20, "audio_tokens": 5, "image_tokens": 5}
     assert usd(PLAIN, 100, 50, reasoning_tokens=30, **details) == PLAIN.cost(100, 50).usd
+
+
+def test_an_hour_in_the_cache_costs_what_writing_to_it_does_if_nothing_else_is_said() -> None:
+    price = replace(FULL, cache_write_1h_cost_per_1m_tokens=None)
+    assert usd(price, 100, 0, cache_write_tokens=60, cache_write_1h_tokens=40) == usd(
+        FULL, 100, 0, cache_write_tokens=60
+    )
+    unpriced = replace(price, cache_write_cost_per_1m_tokens=None)
+    assert usd(unpriced, 100, 0, cache_write_tokens=60, cache_write_1h_tokens=40) == PLAIN.cost(100, 0).usd
 
 
 def test_details_larger_than_their_total_are_counted_up_to_it() -> None:
@@ -91,14 +111,35 @@ def test_the_fee_is_for_the_request_and_not_for_its_tokens() -> None:
 _counts = st.integers(min_value=0, max_value=2**63 - 1)
 _prices = st.decimals(min_value=0, max_value=10**8, places=24)
 _optional_prices = st.one_of(st.none(), _prices)
-_DETAILS = ("cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens")
+_INPUT = {
+    "cached_tokens": "cached_input_cost_per_1m_tokens",
+    "cache_write_1h_tokens": "cache_write_1h_cost_per_1m_tokens",
+    "cache_write_tokens": "cache_write_cost_per_1m_tokens",
+    "audio_tokens": "audio_input_cost_per_1m_tokens",
+    "image_tokens": "image_input_cost_per_1m_tokens",
+}
+_OUTPUT = {
+    "reasoning_tokens": "reasoning_cost_per_1m_tokens",
+    "audio_output_tokens": "audio_output_cost_per_1m_tokens",
+    "image_output_tokens": "image_output_cost_per_1m_tokens",
+}
+
+
+def _shared(rest: int, base: Decimal, shares: list[tuple[int | None, Decimal | None]]) -> Fraction:
+    """What tokens cost, of which some have a price of their own."""
+    cost = Fraction(0)
+    for count, own in shares:
+        if count is not None and own is not None:
+            part = min(count, rest)
+            cost, rest = cost + part * Fraction(own), rest - part
+    return cost + rest * Fraction(base)
 
 
 @_property
 @given(
     st.fixed_dictionaries(
         dict.fromkeys(("input_tokens", "output_tokens"), _counts)
-        | {name: st.one_of(st.none(), _counts) for name in (*_DETAILS, "reasoning_tokens")}
+        | {name: st.one_of(st.none(), _counts) for name in (*_INPUT, *_OUTPUT)}
     ),
     st.fixed_dictionaries(
         dict.fromkeys(PRICES[:2], _prices) | dict.fromkeys(OPTIONAL, _optional_prices),
@@ -107,20 +148,17 @@ _DETAILS = ("cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens
 def test_cost_is_exact_whatever_the_counts_and_prices(counts: dict[str, Any], prices: dict[str, Any]) -> None:
     """Against fractions, which never round; each token is in exactly one product."""
     price = replace(PLAIN, **prices)
-    names = zip(_DETAILS, OPTIONAL[:4], strict=True)
-    shares = [(counts[name], prices[own]) for name, own in names]
-    expected, rest = Fraction(0), counts["input_tokens"]
-    for count, own in shares:
-        if count is not None and own is not None:
-            part = min(count, rest)
-            expected, rest = expected + part * Fraction(own), rest - part
-    expected += rest * Fraction(prices["input_cost_per_1m_tokens"])
-    own = prices["reasoning_cost_per_1m_tokens"]
-    reasoning = 0 if own is None else min(counts["reasoning_tokens"] or 0, counts["output_tokens"])
-    expected += reasoning * Fraction(own or 0)
-    expected += (counts["output_tokens"] - reasoning) * Fraction(prices["output_cost_per_1m_tokens"])
+    told = Usage(**counts)
+    written, for_an_hour = counts["cache_write_tokens"] or 0, counts["cache_write_1h_tokens"] or 0
+    for_an_hour = 0 if prices[_INPUT["cache_write_1h_tokens"]] is None else min(for_an_hour, written)
+    counts |= {"cache_write_1h_tokens": for_an_hour, "cache_write_tokens": written - for_an_hour}
+    expected = _shared(
+        counts["input_tokens"], prices[PRICES[0]], [(counts[name], prices[own]) for name, own in _INPUT.items()]
+    ) + _shared(
+        counts["output_tokens"], prices[PRICES[1]], [(counts[name], prices[own]) for name, own in _OUTPUT.items()]
+    )
     expected = expected / 10**6 + Fraction(prices["request_fee_usd"] or 0)
-    assert Fraction(price.cost_of(Usage(**counts)).usd) == expected
+    assert Fraction(price.cost_of(told).usd) == expected
 
 
 def test_the_longest_counts_and_prices_are_not_rounded() -> None:

@@ -75,14 +75,14 @@ def test_what_usage_does_not_say_is_none(usage: bytes) -> None:
 
 
 def test_tokens_with_a_price_of_their_own_are_told_apart() -> None:
-    """Image and audio tokens of the prompt; those of the completion are output, whatever their kind."""
     usage = usage_of(
         b"""{"prompt_tokens": 100, "completion_tokens": 50,
         "prompt_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 20, "audio_tokens": 30, "image_tokens": 40,
             "video_tokens": 5, "text_tokens": 1},
         "completion_tokens_details": {"reasoning_tokens": 7, "audio_tokens": 8, "image_tokens": 9}}"""
     )
-    assert usage == Usage(100, 50, 10, 7, cache_write_tokens=20, audio_tokens=30, image_tokens=40)
+    expected = Usage(100, 50, 10, 7, cache_write_tokens=20, audio_tokens=30, image_tokens=40)
+    assert usage == expected._replace(audio_output_tokens=8, image_output_tokens=9)
 
 
 @pytest.mark.parametrize(

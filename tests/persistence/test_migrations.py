@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -251,6 +252,27 @@ async def test_whom_requests_were_for_is_added_once_and_sums_of_before_are_nobod
             await PiccoloRequestLogs(database).save(RequestLog(model=ModelName("m"), provider_name="p", end_user="u"))
             await database.request_logs.raw("DELETE FROM request_logs")
             await database.request_logs.raw("DELETE FROM migration WHERE name LIKE {}", pending)
+
+
+async def test_prices_of_before_have_none_of_what_is_spoken_or_drawn(empty_url: str) -> None:
+    last = "2026-11-30T14:00:00:000000"
+    columns = ("cache_write_1h", "audio_output", "image_output")
+    async with open_database(empty_url) as database:
+        await _migrate_to(database, "2026-11-23T05:20:00:000000")
+        before = await database.request_logs.raw("SELECT * FROM model_price_history")
+        assert before
+        assert not [name for name in before[0] if name.startswith(columns)]
+        assert await migrate(database) == [last]
+        prices = await PiccoloModelPricing(database).get_all()
+        assert {price.audio_output_cost_per_1m_tokens for price in prices} == {None}
+        dear = replace(prices[0], audio_output_cost_per_1m_tokens=Decimal("80.5"))
+        assert await PiccoloModelPricing(database).set(dear, datetime(2026, 3, 1, tzinfo=UTC))
+        await database.request_logs.raw("ALTER TABLE model_price_history DROP COLUMN image_output_cost_per_1m_tokens")
+        await database.request_logs.raw("DELETE FROM migration WHERE name = {}", last)
+        assert await migrate(database) == [last]
+        found = await PiccoloModelPricing(database).get_by_model(dear.model.value)
+        assert found is not None
+        assert (found.audio_output_cost_per_1m_tokens, found.image_output_cost_per_1m_tokens) == (Decimal("80.5"), None)
 
 
 async def test_prices_are_seeded_exactly_once(empty_url: str) -> None:

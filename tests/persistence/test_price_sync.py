@@ -52,6 +52,8 @@ def test_prices_per_token_become_exact_prices_per_million() -> None:
             audio="0.000001",
             image_token="0.0000003",
             internal_reasoning="0.0000025",
+            audio_output="0.00008",
+            image_output="0.04",
             input_cache_read="0.000000025",
             input_cache_write="0.00000033333333",
         )
@@ -62,6 +64,8 @@ def test_prices_per_token_become_exact_prices_per_million() -> None:
     assert price.audio_input_cost_per_1m_tokens == 1
     assert price.image_input_cost_per_1m_tokens == Decimal("0.3")
     assert price.reasoning_cost_per_1m_tokens == Decimal("2.5")
+    assert price.audio_output_cost_per_1m_tokens == 80
+    assert price.image_output_cost_per_1m_tokens is None  # theirs is for a picture
     assert price.cached_input_cost_per_1m_tokens == Decimal("0.025")
     assert price.cache_write_cost_per_1m_tokens == Decimal("0.33333333")
     assert (price.provider, price.max_context_tokens, price.source) == ("z-ai", 202_752, PriceSource.SYNC)

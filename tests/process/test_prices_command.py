@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,17 @@ async def test_prices_are_listed_set_and_remembered(prices: Prices) -> None:
     line = next(line for line in table.splitlines() if line.startswith(GLM))
     assert line.split()[1:] == ["0.6", "2.2", "0.11", "3", "0.001", "128000", *line.split()[7:9], "set"]
     assert "the beginning" in table
+
+
+async def test_what_is_spoken_drawn_or_kept_for_an_hour_has_prices_of_its_own(sqlite_prices: Prices) -> None:
+    options = ("--audio-output", "80", "--image-output", "30", "--cache-write-1h", "6")
+    row = await sqlite_prices.json("set", GLM, "--input", "2.5", "--output", "10", *options)
+    names = ("audio_output", "image_output", "cache_write_1h")
+    assert [row[f"{name}_cost_per_1m_tokens"] for name in names] == ["80", "30", "6"]
+    _, table, _ = await sqlite_prices.run("history", GLM)
+    heading, line, *_ = table.splitlines()
+    assert {"audio out", "image out", "for 1 h"} <= set(re.split(r"\s{2,}", heading))
+    assert line.split()[1:6] == ["2.5", "10", "6", "80", "30"]
 
 
 async def test_a_process_of_its_own_says_the_same(sqlite_prices: Prices, sqlite_url: str) -> None:

@@ -235,7 +235,7 @@ async def test_a_database_and_a_valkey_that_are_away(start: Start) -> None:
 async def test_a_configuration_that_cannot_be_used(start: Start, config: Path, write: Callable[..., None]) -> None:
     gateway = await start()
     told = {}
-    for state, change in (("broken", lambda: config.write_text("modles: {}\n")), ("whole", write)):
+    for state, change in (("broken", lambda: config.write_text("modle: {}\n")), ("whole", write)):
         change()
         async with gateway.http.post(gateway.url / "admin/config/reload", headers=AS_ADMIN):
             told[state] = (await scrape(gateway)).only("llmgateway_config_last_reload_successful")

@@ -44,6 +44,9 @@ class PriceBody(BaseModel):
     image_input_cost_per_1m_tokens: _Price | None = None
     reasoning_cost_per_1m_tokens: _Price | None = None
     request_fee_usd: _Price | None = None
+    cache_write_1h_cost_per_1m_tokens: _Price | None = None
+    audio_output_cost_per_1m_tokens: _Price | None = None
+    image_output_cost_per_1m_tokens: _Price | None = None
     max_context_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
     valid_from: Moment | None = None
 

@@ -31,6 +31,9 @@ class CostTracking:
         audio_tokens: Annotated[int | None, "prompt tokens of audio"] = None,
         image_tokens: Annotated[int | None, "prompt tokens of images"] = None,
         reasoning_tokens: Annotated[int | None, "completion tokens of reasoning"] = None,
+        cache_write_1h_tokens: Annotated[int | None, "of those written to a cache, for an hour"] = None,
+        audio_output_tokens: Annotated[int | None, "completion tokens of audio"] = None,
+        image_output_tokens: Annotated[int | None, "completion tokens of images"] = None,
     ) -> CostAmount | None:
         """The exact cost, None (never zero) for a model without a price. Raises InvalidValue for negative counts."""
         tokens = TokenCount(input_tokens), TokenCount(output_tokens)
@@ -47,5 +50,8 @@ class CostTracking:
                 cache_write_tokens=cache_write_tokens,
                 audio_tokens=audio_tokens,
                 image_tokens=image_tokens,
+                cache_write_1h_tokens=cache_write_1h_tokens,
+                audio_output_tokens=audio_output_tokens,
+                image_output_tokens=image_output_tokens,
             )
         )

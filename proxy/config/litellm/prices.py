@@ -13,8 +13,12 @@ _PRICES = {
     "output_cost_per_token": "output_usd_per_1m_tokens",
     "cache_read_input_token_cost": "cached_input_usd_per_1m_tokens",
     "cache_creation_input_token_cost": "cache_write_usd_per_1m_tokens",
+    "cache_creation_input_token_cost_above_1hr": "cache_write_1h_usd_per_1m_tokens",
     "input_cost_per_audio_token": "audio_input_usd_per_1m_tokens",
+    "input_cost_per_image_token": "image_input_usd_per_1m_tokens",
     "output_cost_per_reasoning_token": "reasoning_usd_per_1m_tokens",
+    "output_cost_per_audio_token": "audio_output_usd_per_1m_tokens",
+    "output_cost_per_image_token": "image_output_usd_per_1m_tokens",
 }
 _CAPABILITIES = {
     "vision": "supports_vision",

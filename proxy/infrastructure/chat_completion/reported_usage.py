@@ -18,13 +18,14 @@ _Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]  # what no row hold
 class _Details(msgspec.Struct, frozen=True):
     """Members of `prompt_tokens_details` and of `completion_tokens_details`.
 
-    Audio and images have the same names in both; those that the model wrote are plain output tokens to us. DashScope
-    has a name of its own for what was written to the cache.
+    Audio and images have the same names in both. What was written to the cache has a name of its own at DashScope's,
+    and what of it for an hour has one at none: `cache_write_1h_tokens` is ours.
     """
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
     audio_tokens: int | None = None
     image_tokens: int | None = None
     reasoning_tokens: int | None = None
@@ -135,6 +136,9 @@ def usage_of(usage: PlainUsage) -> Usage:
         cache_write_tokens=_count(written),
         audio_tokens=_count(prompt.audio_tokens),
         image_tokens=_count(prompt.image_tokens),
+        cache_write_1h_tokens=_count(prompt.cache_write_1h_tokens),
+        audio_output_tokens=_count(completion.audio_tokens),
+        image_output_tokens=_count(completion.image_tokens),
     )
 
 

@@ -89,3 +89,6 @@ class ModelPriceHistoryTable(Table, tablename="model_price_history"):
     request_fee_usd = Varchar(length=WORD_LENGTH, null=True, default=None)
     max_context_tokens = Integer(null=True, default=None)
     recorded_at = Timestamptz(default=TimestamptzNow())
+    cache_write_1h_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    audio_output_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    image_output_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)

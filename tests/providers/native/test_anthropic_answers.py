@@ -40,17 +40,23 @@ CACHED_USAGE = {
     "input_tokens": 3,
     "cache_read_input_tokens": 20,
     "cache_creation_input_tokens": 100,
+    "cache_creation": {"ephemeral_5m_input_tokens": 60, "ephemeral_1h_input_tokens": 40},
     "output_tokens": 7,
     "output_tokens_details": {"thinking_tokens": 2},
 }
 SAME_USAGE = Usage(
-    input_tokens=123, output_tokens=7, cached_tokens=20, cache_write_tokens=100, reasoning_tokens=2, cost=None
+    input_tokens=123,
+    output_tokens=7,
+    cached_tokens=20,
+    cache_write_tokens=100,
+    cache_write_1h_tokens=40,
+    reasoning_tokens=2,
 )
 TOLD_USAGE = {
     "prompt_tokens": 123,
     "completion_tokens": 7,
     "total_tokens": 130,
-    "prompt_tokens_details": {"cached_tokens": 20, "cache_write_tokens": 100},
+    "prompt_tokens_details": {"cached_tokens": 20, "cache_write_tokens": 100, "cache_write_1h_tokens": 40},
     "completion_tokens_details": {"reasoning_tokens": 2},
 }
 ASKING_FOR_USAGE = {**HELLO, "stream_options": {"include_usage": True}}

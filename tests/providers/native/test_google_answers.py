@@ -37,6 +37,23 @@ FINISH_REASONS = [
 ]
 
 
+async def test_tokens_of_audio_and_images_are_told_apart(google: Provider) -> None:
+    told = {
+        **THOUGHTFUL,
+        "promptTokensDetails": [
+            {"modality": "TEXT", "tokenCount": 40},
+            {"modality": "AUDIO", "tokenCount": 50},
+            {"modality": "IMAGE", "tokenCount": 10},
+        ],
+        "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 4}, {"modality": "TEXT", "tokenCount": 1}],
+    }
+    google.upstream.answer(says(response(text("Hi"), usageMetadata=told)))
+    call, history, settings = google.call()
+    await google.service.get_chat_message_contents(history, settings)
+    expected = Usage(103, 25, 30, 20, audio_tokens=50, image_tokens=10, image_output_tokens=4)
+    assert call.answer.facts().usage == expected
+
+
 async def test_an_answer_is_as_openai_would_give_it(google: Provider) -> None:
     google.upstream.answer(
         says(response({"text": "Hm.", "thought": True}, text("Hi "), text("there!"), usageMetadata=THOUGHTFUL))

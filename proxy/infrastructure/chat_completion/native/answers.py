@@ -215,9 +215,19 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
-    prompt = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
-    completion_details = {"reasoning_tokens": usage.reasoning_tokens}
-    for name, details in (("prompt_tokens_details", prompt), ("completion_tokens_details", completion_details)):
+    prompt = {
+        "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
+        "audio_tokens": usage.audio_tokens,
+        "image_tokens": usage.image_tokens,
+    }
+    completion = {
+        "reasoning_tokens": usage.reasoning_tokens,
+        "audio_tokens": usage.audio_output_tokens,
+        "image_tokens": usage.image_output_tokens,
+    }
+    for name, details in (("prompt_tokens_details", prompt), ("completion_tokens_details", completion)):
         known = {key: value for key, value in details.items() if value is not None}
         if known:
             counted[name] = known

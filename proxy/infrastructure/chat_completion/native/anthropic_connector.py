@@ -248,11 +248,16 @@ def _usage(counts: dict[str, Any]) -> Usage | None:
         count_of(counts.get("cache_read_input_tokens")),
         count_of(counts.get("cache_creation_input_tokens")),
     )
-    details = counts.get("output_tokens_details")
+    details, writing = counts.get("output_tokens_details"), counts.get("cache_creation")
     return Usage(
         input_tokens=fresh + (cached or 0) + (written or 0),
         output_tokens=output_tokens,
         cached_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+        cache_write_1h_tokens=_count_in(writing, "ephemeral_1h_input_tokens"),
+        reasoning_tokens=_count_in(details, "thinking_tokens"),
     )
+
+
+def _count_in(details: Any, name: str) -> int | None:
+    return count_of(details.get(name)) if isinstance(details, dict) else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from google.genai import Client
@@ -24,6 +24,8 @@ from google.genai.types import (
     GenerateContentConfig,
     GenerateContentResponse,
     GenerateContentResponseUsageMetadata,
+    MediaModality,
+    ModalityTokenCount,
     Part,
 )
 from google.genai.types import FinishReason as GoogleFinishReason
@@ -282,4 +284,13 @@ def _usage(told: GenerateContentResponseUsageMetadata) -> Usage | None:
         output_tokens=answer + (thoughts or 0),
         cached_tokens=count_of(told.cached_content_token_count),
         reasoning_tokens=thoughts,
+        audio_tokens=_of_modality(told.prompt_tokens_details, MediaModality.AUDIO),
+        image_tokens=_of_modality(told.prompt_tokens_details, MediaModality.IMAGE),
+        audio_output_tokens=_of_modality(told.candidates_tokens_details, MediaModality.AUDIO),
+        image_output_tokens=_of_modality(told.candidates_tokens_details, MediaModality.IMAGE),
     )
+
+
+def _of_modality(details: Sequence[ModalityTokenCount] | None, modality: MediaModality) -> int | None:
+    counts = [count_of(each.token_count) for each in details or () if each.modality is modality]
+    return sum(count for count in counts if count is not None) if counts else None
