@@ -102,6 +102,31 @@ async def test_a_streamed_tool_call_is_read_by_openais_client_and_booked(native:
     assert (row.estimated_cost.usd, row.cost_source) == (Decimal("0.003"), CostSource.COMPUTED)
 
 
+async def test_an_answer_that_openais_client_has_put_together_goes_back_whole(native: Native) -> None:
+    """It takes the index of a piece of reasoning for its place in the list."""
+    native.claude.answer(
+        anthropic_upstream.streaming(
+            anthropic_upstream.start(),
+            *anthropic_upstream.text_block(0, ["Look", "ing."]),
+            *anthropic_upstream.thinking_block(1, ["Hm", ", so", "."], "c2ln"),
+            *anthropic_upstream.block(2, {"type": "redacted_thinking", "data": "ZGF0YQ=="}),
+            *anthropic_upstream.tool_block(3, "a", "get_weather", ['{"city"', ': "Brno"}']),
+            *anthropic_upstream.end("tool_use"),
+        ),
+        ANTHROPIC.answers("Rain."),
+    )
+    async with native.openai.chat.completions.stream(model="smart", messages=HELLO, tools=TOOLS) as stream:
+        answer = (await stream.get_final_completion()).choices[0].message
+    messages: Any = [*HELLO, answer, {"role": "tool", "tool_call_id": "a", "content": "rain"}]
+    await native.openai.chat.completions.create(model="smart", messages=messages, tools=TOOLS)
+    assert json.loads(native.claude.bodies[-1])["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "Hm, so.", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "ZGF0YQ=="},
+        {"type": "text", "text": "Looking."},
+        {"type": "tool_use", "id": "a", "name": "get_weather", "input": {"city": "Brno"}},
+    ]
+
+
 async def test_an_overloaded_provider_gives_way_to_the_other(native: Native) -> None:
     native.claude.answer(says(anthropic_upstream.error(529, "Overloaded"), status=529))
     for answering, asking in ((GOOGLE.answers("Hi!"), _complete), (GOOGLE.streams(["Hi", "!"]), _stream)):

@@ -88,6 +88,12 @@ def text_block(index: int, pieces: Sequence[str]) -> list[bytes]:
     return block(index, text(""), *({"type": "text_delta", "text": piece} for piece in pieces))
 
 
+def thinking_block(index: int, pieces: Sequence[str], signature: str) -> list[bytes]:
+    deltas = ({"type": "thinking_delta", "thinking": piece} for piece in pieces)
+    begun = {"type": "thinking", "thinking": "", "signature": ""}
+    return block(index, begun, *deltas, {"type": "signature_delta", "signature": signature})
+
+
 def tool_block(index: int, call_id: str, name: str, fragments: Sequence[str]) -> list[bytes]:
     begun = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
     return block(index, begun, *({"type": "input_json_delta", "partial_json": part} for part in fragments))

@@ -38,7 +38,10 @@ def completion(content: ChatMessageContent, model: str) -> bytes:
     texts = [item.text for item in content.items if isinstance(item, TextContent)]
     calls = [item for item in content.items if isinstance(item, FunctionCallContent)]
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None, "refusal": None}
-    message |= _reasoning(item for item in content.items if isinstance(item, ReasoningContent))
+    if thoughts := [item for item in content.items if isinstance(item, ReasoningContent)]:
+        common = {"format": _REASONING_FORMAT}
+        details = [_reasoning_detail(thought, {**common, "index": i}) for i, thought in enumerate(thoughts)]
+        message |= _reasoning(thoughts, details)
     if calls:
         message["tool_calls"] = [
             _named(call) | {"function": {"name": call.name, "arguments": _arguments(call) or "{}"}} for call in calls
@@ -67,6 +70,7 @@ class ChunkWriter:
         self._created = int(time.time())
         self._calls: dict[int | None, int] = {}  # by the index that the connector gives a call
         self._without_arguments: set[int] = set()
+        self._thoughts: dict[int | None, int] = {}  # by the index that the connector gives a piece of reasoning
         self._characters = 0
         self._has_begun = False
         self.id: str | None = None
@@ -118,9 +122,16 @@ class ChunkWriter:
             yield {"content": item.text}
         elif isinstance(item, ReasoningContent):
             self._characters += len(item.text or "")
-            yield _reasoning([item])
+            yield self._reasoning_delta(item)
         elif isinstance(item, FunctionCallContent):
             yield from self._call_deltas(item)
+
+    def _reasoning_delta(self, thought: ReasoningContent) -> dict[str, Any]:
+        """SDKs take a detail's index for its place in the list, and put the texts of its fragments together."""
+        told = thought.metadata.get("index")
+        common: dict[str, Any] = {} if told in self._thoughts else {"format": _REASONING_FORMAT}
+        common["index"] = self._thoughts.setdefault(told, len(self._thoughts))
+        return _reasoning([thought], [_reasoning_detail(thought, common)])
 
     def _call_deltas(self, call: FunctionCallContent) -> Iterable[dict[str, Any]]:
         """The first fragment of a call has its id and name."""
@@ -189,23 +200,17 @@ def _finish(reason: FinishReason | None, calls: Any) -> str:
     return reason.value if reason else "stop"
 
 
-def _reasoning(items: Iterable[ReasoningContent]) -> dict[str, Any]:
-    """The members of a message or a delta for its reasoning; none if there is none."""
-    items = list(items)
-    if not items:
-        return {}
-    text = "".join(item.text or "" for item in items)
-    return ({"reasoning": text} if text else {}) | {
-        "reasoning_details": [_reasoning_detail(item, index) for index, item in enumerate(items)]
-    }
+def _reasoning(thoughts: Iterable[ReasoningContent], details: list[dict[str, Any]]) -> dict[str, Any]:
+    """The members of a message or a delta for its reasoning."""
+    text = "".join(thought.text or "" for thought in thoughts)
+    return ({"reasoning": text} if text else {}) | {"reasoning_details": details}
 
 
-def _reasoning_detail(item: ReasoningContent, index: int) -> dict[str, Any]:
-    common = {"format": _REASONING_FORMAT, "index": item.metadata.get("index", index)}
-    if "data" in item.metadata:
-        return {"type": "reasoning.encrypted", "data": item.metadata["data"], **common}
-    detail = {"type": "reasoning.text", **({"text": item.text} if item.text else {}), **common}
-    signature = item.metadata.get("signature")
+def _reasoning_detail(thought: ReasoningContent, common: dict[str, Any]) -> dict[str, Any]:
+    if "data" in thought.metadata:
+        return {"type": "reasoning.encrypted", "data": thought.metadata["data"], **common}
+    detail = {"type": "reasoning.text", **({"text": thought.text} if thought.text else {}), **common}
+    signature = thought.metadata.get("signature")
     return {**detail, "signature": signature} if signature else detail
 
 
