@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from openai import AsyncOpenAI
+from pydantic import BaseModel
 
 from proxy.domain.request_log import CostSource, RequestStatus, UsageSource
 from proxy.domain.values import CostAmount
@@ -22,6 +23,7 @@ from tests.providers import anthropic_upstream, google_upstream
 from tests.providers.anthropic_upstream import ANTHROPIC
 from tests.providers.conftest import AnyPathUpstream
 from tests.providers.google_upstream import GOOGLE
+from tests.providers.kinds import TOOL_CALL
 
 FILE = """
 providers:
@@ -38,10 +40,20 @@ models:
       - {{provider: gemini, model: gemini-3-pro, order: 2}}
   "claude/*":
     deployments: [{{provider: claude, model: "*"}}]
+  "gemini/*":
+    deployments: [{{provider: gemini, model: "*"}}]
 """
 CACHED_USAGE = {"input_tokens": 100, "cache_read_input_tokens": 1000, "output_tokens": 10}
 TOOLS: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
 HELLO: Any = [{"role": "user", "content": "Hello"}]
+
+
+class City(BaseModel):
+    city: str
+
+
+class Weather(BaseModel):
+    words: str
 
 
 class Native:
@@ -125,6 +137,25 @@ async def test_an_answer_that_openais_client_has_put_together_goes_back_whole(na
         {"type": "text", "text": "Looking."},
         {"type": "tool_use", "id": "a", "name": "get_weather", "input": {"city": "Brno"}},
     ]
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the SDK's, of its own `parsed`
+@pytest.mark.parametrize("provider", ["claude", "gemini"])
+async def test_answers_that_openais_client_has_parsed_can_be_sent_back(native: Native, provider: str) -> None:
+    """It notes on them what it has read, and its documentation sends them back as they are."""
+    kind, upstream = (ANTHROPIC, native.claude) if provider == "claude" else (GOOGLE, native.gemini)
+    upstream.answer(kind.calls_tool(), kind.answers('{"words": "Rain."}'), kind.answers("Good."))
+    tools = [openai.pydantic_function_tool(City, name=TOOL_CALL[1])]
+    messages: Any = list(HELLO)
+    for said in ({"role": "tool", "tool_call_id": TOOL_CALL[0], "content": "rain"}, {"role": "user", "content": "So?"}):
+        completion = await native.openai.chat.completions.parse(
+            model=f"{provider}/a-model", messages=messages, tools=tools, response_format=Weather
+        )
+        messages += [completion.choices[0].message, said]
+    assert [message.parsed for message in messages[1::2]] == [None, Weather(words="Rain.")]
+    await native.openai.chat.completions.create(model=f"{provider}/a-model", messages=messages, tools=tools)
+    asked = kind.asked(upstream.bodies[-1])
+    assert (asked.texts[1:], asked.tool_results) == (('{"words": "Rain."}', "So?"), ((TOOL_CALL[0], "rain"),))
 
 
 async def test_an_overloaded_provider_gives_way_to_the_other(native: Native) -> None:

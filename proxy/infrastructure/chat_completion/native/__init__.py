@@ -8,5 +8,6 @@ path does.
 What a dialect cannot carry is refused with InvalidRequest, by the field's name. Only these are taken and let go,
 because no answer depends on them: `stream_options` (obeyed as far as usage goes), `prompt_cache_key`,
 `prompt_cache_retention`, `session_id`, `metadata`, `models` (the gateway's own), an image's `detail`, the `reasoning`
-text of earlier answers where its signed form is beside it, and values that ask for nothing (null, `n: 1`, …).
+text of earlier answers where its signed form is beside it, what OpenAI's SDK notes on answers that it has parsed, and
+values that ask for nothing (null, `n: 1`, …).
 """

@@ -31,6 +31,8 @@ _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,64});base64,(.*)", re.IGNOREC
 INSTRUCTIONS = (AuthorRole.SYSTEM, AuthorRole.DEVELOPER)
 _IDLE = {"refusal": "", "annotations": [], "tool_calls": []}
 _DETAILS = ("auto", "low", "high")
+# What OpenAI's SDK notes on answers that it has parsed, and sends back with them: the same as the texts say.
+_PARSED, _PARSED_ARGUMENTS = ("parsed",), ("parsed_arguments",)
 
 
 def read_history(request: Members) -> ChatHistory:
@@ -70,7 +72,7 @@ def _message(message: Members) -> ChatMessageContent:
         items = [_tool_result(message)]
     else:
         message.refuse("role", "must be system, developer, user, assistant or tool.")
-    message.finish(idle=_IDLE)
+    message.finish(_PARSED if role == "assistant" else (), idle=_IDLE)
     return ChatMessageContent(role=AuthorRole(role), items=items, metadata={"path": message.path})
 
 
@@ -177,7 +179,7 @@ def _tool_call(call: Members) -> FunctionCallContent:
     if kind not in (None, "function") or function is None:
         call.refuse("type", "must be function.")
     name, text = function.required_text("name"), function.text("arguments")
-    function.finish()
+    function.finish(_PARSED_ARGUMENTS)
     metadata = {"path": call.path} | _thought_signature(call)
     call.finish(ignored=("index",))
     try:
