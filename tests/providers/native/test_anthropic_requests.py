@@ -125,6 +125,23 @@ async def test_an_answer_with_reasoning_can_be_sent_back_whole(anthropic: Provid
     assert body["messages"][1] == {"role": "assistant", "content": said}
 
 
+async def test_what_says_nothing_is_left_out(anthropic: Provider) -> None:
+    """As OpenAI takes it, and the API does not: answers that were stopped before their first word are in histories."""
+    body = await sent(
+        anthropic,
+        messages=[
+            {"role": "system", "content": ""},
+            *user({"type": "text", "text": ""}, {"type": "text", "text": "a"}),
+            {"role": "assistant", "content": ""},
+            {"role": "user", "content": "b"},
+            {"role": "assistant", "content": [{"type": "text", "text": "", **CACHED}]},
+            {"role": "user", "content": ""},
+        ],
+    )
+    texts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert (body["messages"], "system" in body) == ([{"role": "user", "content": texts}], False)
+
+
 async def test_parameters_have_other_names(anthropic: Provider) -> None:
     body = await sent(
         anthropic,
@@ -263,6 +280,8 @@ async def test_what_asks_for_nothing_is_no_reason_to_refuse(anthropic: Provider,
         ({"tool_choice": "required"}, "tool_choice"),
         ({"messages": [{"role": "user", "content": "a", "name": "Eva"}]}, "messages[0].name"),
         ({"messages": [{"role": "function", "content": "a", "name": "f"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+        ({"messages": [{"role": "system", "content": "Be polite."}]}, "messages"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": ["Hello"]}, "messages[0]"),

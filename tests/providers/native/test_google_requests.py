@@ -103,6 +103,20 @@ async def test_a_conversation_with_tools_images_and_instructions(google: Provide
     ]
 
 
+async def test_what_says_nothing_is_left_out(google: Provider) -> None:
+    body = await sent(
+        google,
+        messages=[
+            {"role": "system", "content": ""},
+            *user({"type": "text", "text": ""}, {"type": "text", "text": "a"}),
+            {"role": "assistant", "content": ""},
+            {"role": "user", "content": "b"},
+        ],
+    )
+    assert body["contents"] == [{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}]
+    assert "systemInstruction" not in body
+
+
 async def test_the_signature_of_a_thought_goes_back_with_its_call(google: Provider) -> None:
     signed = function_call("a", "my__get-weather", {"city": "Brno"}, thoughtSignature="c2ln")
     google.upstream.answer(says(response(signed)))
@@ -214,6 +228,7 @@ async def test_a_format_for_the_answer(google: Provider, wanted: Any, expected: 
             "messages[0].content[0].image_url.url",
         ),
         ({"messages": [*HELLO["messages"], {"role": "system", "content": "Now be rude."}]}, "messages[1].role"),
+        ({"messages": [{"role": "system", "content": "Be polite."}]}, "messages"),
         (
             {
                 "messages": [

@@ -44,6 +44,10 @@ class Members:
         """The value; None if it is null or absent."""
         return self._left.pop(name, None)
 
+    def look(self, name: str) -> Any:
+        """The value, which is still to be taken."""
+        return self._left.get(name)
+
     def text(self, name: str) -> str | None:
         value: str | None = self._typed(name, str)
         return value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from semantic_kernel.contents import (
@@ -36,8 +37,18 @@ _PARSED, _PARSED_ARGUMENTS = ("parsed",), ("parsed_arguments",)
 
 
 def read_history(request: Members) -> ChatHistory:
-    """The history that a request's `messages` are. Raises InvalidRequest for what contents cannot hold."""
-    return ChatHistory(messages=[_message(message) for message in request.each("messages")])
+    """The history that a request's `messages` are.
+
+    Empty texts, and messages of nothing else (an answer that was stopped before its first word), say nothing, and are
+    left out: OpenAI takes them, and these APIs refuse them.
+
+    Raises:
+        InvalidRequest: contents cannot hold it, or nothing is said but instructions
+    """
+    said = [content for message in request.each("messages") if (content := _message(message)).items]
+    if all(content.role in INSTRUCTIONS for content in said):
+        request.refuse("messages", f"must say something beside instructions for provider '{request.provider}'.")
+    return ChatHistory(messages=said)
 
 
 def refuse_late_instructions(history: ChatHistory) -> None:
@@ -78,34 +89,31 @@ def _message(message: Members) -> ChatMessageContent:
 
 def _parts(message: Members) -> list[Any]:
     """Text, or an array of texts and images."""
-    content = message.take("content")
-    if isinstance(content, str):
-        return [TextContent(text=content)]
-    if not isinstance(content, list):
-        message.refuse("content", "must be a string or an array of parts.")
-    return [_part(Members(part, f"{message.at('content')}[{i}]", message.provider)) for i, part in enumerate(content)]
+    return _contents(message, message.take("content"), _part)
 
 
 def _texts(message: Members) -> list[Any]:
     """The same where only text may be, or nothing at all."""
     content = message.take("content")
-    if content is None or content == "":
-        return []
+    return [] if content is None else _contents(message, content, _text_part)
+
+
+def _contents(message: Members, content: Any, read: Callable[[Members], Any]) -> list[Any]:
+    """Without empty texts."""
     if isinstance(content, str):
-        return [TextContent(text=content)]
+        return [TextContent(text=content)] if content else []
     if not isinstance(content, list):
         message.refuse("content", "must be a string or an array of parts.")
-    parts = [Members(part, f"{message.at('content')}[{i}]", message.provider) for i, part in enumerate(content)]
-    return [_text_part(part, part.take("type")) for part in parts]
+    parts = [read(Members(part, f"{message.at('content')}[{i}]", message.provider)) for i, part in enumerate(content)]
+    return [part for part in parts if not (isinstance(part, TextContent) and part.text == "")]
 
 
 def _part(part: Members) -> TextContent | ImageContent:
-    kind = part.take("type")
-    return _image_part(part) if kind == "image_url" else _text_part(part, kind)
+    return _image_part(part) if part.look("type") == "image_url" else _text_part(part)
 
 
-def _text_part(part: Members, kind: Any) -> TextContent:
-    if kind != "text":
+def _text_part(part: Members) -> TextContent:
+    if part.take("type") != "text":
         part.refuse("type", f"is one that cannot be carried to provider '{part.provider}' here.")
     text = part.text("text")
     if text is None:
@@ -116,6 +124,7 @@ def _text_part(part: Members, kind: Any) -> TextContent:
 
 
 def _image_part(part: Members) -> ImageContent:
+    part.take("type")
     image = part.inside("image_url")
     if image is None:
         part.refuse("image_url", "is required.")
