@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -140,6 +141,19 @@ async def test_what_says_nothing_is_left_out(anthropic: Provider) -> None:
     )
     texts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert (body["messages"], "system" in body) == ([{"role": "user", "content": texts}], False)
+
+
+async def test_calls_that_another_provider_made_keep_their_results(anthropic: Provider) -> None:
+    """The API takes ids of `[a-zA-Z0-9_-]+` alone."""
+    ids = ["functions.get_time:0", "functions.get_time:1", "call_a-1"]
+    calls = [{"id": call_id, "type": "function", "function": {"name": "get_time"}} for call_id in ids]
+    results = [{"role": "tool", "tool_call_id": call_id, "content": call_id} for call_id in ids]
+    body = await sent(anthropic, messages=[*HELLO["messages"], {"role": "assistant", "tool_calls": calls}, *results])
+    *_, called, told = (message["content"] for message in body["messages"])
+    sent_ids = [block["id"] for block in called]
+    assert [(block["tool_use_id"], block["content"]) for block in told] == list(zip(sent_ids, ids, strict=True))
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", call_id) for call_id in sent_ids)
+    assert (len(set(sent_ids)), sent_ids[2]) == (3, "call_a-1")
 
 
 async def test_parameters_have_other_names(anthropic: Provider) -> None:

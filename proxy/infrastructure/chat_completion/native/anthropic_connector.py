@@ -8,6 +8,7 @@ Its hooks for histories, contents and streams are overridden for that; settings,
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -50,6 +51,7 @@ _FINISH_REASONS = {
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
+_ODD_IN_IDS = re.compile(r"[^a-zA-Z0-9_-]")
 _NONE_YET = {"output_tokens": None}  # what a stream begins with is only those so far
 
 
@@ -173,14 +175,19 @@ def _block(item: Any) -> dict[str, Any]:
     if isinstance(item, FunctionCallContent):
         if "thought_signature" in item.metadata:
             refuse(item, "extra_content", "is another provider's, and cannot be carried to this one. Leave it out.")
-        return {"type": "tool_use", "id": item.id, "name": item.name, "input": item.arguments}
+        return {"type": "tool_use", "id": _call_id(item), "name": item.name, "input": item.arguments}
     if isinstance(item, FunctionResultContent):
-        return {"type": "tool_result", "tool_use_id": item.id, "content": item.result, **control}
+        return {"type": "tool_result", "tool_use_id": _call_id(item), "content": item.result, **control}
     if isinstance(item, ReasoningContent) and "data" in item.metadata:
         return {"type": "redacted_thinking", "data": item.metadata["data"]}
     if isinstance(item, ReasoningContent):
         return {"type": "thinking", "thinking": item.text or "", "signature": item.metadata["signature"]}
     raise TypeError(f"no block for {type(item).__name__}")
+
+
+def _call_id(item: FunctionCallContent | FunctionResultContent) -> str:
+    """The API takes no other characters; other providers' ids (Kimi's `functions.get_weather:0`) have some."""
+    return _ODD_IN_IDS.sub(lambda odd: f"_{ord(odd[0]):x}", item.id or "")
 
 
 def _image_source(image: ImageContent) -> dict[str, Any]:
