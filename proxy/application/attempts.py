@@ -139,13 +139,19 @@ class Walk(Generic[_T]):
                 if others:
                     self._warn("attempt failed, trying the next", attempt, reason=kind_of(error))
         failures = [attempt.error for attempt in self.attempts if isinstance(attempt.error, GatewayError)]
-        if len(failures) == 1:
-            raise failures[0]
+        telling = self._failures_of_who_was_asked() or failures
+        if len(telling) == 1:
+            raise telling[0]
         raise AllProvidersFailed(
             [attempt.candidate.model for attempt in self.attempts],
             failures,
             [attempt.deployment.name for attempt in self.attempts],
         )
+
+    def _failures_of_who_was_asked(self) -> list[GatewayError]:
+        """Without those whose dialect has no words for the request: they are no reason why it failed elsewhere."""
+        errors = (attempt.error for attempt in self.attempts)
+        return [error for error in errors if isinstance(error, GatewayError) and not isinstance(error, InvalidRequest)]
 
     def _failed_with(self, error: BaseException) -> Attempt:
         """Whose error it is: of two that raced it may be either one's."""
@@ -263,9 +269,16 @@ class Walk(Generic[_T]):
         """Whom to ask after this failure; None when it would be in vain."""
         if isinstance(error, UpstreamError):
             return self._others_than_failed(candidate, error)
-        if isinstance(error, InvalidRequest):  # what one dialect cannot carry, that of another deployment may
-            return self._elsewhere(candidate, candidate.public_model)
+        if isinstance(error, InvalidRequest):
+            return self._others_than_wordless(candidate)
         return deque() if isinstance(error, DeadlineExceeded) else self._waiting
+
+    def _others_than_wordless(self, candidate: Candidate) -> deque[Candidate] | None:
+        """What one dialect cannot carry, that of another deployment may. Fallbacks are for failures: if there was one
+        before, they go on, and no client is told that its request is at fault."""
+        if self._failures_of_who_was_asked():
+            return self._elsewhere(candidate) or deque()
+        return self._elsewhere(candidate, candidate.public_model)
 
     def _others_than_failed(self, candidate: Candidate, error: UpstreamError) -> deque[Candidate] | None:
         if special := self._after(candidate, error):

@@ -208,6 +208,20 @@ async def test_what_one_provider_s_dialect_cannot_carry_another_deployment_of_th
     assert scene.models() == ["a-model", "b-model", "a-model"]
 
 
+async def test_a_fallback_that_has_no_words_for_a_request_hides_no_failure() -> None:
+    """Its client would be told to leave out what the model that it named takes, and not to come again."""
+    cannot, overloaded = InvalidRequest("'seed' cannot be carried", param="seed"), unavailable(529)
+    scene = Scene({"a-model": overloaded, "b-model": cannot, "c-model": unavailable(), "d-model": cannot})
+    for others in ((), (candidate("d", public_model="a fallback"),)):
+        with pytest.raises(TransientUpstreamError) as raised:
+            await scene.first([candidate("a"), candidate("b"), *others])
+        assert raised.value is overloaded
+    fallback = candidate("e", public_model="another fallback")
+    assert await scene.first([candidate("a"), candidate("b"), fallback]) == "answer of e-model"
+    with pytest.raises(AllProvidersFailed):
+        await scene.first([candidate("a"), candidate("b"), candidate("c")])
+
+
 @pytest.mark.parametrize("error", [e for e in FINAL if not isinstance(e, InvalidRequest)], ids=repr)
 async def test_a_request_that_is_wrong_is_wrong_everywhere(error: Exception) -> None:
     scene = Scene({"a-model": error})
