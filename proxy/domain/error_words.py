@@ -1,4 +1,5 @@
-"""Recognising, across providers' wordings, the two refusals that another model may mend.
+"""Recognising, across providers' wordings, the two refusals that another model may mend, and those that are about the
+operator's key or account.
 
 A code that says it is trusted. Many servers send none that does (400 and a sentence is common), so the sentences that
 they are known to send are recognised too, unless the status says that it is about something else.
@@ -60,6 +61,26 @@ _POLICY_SENTENCES = re.compile(
     r"|不安全或敏感内容",
     re.IGNORECASE,
 )
+
+_BAD_REQUEST, _UNAUTHORIZED, _PAYMENT_REQUIRED, _FORBIDDEN = 400, 401, 402, 403
+_KEY_SENTENCES = re.compile(r"API key (?:not valid|expired)|incorrect API key provided", re.IGNORECASE)  # Gemini, xAI
+_MONEY_SENTENCES = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic
+_MONEY_CODE = "arrearage"  # DashScope
+_FORBIDDING_STATUS = "FAILED_PRECONDITION"  # Google, of the operator's country and plan
+
+
+def meant_status(status: int, details: Mapping[str, Any]) -> int:
+    """The status that an error would have if its server did not answer 400 to what is about the operator's key, money
+    or country: no client can mend that, and other providers have other rules."""
+    told = details.get("message")
+    message = told if isinstance(told, str) else ""
+    if status != _BAD_REQUEST:
+        return status
+    if _KEY_SENTENCES.search(message):
+        return _UNAUTHORIZED
+    if _MONEY_SENTENCES.search(message) or _MONEY_CODE in _codes(details):
+        return _PAYMENT_REQUIRED
+    return _FORBIDDEN if details.get("status") == _FORBIDDING_STATUS else status
 
 
 def says_context_window(status: int | None, message: str, details: Mapping[str, Any]) -> bool:

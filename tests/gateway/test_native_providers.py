@@ -167,6 +167,24 @@ async def test_an_overloaded_provider_gives_way_to_the_other(native: Native) -> 
     assert {row.provider_name for row in await native.gateway.rows(2)} == {"gemini"}
 
 
+async def test_an_account_without_money_gives_way_to_the_other(native: Native) -> None:
+    """Anthropic says so with 400."""
+    native.claude.answer(says(anthropic_upstream.error(400, "Your credit balance is too low to access …"), status=400))
+    assert await _complete(native, "smart") == "Hi!"
+    with pytest.raises(openai.APIStatusError) as caught:
+        await _complete(native, "claude/claude-haiku-5")
+    assert caught.value.status_code == 402
+
+
+async def test_a_key_that_google_refuses_is_not_the_clients(native: Native) -> None:
+    """Google says so with 400."""
+    refusal = google_upstream.error(400, "API key not valid. Please pass a valid API key.")
+    for answering, stream in ((says(refusal, status=400), False), (google_upstream.streaming(refusal), True)):
+        native.gemini.answer(answering)
+        with pytest.raises(openai.InternalServerError, match="Your key is fine"):
+            await native.openai.chat.completions.create(model="gemini/gemini-3-pro", messages=HELLO, stream=stream)
+
+
 async def test_what_a_dialect_cannot_carry_is_refused_by_name(native: Native) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         await _complete(native, "claude/claude-haiku-5", seed=7)

@@ -79,6 +79,27 @@ def test_an_answer_that_is_no_completion_is_permanent() -> None:
     assert (error.body, error.kind, error.provider) == (b"{}", "invalid_answer", "OpenRouter")
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, {"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}),
+        (401, [{"error": {"code": 400, "message": "API key expired. Please renew the API key."}}]),
+        (401, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***xx."}),
+        (402, {"error": {"message": "Your credit balance is too low to access the Anthropic API."}}),
+        (402, {"error": {"code": "Arrearage", "message": "Access denied."}}),
+        (
+            403,
+            {"error": {"message": "User location is not supported for the API use.", "status": "FAILED_PRECONDITION"}},
+        ),
+        (400, {"error": {"code": 400, "message": "Unknown name 'x'", "status": "INVALID_ARGUMENT"}}),
+        (400, {"error": {"code": None, "message": None}}),
+    ],
+)
+def test_what_is_about_the_operators_account_is_no_bad_request(status: int, body: Any) -> None:
+    error = from_response(json.dumps(body).encode(), 400)
+    assert (type(error), error.status, error.kind) == (PermanentUpstreamError, status, f"http_{status}")
+
+
 # What an error answer says
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from proxy.domain.error_words import says_content_policy, says_context_window
+from proxy.domain.error_words import meant_status, says_content_policy, says_context_window
 from proxy.domain.errors import (
     InvalidUpstreamAnswer,
     PermanentUpstreamError,
@@ -42,6 +42,7 @@ class UpstreamErrors:
         details = error_details(body)
         if details is None:
             details = {"message": f"{self._provider} answered HTTP {status} without a JSON error body."}
+        status = meant_status(status, details)
         return self._make(status, f"http_{status}", details, body, headers, relayed)
 
     def from_error_member(
@@ -51,6 +52,7 @@ class UpstreamErrors:
         status = status_in(details)
         if status is None:
             status = _BAD_REQUEST if _refuses_the_content(None, details) else _BAD_GATEWAY
+        status = meant_status(status, details)
         return self._make(status, f"error_in_answer_{status}", details, body, headers, relayed)
 
     def invalid(self, reason: str, body: bytes) -> InvalidUpstreamAnswer:
