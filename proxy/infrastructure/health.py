@@ -51,11 +51,10 @@ class HttpHealthChecker:
         return await self._answers(provider, self._providers()[provider])
 
     async def _answers(self, provider: str, endpoint: ProviderEndpoint) -> bool:
-        url = endpoint.base_url.rstrip("/") + "/models"
         detail: dict[str, str] = {}
         try:
             async with self._session.get(
-                url, headers=endpoint.headers, timeout=self._timeout, allow_redirects=False
+                endpoint.models_url, headers=endpoint.headers, timeout=self._timeout, allow_redirects=False
             ) as response:
                 healthy = _OK <= response.status < _FIRST_NOT_OK
                 reason = f"HTTP {response.status}"

@@ -74,21 +74,37 @@ class UpstreamModelCatalog:
             _logger.warning("model list not refreshed", extra={"reason": type(problem).__name__})
 
     async def _fetch(self) -> Mapping[str, _Model]:
-        url = self._endpoint.base_url.rstrip("/") + "/models"
-        timeout = ClientTimeout(total=_FETCH_TIMEOUT_SECONDS)
+        endpoint, timeout = self._endpoint, ClientTimeout(total=_FETCH_TIMEOUT_SECONDS)
         async with self._session.get(
-            url, headers=self._endpoint.headers, timeout=timeout, allow_redirects=False
+            endpoint.models_url, headers=endpoint.headers, timeout=timeout, allow_redirects=False
         ) as response:
             if response.status != _OK:
                 raise ValueError(f"HTTP {response.status}")
-            answer = await response.json(content_type=None)
-        listed = answer.get("data") if isinstance(answer, dict) else None
+            listed = _listed(await response.json(content_type=None))
         if not isinstance(listed, list):
             raise ValueError("no list of models")  # noqa: TRY004  # it is the upstream's value, not our type
         models = [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
         if not models:
             raise ValueError("an empty list of models")
         return {model["id"]: _in_openai_shape(model) for model in models}
+
+
+def _listed(answer: Any) -> Any:
+    """The entries of OpenAI's list, of a bare one (Together's), or of Google's."""
+    if not isinstance(answer, dict):
+        return answer
+    if "data" in answer:
+        return answer["data"]
+    theirs = answer.get("models")
+    return [_of_google(model) for model in theirs] if isinstance(theirs, list) else None
+
+
+def _of_google(model: Any) -> Any:
+    """With the id that requests have; none for what does not chat."""
+    name = model.get("name") if isinstance(model, dict) else None
+    methods = model.get("supportedGenerationMethods") if isinstance(model, dict) else None
+    chats = isinstance(methods, list) and "generateContent" in methods
+    return {"id": name.removeprefix("models/"), **model} if isinstance(name, str) and chats else None
 
 
 def _in_openai_shape(model: _Model) -> _Model:
