@@ -228,6 +228,7 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         "config.yaml:42: model_list[7].litellm_params.model: there is no provider here for 'vertex_ai/gemini-pro'",
         "config.yaml:43: model_list[8]: is for embedding",
         "config.yaml:46: model_list[9]: the name 'auto' is reserved",
+        "config.yaml:51: litellm_settings.drop_params: nothing is left out of requests",
         "config.yaml:52: litellm_settings.success_callback: has no counterpart here",
         "config.yaml:53: litellm_settings.fallbacks[0].gpt-4o[1]: is no model that could be carried over",
         "config.yaml:53: litellm_settings.fallbacks[1].gpt-4o-mini: is no model that could be carried over",
@@ -240,8 +241,18 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         "config.yaml:71: other: has no counterpart here",
     ):
         assert [line for line in told if line.startswith(expected)], expected
-    assert len(told) == 20
+    assert len(told) == 21
     assert all(f"# - {line}\n" in conversion.text for line in told)
+
+
+def test_parameters_that_were_to_be_dropped_are_told_of_where_they_were() -> None:
+    """A request with `seed` was served by Anthropic there, and is refused here."""
+    entry = {"model_name": "m", "litellm_params": {"model": "anthropic/x", "drop_params": True}}
+    other = {"model_name": "n", "litellm_params": {"model": "anthropic/x", "drop_params": False}}
+    _, told = converted(json.dumps({"model_list": [entry, other], "litellm_settings": {"drop_params": False}}))
+    assert [line.partition(": ")[2].partition(": nothing is left out")[0] for line in told] == [
+        "model_list[0].litellm_params.drop_params"
+    ]
 
 
 def test_no_secret_of_the_file_is_repeated() -> None:

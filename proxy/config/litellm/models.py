@@ -10,11 +10,11 @@ from proxy.config.fields import LABEL, MODEL_PATTERN, Count, PositiveCount, Seco
 from proxy.config.litellm.dialects import dialect_of
 from proxy.config.litellm.prices import capabilities_of, prices_of
 from proxy.config.litellm.providers import Providers
-from proxy.config.litellm.source import Losses, Section, is_reference
+from proxy.config.litellm.source import NOTHING_IS_DROPPED, Losses, Section, is_reference
 
 _CHAT = (None, "chat")
 # What has no effect here, or is always so.
-_NEEDLESS = ("drop_params", "use_in_pass_through", "merge_reasoning_content_in_choices", "base_model")
+_NEEDLESS = ("use_in_pass_through", "merge_reasoning_content_in_choices", "base_model")
 _AWS = "the AWS client finds its credentials by itself: set {} in the environment"
 _INSTEAD = {
     "aws_region_name": _AWS.format("AWS_REGION"),
@@ -69,6 +69,7 @@ class Models:
             params.lose("model", "stands for all providers there, by the model's prefix; here for openai alone")
         for key, reason in _INSTEAD.items():
             params.lose(key, reason)
+        params.lose_flag("drop_params", NOTHING_IS_DROPPED)
         for key in _NEEDLESS:
             params.take(key)
             info.take(key)

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from proxy.config.fields import MODEL_NAME, MODEL_PATTERN, AttemptCount, PositiveCount, RetrySeconds, Seconds
 from proxy.config.litellm.models import weigh_like_shuffling
-from proxy.config.litellm.source import Section, is_reference
+from proxy.config.litellm.source import NOTHING_IS_DROPPED, Section, is_reference
 from proxy.config.names import Names
 from proxy.config.problems import Path
 
@@ -41,7 +41,6 @@ _INSTEAD = {
 _NEEDLESS = (
     "enable_pre_call_checks",
     "enable_tag_filtering",
-    "drop_params",
     "set_verbose",
     "ignore_invalid_deployments",
 )
@@ -65,6 +64,7 @@ class Settings:
     def lose_rest(self, *others: Section) -> None:
         """Tells of everything that was not taken, with what to do instead where there is something."""
         for section in (self.router, self.library, *others):
+            section.lose_flag("drop_params", NOTHING_IS_DROPPED)
             for key in _NEEDLESS:
                 section.take(key)
             for key, instead in _INSTEAD.items():

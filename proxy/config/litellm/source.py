@@ -14,6 +14,9 @@ from proxy.config.problems import Path, Problem
 
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 NO_COUNTERPART = "has no counterpart here"
+NOTHING_IS_DROPPED = (
+    "nothing is left out of requests here: who does not know a parameter refuses it (anthropic: by 400)"
+)
 
 
 @dataclass(slots=True)
@@ -93,6 +96,11 @@ class Section:
         self._taken.add(key)
         if key in self:
             self.losses.tell((*self.path, key), reason)
+
+    def lose_flag(self, key: str, reason: str) -> None:
+        """The same for what says nothing while it is off."""
+        if self.take(key) is not False:
+            self.lose(key, reason)
 
     def lose_rest(self) -> None:
         """Tells of everything that nobody took."""
