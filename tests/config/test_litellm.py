@@ -255,6 +255,22 @@ def test_parameters_that_were_to_be_dropped_are_told_of_where_they_were() -> Non
     ]
 
 
+def test_a_provider_that_is_not_known_is_told_of_and_gets_no_key_of_another() -> None:
+    """Its name was taken for a part of the model's, and OpenAI's key would have gone there."""
+    params = {"model": "xinference/llama", "api_base": "http://127.0.0.1:9997/v1"}
+    config, told = converted(json.dumps({"model_list": [{"model_name": "m", "litellm_params": params}]}))
+    assert config.models["m"].deployments[0].model == "llama"
+    assert config.providers["openai_compatible"].api_key is None
+    assert [line for line in told if "'xinference' is not known here" in line] == told
+
+
+@pytest.mark.parametrize("model", ["openai/responses/o1-pro", "azure/responses/d", "cohere_chat/command-r"])
+def test_what_asks_by_another_api_is_not_carried_over(model: str) -> None:
+    entry = {"model_name": "m", "litellm_params": {"model": model, "api_base": "http://h/v1"}}
+    with pytest.raises(ConfigErrors, match=f"there is no provider here for '{model}'"):
+        convert(json.dumps({"model_list": [entry]}), "config.yaml")
+
+
 def test_no_secret_of_the_file_is_repeated() -> None:
     conversion = convert(FILE, "config.yaml")
     everything = conversion.text + str(conversion.losses)
@@ -288,6 +304,9 @@ def test_shuffling_goes_by_weight_else_rpm_else_tpm() -> None:
         ({"model": "mine", "custom_llm_provider": "groq"}, "groq", "mine", "https://api.groq.com/openai/v1"),
         ({"model": "azure/d", "api_base": "https://r.openai.azure.com/openai/v1"}, "azure", "d", None),
         ({"model": "azure/d", "api_base": "https://openai-r.azure.com/openai/deployments/d"}, "azure", "d", None),
+        ({"model": "azure/o_series/d", "api_base": "https://r.openai.azure.com"}, "azure", "d", None),
+        ({"model": "azure/gpt5_series/d", "api_base": "https://r.openai.azure.com"}, "azure", "d", None),
+        ({"model": "xinference/a/b", "api_base": "http://h/v1"}, "openai_compatible", "a/b", "http://h/v1"),
         ({"model": "openrouter/openai/gpt-4o"}, "openrouter", "openai/gpt-4o", "https://openrouter.ai/api/v1"),
         ({"model": "gemini/x"}, "gemini", "x", "https://generativelanguage.googleapis.com/v1beta/openai"),
         ({"model": "ollama_chat/llama3", "api_base": "http://h:11434"}, "ollama_chat", "llama3", "http://h:11434/v1"),

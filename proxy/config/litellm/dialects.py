@@ -54,6 +54,9 @@ DIALECTS = {
     "volcengine": _compatible("https://ark.cn-beijing.volces.com/api/v3", "VOLCENGINE_API_KEY"),
     "xai": _compatible("https://api.x.ai/v1", "XAI_API_KEY"),
 }
+# For prefixes that are not listed here, if there is a URL: most of LiteLLM's providers speak OpenAI's API.
+UNLISTED = "openai_compatible"
+DIALECTS[UNLISTED] = _compatible("${OPENAI_LIKE_API_BASE}", None)
 _BARE_NAMES = {"openai": ("gpt-", "chatgpt-", "o1", "o3", "o4", "*"), "anthropic": ("claude",)}
 
 
@@ -65,28 +68,51 @@ def dialect_of(model: str, stated: str | None, *, has_url: bool) -> tuple[str, s
     if stated is not None:
         return (stated, _own_name(stated, model.removeprefix(f"{stated}/"))) if stated in DIALECTS else None
     prefix, slash, rest = model.partition("/")
+    if rest.startswith(_RESPONSES) and prefix in ("openai", "azure"):
+        return None
     if slash and prefix in DIALECTS and rest:
         return prefix, _own_name(prefix, rest)
     for name, beginnings in _BARE_NAMES.items():
         if not slash and model.startswith(beginnings):
             return name, model
-    return ("openai", model) if has_url and prefix not in _UNSUPPORTED else None
+    if not has_url or prefix in _UNSUPPORTED:
+        return None
+    return (UNLISTED, rest) if rest else ("openai", model)
 
 
 _UNSUPPORTED = {
+    "azure_ai",
+    "azure_text",
     "bedrock",
-    "vertex_ai",
+    "bedrock_converse",
+    "clarifai",
+    "cloudflare",
+    "cohere",
+    "cohere_chat",
+    "huggingface",
+    "nlp_cloud",
+    "oci",
+    "petals",
+    "predibase",
+    "replicate",
     "sagemaker",
     "sagemaker_chat",
+    "snowflake",
+    "text-completion-codestral",
+    "text-completion-openai",
+    "triton",
+    "vertex_ai",
+    "vertex_ai_beta",
     "watsonx",
-    "huggingface",
-    "replicate",
-    "cohere",
-    "azure_ai",
 }
+_RESPONSES = "responses/"  # asks by another API than for chat completions
+_AZURES_SERIES = ("o_series/", "gpt5_series/")  # what kind of model a deployment has, as LiteLLM is told
 
 
 def _own_name(prefix: str, model: str) -> str:
     if prefix == "fireworks_ai" and "/" not in model and "*" not in model:
         return f"accounts/fireworks/models/{model}"
+    if prefix == "azure":
+        for series in _AZURES_SERIES:
+            model = model.removeprefix(series)
     return model

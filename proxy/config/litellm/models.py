@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.config.fields import LABEL, MODEL_PATTERN, Count, PositiveCount, Seconds, Tags, Weight
-from proxy.config.litellm.dialects import dialect_of
+from proxy.config.litellm.dialects import UNLISTED, dialect_of
 from proxy.config.litellm.prices import capabilities_of, prices_of
 from proxy.config.litellm.providers import Providers
 from proxy.config.litellm.source import NOTHING_IS_DROPPED, Losses, Section, is_reference
@@ -57,6 +57,11 @@ class Models:
         if found is None:
             entry.losses.tell((*params.path, "model"), f"there is no provider here for '{model}'")
             return
+        if found[0] == UNLISTED:
+            prefix = model.removesuffix(f"/{found[1]}")
+            entry.losses.tell(
+                (*params.path, "model"), f"'{prefix}' is not known here: it is taken to speak OpenAI's API"
+            )
         deployment = self._deployment(name, *found, params, info, entry)
         self.by_name.setdefault(name, {"deployments": []})["deployments"].append(deployment)
         for section in (params, info, entry):
