@@ -158,6 +158,19 @@ async def test_answers_that_openais_client_has_parsed_can_be_sent_back(native: N
     assert (asked.texts[1:], asked.tool_results) == (('{"words": "Rain."}', "So?"), ((TOOL_CALL[0], "rain"),))
 
 
+async def test_thoughts_that_leave_no_room_for_an_answer_are_told_and_booked(native: Native) -> None:
+    """Gemini's, with a small `max_tokens`: no part at all."""
+    thought = {"promptTokenCount": 10, "thoughtsTokenCount": 90, "totalTokenCount": 100}
+    last = google_upstream.response(finish_reason="MAX_TOKENS", usageMetadata=thought)
+    native.gemini.answer(google_upstream.streaming(last))
+    stream = await native.openai.chat.completions.create(
+        model="gemini/gemini-3-pro", messages=HELLO, stream=True, max_tokens=90
+    )
+    assert [chunk.choices[0].finish_reason async for chunk in stream] == [None, "length"]
+    row = await native.gateway.row()
+    assert (row.status, row.output_tokens.value, row.reasoning_tokens) == (RequestStatus.SUCCESS, 90, 90)
+
+
 async def test_an_overloaded_provider_gives_way_to_the_other(native: Native) -> None:
     native.claude.answer(says(anthropic_upstream.error(529, "Overloaded"), status=529))
     for answering, asking in ((GOOGLE.answers("Hi!"), _complete), (GOOGLE.streams(["Hi", "!"]), _stream)):

@@ -372,6 +372,17 @@ async def test_a_clean_end_before_the_last_event_is_no_end(anthropic: Provider, 
     assert (caught.value.kind, streamed.text) == ("stream_truncated", "Hello")
 
 
+@pytest.mark.parametrize(("stop_reason", "finish_reason"), FINISH_REASONS)
+async def test_a_stream_that_says_nothing_says_why(anthropic: Provider, stop_reason: str, finish_reason: str) -> None:
+    """As after some results of tools, and refusals. Nothing of it reached the client."""
+    anthropic.upstream.answer(streaming(start(), *end(stop_reason)))
+    streamed = await anthropic.stream(ASKING_FOR_USAGE)
+    assert (streamed.text, streamed.finish_reasons, is_last(streamed.metadata[-1])) == ("", [finish_reason], True)
+    assert streamed.chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert streamed.chunks[-1]["usage"]["prompt_tokens"] == INPUT_TOKENS
+    assert streamed.data.endswith(b"data: [DONE]\n\n")
+
+
 async def test_a_stream_without_any_word_is_an_error_like_any_other(anthropic: Provider) -> None:
     anthropic.upstream.answer(streaming(start()))
     with pytest.raises(InvalidUpstreamAnswer):

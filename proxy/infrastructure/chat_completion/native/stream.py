@@ -72,9 +72,9 @@ class NativeStream:
         return self
 
     async def __anext__(self) -> bytes:
-        if self.done:
-            raise StopAsyncIteration
         pending, self._pending = self._pending, None
+        if self.done and pending is None:  # what `begin` waited for may be all there is
+            raise StopAsyncIteration
         try:
             return await (pending or self._next_events())
         except Truncated as problem:
