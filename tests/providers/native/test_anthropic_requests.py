@@ -376,6 +376,15 @@ async def test_deep_schemas_pass(anthropic: Provider) -> None:
     assert (await sent(anthropic, tools=[tool]))["tools"][0]["input_schema"] == schema
 
 
+@pytest.mark.parametrize(
+    ("named", "known"), [("image/jpg", "image/jpeg"), ("IMAGE/JPEG", "image/jpeg"), ("image/webp", "image/webp")]
+)
+async def test_images_have_the_types_that_the_api_knows(anthropic: Provider, named: str, known: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:{named};base64,{PNG}"}}
+    (block,) = (await sent(anthropic, messages=user(image)))["messages"][0]["content"]
+    assert block["source"] == {"type": "base64", "media_type": known, "data": PNG}
+
+
 async def test_a_large_image_passes(anthropic: Provider) -> None:
     data = base64.b64encode(bytes(3 * 1024 * 1024)).decode()
     image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}}

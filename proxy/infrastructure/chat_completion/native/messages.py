@@ -135,7 +135,8 @@ def _image_part(part: Members) -> ImageContent:
     part.finish()
     if data := _DATA_URL.fullmatch(url):
         _check_base64(image, data[2])
-        return ImageContent(data_uri=f"data:{data[1].lower()};base64,{data[2]}", metadata=metadata)
+        kind = data[1].lower().replace("image/jpg", "image/jpeg")  # which no API knows by its other name
+        return ImageContent(data_uri=f"data:{kind};base64,{data[2]}", metadata=metadata)
     if not url.lower().startswith(("http://", "https://")):
         image.refuse("url", "must be an http(s) URL, or a data URL of an image in base64.")
     try:
