@@ -171,6 +171,28 @@ async def test_thoughts_that_leave_no_room_for_an_answer_are_told_and_booked(nat
     assert (row.status, row.output_tokens.value, row.reasoning_tokens) == (RequestStatus.SUCCESS, 90, 90)
 
 
+async def test_images_that_gemini_makes_reach_the_client_and_can_be_sent_back(native: Native) -> None:
+    image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+    parts = google_upstream.text("Here:"), image, image
+    native.gemini.answer(
+        says(google_upstream.response(*parts)),
+        google_upstream.streaming(
+            *(google_upstream.response(part, finish_reason=None) for part in parts[:2]), google_upstream.response(image)
+        ),
+        GOOGLE.answers("Good."),
+    )
+    whole = await native.openai.chat.completions.create(model="gemini/gemini-3-pro-image", messages=HELLO)
+    async with native.openai.chat.completions.stream(model="gemini/gemini-3-pro-image", messages=HELLO) as stream:
+        streamed = await stream.get_final_completion()
+    for answer in (whole.choices[0].message, streamed.choices[0].message):
+        shown: Any = answer.to_dict()["images"]
+        assert [entry["image_url"]["url"] for entry in shown] == ["data:image/png;base64,iVBORw0KGgo="] * 2
+        again: Any = {"model": "gemini/gemini-3-pro-image", "messages": [*HELLO, answer, *HELLO]}
+        await native.openai.chat.completions.create(**again)
+        sent = json.loads(native.gemini.bodies[-1])["contents"][1]
+        assert sent == {"role": "model", "parts": list(parts)}
+
+
 async def test_an_overloaded_provider_gives_way_to_the_other(native: Native) -> None:
     native.claude.answer(says(anthropic_upstream.error(529, "Overloaded"), status=529))
     for answering, asking in ((GOOGLE.answers("Hi!"), _complete), (GOOGLE.streams(["Hi", "!"]), _stream)):

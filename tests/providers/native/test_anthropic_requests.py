@@ -338,6 +338,19 @@ async def test_what_asks_for_nothing_is_no_reason_to_refuse(anthropic: Provider,
             "messages[0].reasoning_details[0]",
         ),
         ({"messages": [{"role": "assistant", "content": "a", "reasoning": "Hm."}]}, "messages[0].reasoning"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "images": [
+                            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}, "index": 0}
+                        ],
+                    }
+                ]
+            },
+            "messages[0].images[0]",
+        ),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages[0].tool_call_id"),
     ],
 )

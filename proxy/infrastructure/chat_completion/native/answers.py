@@ -3,7 +3,7 @@
 A connector's contents hold text, reasoning and function calls as items, and in their `metadata` what it knows of `id`,
 `model` and `usage` (a domain Usage, or None for one that makes no sense; later ones replace earlier ones, and one that
 is told before anything is written is marked as estimated). Reasoning goes out as OpenRouter sends it: `reasoning` for
-reading, `reasoning_details` to be sent back.
+reading, `reasoning_details` to be sent back; so do images, in `images`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from semantic_kernel.contents import (
     ChatMessageContent,
     FinishReason,
     FunctionCallContent,
+    ImageContent,
     StreamingChatMessageContent,
     TextContent,
 )
@@ -42,6 +43,8 @@ def completion(content: ChatMessageContent, model: str) -> bytes:
         common = {"format": _REASONING_FORMAT}
         details = [_reasoning_detail(thought, {**common, "index": i}) for i, thought in enumerate(thoughts)]
         message |= _reasoning(thoughts, details)
+    if images := [item for item in content.items if isinstance(item, ImageContent)]:
+        message["images"] = [_image(image, index) for index, image in enumerate(images)]
     if calls:
         message["tool_calls"] = [
             _named(call) | {"function": {"name": call.name, "arguments": _arguments(call) or "{}"}} for call in calls
@@ -71,6 +74,7 @@ class ChunkWriter:
         self._calls: dict[int | None, int] = {}  # by the index that the connector gives a call
         self._without_arguments: set[int] = set()
         self._thoughts: dict[int | None, int] = {}  # by the index that the connector gives a piece of reasoning
+        self._images = 0
         self._characters = 0
         self._has_begun = False
         self.id: str | None = None
@@ -123,6 +127,9 @@ class ChunkWriter:
         elif isinstance(item, ReasoningContent):
             self._characters += len(item.text or "")
             yield self._reasoning_delta(item)
+        elif isinstance(item, ImageContent):
+            yield {"images": [_image(item, self._images)]}
+            self._images += 1
         elif isinstance(item, FunctionCallContent):
             yield from self._call_deltas(item)
 
@@ -198,6 +205,10 @@ def _finish(reason: FinishReason | None, calls: Any) -> str:
     if reason in (None, FinishReason.STOP):
         return "tool_calls" if calls else "stop"
     return reason.value if reason else "stop"
+
+
+def _image(image: ImageContent, index: int) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": image.data_uri}, "index": index}
 
 
 def _reasoning(thoughts: Iterable[ReasoningContent], details: list[dict[str, Any]]) -> dict[str, Any]:

@@ -97,6 +97,9 @@ class AnthropicConnector(AnthropicChatCompletion):
                 system += blocks
                 continue
             role = "assistant" if message.role == AuthorRole.ASSISTANT else "user"
+            for image in message.items if role == "assistant" else ():
+                if isinstance(image, ImageContent):
+                    refuse(image, None, "is another provider's, and cannot be carried to this one. Leave it out.")
             if messages and messages[-1][role_key] == role:
                 messages[-1][content_key] += blocks  # results of parallel calls belong together
             else:

@@ -244,6 +244,8 @@ def _item(part: Part, index: int) -> Any:
         return _function_call(part, index)
     if part.thought:
         return ReasoningContent(text=part.text, metadata={"index": index}) if part.text else None
+    if (image := _image(part)) is not None:
+        return image
     return TextContent(text=part.text) if part.text else None
 
 
@@ -253,7 +255,17 @@ def _streamed_item(part: Part, index: int) -> Any:
     if part.thought:
         metadata = {"index": index}
         return StreamingReasoningContent(choice_index=0, text=part.text, metadata=metadata) if part.text else None
+    if (image := _image(part)) is not None:
+        return image
     return StreamingTextContent(choice_index=0, text=part.text) if part.text else None
+
+
+def _image(part: Part) -> ImageContent | None:
+    """What the part shows; Gemini's image models answer with text and images."""
+    blob = part.inline_data
+    if blob is None or not blob.data or not (blob.mime_type or "").startswith("image/"):
+        return None
+    return ImageContent(data_uri=f"data:{blob.mime_type};base64,{base64.b64encode(blob.data).decode()}")
 
 
 def _function_call(part: Part, index: int) -> FunctionCallContent:

@@ -78,7 +78,8 @@ def _message(message: Members) -> ChatMessageContent:
     elif role == "user":
         items = _parts(message)
     elif role == "assistant":
-        items = [*_reasoning(message), *_texts(message), *_tool_calls(message)]
+        images = [_image_part(image) for image in message.each("images")]  # as they were handed out
+        items = [*_reasoning(message), *_texts(message), *images, *_tool_calls(message)]
     elif role == "tool":
         items = [_tool_result(message)]
     else:
@@ -132,7 +133,7 @@ def _image_part(part: Members) -> ImageContent:
     image.word("detail", _DETAILS)
     image.finish()
     metadata = _metadata(part)
-    part.finish()
+    part.finish(ignored=("index",))
     if data := _DATA_URL.fullmatch(url):
         _check_base64(image, data[2])
         kind = data[1].lower().replace("image/jpg", "image/jpeg")  # which no API knows by its other name
