@@ -208,8 +208,8 @@ async def test_the_choice_of_tools(anthropic: Provider, asked: dict[str, Any], e
 @pytest.mark.parametrize(
     ("model", "asked", "expected"),
     [
-        ("claude-opus-4-6", {"reasoning_effort": "high"}, ({"type": "adaptive"}, {"effort": "high"}, 4096)),
-        ("claude-opus-5", {"reasoning_effort": "minimal"}, ({"type": "adaptive"}, {"effort": "low"}, 4096)),
+        ("claude-opus-4-6", {"reasoning_effort": "high"}, ({"type": "adaptive"}, {"effort": "high"}, 20480)),
+        ("claude-opus-5", {"reasoning_effort": "minimal"}, ({"type": "adaptive"}, {"effort": "low"}, 5120)),
         (
             "claude-sonnet-4-5-20250929",
             {"reasoning_effort": "medium"},
@@ -238,6 +238,25 @@ async def test_effort_is_thinking_in_the_models_own_terms(
 ) -> None:
     body = await sent(anthropic, **{"model": model, "max_tokens": None, **asked})
     assert (body["thinking"], body.get("output_config"), body["max_tokens"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "max_tokens"),
+    [
+        ({"reasoning_effort": "low"}, 4096 + 1024),
+        ({"reasoning_effort": "high"}, 4096 + 16384),
+        ({"reasoning_effort": "none"}, 4096),
+        ({"reasoning_effort": "high", "max_completion_tokens": 500}, 500),
+        ({"thinking": {"type": "adaptive"}}, 4096 + 16384),
+        ({"thinking": {"type": "enabled", "budget_tokens": "many"}}, 4096),
+        ({"thinking": {"type": "enabled", "budget_tokens": None}}, 4096),
+    ],
+)
+async def test_thoughts_have_room_beside_the_answer(
+    anthropic: Provider, members: dict[str, Any], max_tokens: int
+) -> None:
+    """The API counts both; models that think by themselves would use up what is meant for the answer."""
+    assert (await sent(anthropic, model="claude-opus-5", max_tokens=None, **members))["max_tokens"] == max_tokens
 
 
 async def test_a_schema_for_the_answer(anthropic: Provider) -> None:

@@ -1,8 +1,8 @@
 """Anthropic's Messages API, through Semantic Kernel's Anthropic connector.
 
 Carried: text and images (data and http URLs), system and developer messages before all others, tools with `strict`,
-`tool_choice`, `parallel_tool_calls`, `stop`, `max_tokens` (the API wants one: 4096 if none is given, and the thinking
-budget on top), `temperature` (0 to 1), `top_p`, `top_k`, `response_format` json_schema, `reasoning_effort` and
+`tool_choice`, `parallel_tool_calls`, `stop`, `max_tokens` (the API wants one: 4096 if none is given, and the room for
+thinking on top), `temperature` (0 to 1), `top_p`, `top_k`, `response_format` json_schema, `reasoning_effort` and
 `thinking`, `user`, `cache_control` on parts, tools and the whole request, and signed reasoning both ways.
 
 Refused: everything else, notably `n` over 1, `seed`, `logprobs`, penalties, `logit_bias`, json_object (the API has no
@@ -49,6 +49,7 @@ _DEFAULT_MAX_TOKENS = 4096  # what every model of theirs can write
 _LEAST_BUDGET_TOKENS = 1024
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16384, "xhigh": 32768, "max": 32768}
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
+_USUAL_EFFORT = "high"  # the API's, where none is given
 # Models that think by a budget of tokens; all later ones decide for themselves, and take an effort.
 _BUDGETED = re.compile(r"claude-(?:3|(?:opus|sonnet|haiku)-4(?:-[0-5])?(?:-\d{8}|@|$|:|-v\d|-latest))")
 _RATE_LIMITS = tuple(
@@ -85,11 +86,12 @@ class AnthropicDialect:
         choice = read_tool_choice(request, tools)
         max_tokens = read_max_tokens(request)
         thinking = _read_thinking(request, model, max_tokens)
+        room = _room_for_thoughts(thinking)
         output = thinking.pop("output_config", {}) | _output_format(request)
         user = request.text("user") or request.text("safety_identifier")
         settings = AnthropicSettings(
             ai_model_id=model,
-            max_tokens=max_tokens or _DEFAULT_MAX_TOKENS + thinking.get("thinking", {}).get("budget_tokens", 0),
+            max_tokens=max_tokens or _DEFAULT_MAX_TOKENS + room,
             temperature=request.number("temperature", 0, 1),
             top_p=request.number("top_p", 0, 1),
             top_k=request.whole("top_k", 0),
@@ -166,6 +168,16 @@ def _read_thinking(request: Members, model: str, max_tokens: int | None) -> dict
     if budget < _LEAST_BUDGET_TOKENS:
         request.refuse("max_tokens", f"must be over {_LEAST_BUDGET_TOKENS} for model '{model}' to think.")
     return {"thinking": {"type": "enabled", "budget_tokens": budget}}
+
+
+def _room_for_thoughts(asked: Mapping[str, Any]) -> int:
+    """What thoughts may take of `max_tokens`, which counts them. Models that decide for themselves need about what the
+    same effort is as a budget."""
+    thinking = asked.get("thinking", {})
+    if thinking.get("type") == "adaptive":
+        return _BUDGETS[asked.get("output_config", {}).get("effort", _USUAL_EFFORT)]
+    budget = thinking.get("budget_tokens")
+    return budget if type(budget) is int else 0  # what is none, the API refuses
 
 
 def anthropic(
