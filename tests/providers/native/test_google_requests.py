@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -22,6 +23,7 @@ SCHEMA = {
 }
 TOOL = {"type": "function", "function": {"name": "my__get-weather", "description": "The weather", "parameters": SCHEMA}}
 STRICT_TOOL = {"type": "function", "function": {"name": "get_time", "strict": True}}
+NO_SIGNATURE = base64.b64encode(b"skip_thought_signature_validator").decode()
 CACHED = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -126,6 +128,22 @@ async def test_the_signature_of_a_thought_goes_back_with_its_call(google: Provid
     result = {"role": "tool", "tool_call_id": "a", "content": "rain"}
     body = await sent(google, messages=[*HELLO["messages"], answer, result], tools=[TOOL])
     assert body["contents"][1]["parts"] == [signed]
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [("gemini-3-pro", [NO_SIGNATURE, None]), ("gemini-2.5-pro", [None, None])]
+)
+async def test_calls_whose_signature_is_not_to_be_had_say_so(google: Provider, model: str, expected: list[Any]) -> None:
+    """Most clients keep what OpenAI's calls have, and other models sign nothing; without the words it would be 400."""
+    call = {"type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+    calls = {"role": "assistant", "tool_calls": [{"id": "a", **call}, {"id": "b", **call}]}
+    results = [{"role": "tool", "tool_call_id": call_id, "content": "noon"} for call_id in "ab"]
+    body = await sent(google, model=model, messages=[*HELLO["messages"], calls, *results])
+    assert [part.get("thoughtSignature") for part in body["contents"][1]["parts"]] == expected
+    signed = {"id": "b", **call, "extra_content": {"google": {"thought_signature": "c2ln"}}}
+    calls = {**calls, "tool_calls": [{"id": "a", **call}, signed]}
+    body = await sent(google, model=model, messages=[*HELLO["messages"], calls, *results])
+    assert [part.get("thoughtSignature") for part in body["contents"][1]["parts"]] == [None, "c2ln"]
 
 
 async def test_parameters_have_other_names(google: Provider) -> None:

@@ -4,7 +4,8 @@ Carried: text and images (data URLs), system and developer messages before all o
 Schema; `strict` as the mode VALIDATED), `tool_choice`, `stop` (up to 5), `max_tokens`, `temperature`, `top_p`, `top_k`,
 `seed`, `presence_penalty`, `frequency_penalty`, `response_format`, `reasoning_effort`, and the signatures of thoughts
 beside tool calls, which later models want back: in `extra_content.google.thought_signature` of a call, as in Google's
-own OpenAI-compatible API. Images in answers come as OpenRouter's do, in `images` of a message, and can be sent back.
+own OpenAI-compatible API; calls that come back without any are sent with the words that Google's documentation has for
+that. Images in answers come as OpenRouter's do, in `images` of a message, and can be sent back.
 
 Let go, beside what the package names: `user` and `safety_identifier` (the API has no place for an end user's name), and
 signatures of thoughts beside plain text (the API does not insist on them).

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -62,6 +63,8 @@ _FINISH_REASONS = {
     GoogleFinishReason.SPII: FinishReason.CONTENT_FILTER,
 }
 _BAD_REQUEST = 400
+_WANTS_SIGNATURES = re.compile(r"gemini-(?:[3-9]|\d\d)")  # models that refuse calls without, with 400
+_NO_SIGNATURE = b"skip_thought_signature_validator"
 
 
 class Blocked(Exception):
@@ -178,7 +181,18 @@ class GoogleConnector(GoogleAIChatCompletion):
                 last.parts.extend(parts)  # results of parallel calls belong together
             else:
                 contents.append(Content(role=role, parts=parts))
+        if _WANTS_SIGNATURES.search(self.ai_model_id):
+            _mark_unsigned_calls(contents)
         return contents
+
+
+def _mark_unsigned_calls(contents: list[Content]) -> None:
+    """The first call of a step must be signed, or else say by these words that its signature is not to be had: another
+    model has made it, or the client keeps no more of calls than OpenAI's fields."""
+    for content in contents:
+        calls = [part for part in content.parts or [] if part.function_call is not None]
+        if calls and not any(call.thought_signature for call in calls):
+            calls[0].thought_signature = _NO_SIGNATURE
 
 
 def _plain(item: Any) -> Any:
