@@ -255,6 +255,20 @@ def test_parameters_that_were_to_be_dropped_are_told_of_where_they_were() -> Non
     ]
 
 
+def test_credentials_of_a_list_are_those_of_the_deployments_that_name_them() -> None:
+    """They had other providers' address and key: the usual variables'."""
+    values = {"api_key": "os.environ/KEY_EU", "api_base": "https://eu.openai.azure.com", "api_version": "2024-02-01"}
+    credential = {"credential_name": "eu", "credential_values": values, "credential_info": {"description": "mine"}}
+    named = [{"model": "azure/a", "litellm_credential_name": name} for name in ("eu", "nobody")]
+    entries = [{"model_name": params["model"], "litellm_params": params} for params in named]
+    conversion = convert(json.dumps({"model_list": entries, "credential_list": [credential]}), "config.yaml")
+    assert "base_url: https://eu.openai.azure.com/openai/v1\n    api_key: ${KEY_EU}" in conversion.text
+    assert [loss.text("config.yaml").partition(": ")[2].partition(": ")[0] for loss in conversion.losses] == [
+        "model_list[0].litellm_params.api_version",
+        "model_list[1].litellm_params.litellm_credential_name",
+    ]
+
+
 def test_a_provider_that_is_not_known_is_told_of_and_gets_no_key_of_another() -> None:
     """Its name was taken for a part of the model's, and OpenAI's key would have gone there."""
     params = {"model": "xinference/llama", "api_base": "http://127.0.0.1:9997/v1"}

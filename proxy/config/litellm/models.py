@@ -158,9 +158,34 @@ def weigh_like_shuffling(deployments: list[dict[str, Any]]) -> None:
             deployment["weight"] = weight
 
 
-def models_of(entries: Section, losses: Losses) -> Models:
+def models_of(root: Section, losses: Losses) -> Models:
     """All models of a file."""
-    models = Models(Providers())
-    for path, entry in entries.items("model_list"):
-        models.add(Section.of(entry, path, losses))
+    models, credentials = Models(Providers()), _credentials_of(root, losses)
+    for path, entry in root.items("model_list"):
+        models.add(Section.of(_with_credentials(entry, credentials), path, losses))
     return models
+
+
+def _credentials_of(root: Section, losses: Losses) -> dict[str, dict[str, Any]]:
+    """The parameters that credential_list has, by the names that deployments refer to them by."""
+    credentials: dict[str, dict[str, Any]] = {}
+    for path, entry in root.items("credential_list"):
+        section = Section.of(entry, path, losses)
+        name, values = section.text("credential_name"), section.section("credential_values")
+        section.take("credential_info")  # a description
+        section.lose_rest()
+        if name is not None:
+            credentials[name] = values.data
+    return credentials
+
+
+def _with_credentials(entry: Any, credentials: dict[str, dict[str, Any]]) -> Any:
+    """The entry with the parameters that it refers to written out; as it is if they are not in the file."""
+    params = entry.get("litellm_params") if isinstance(entry, dict) else None
+    if not isinstance(params, dict):
+        return entry
+    name = params.get("litellm_credential_name")
+    if not isinstance(name, str) or name not in credentials:
+        return entry
+    own = {key: value for key, value in params.items() if key != "litellm_credential_name"}
+    return {**entry, "litellm_params": {**credentials[name], **own}}
