@@ -168,8 +168,8 @@ async def test_lost_connections_and_time_outs_are_transient(connect: Connect, up
         await stall(request)
         return web.Response()
 
-    connector = await connect(first_byte_timeout_seconds=0.05)
-    for answering, kind in [(reset, "connection"), (silent, "timeout")]:
+    for answering, kind, seconds in [(reset, "connection", 5.0), (silent, "timeout", 0.05)]:
+        connector = await connect(first_byte_timeout_seconds=seconds)
         upstream.answer(answering)
         with pytest.raises(TransientUpstreamError) as caught:
             await ask(connector.service)
