@@ -160,7 +160,7 @@ class IssuerTokens:
             reason = _REASONS.get(type(problem))
             raise NotAuthenticated(f"{_REFUSED[:-1]}: {reason}." if reason else _REFUSED) from None
         subject = claims["sub"]
-        if not isinstance(subject, str) or not subject or len(subject) > _MOST_SUBJECT_CHARACTERS:
+        if not isinstance(subject, str) or not 0 < len(subject) <= _MOST_SUBJECT_CHARACTERS or not _has_bytes(subject):
             raise NotAuthenticated(_REFUSED)
         if int(claims["exp"]) > _LATEST_END:
             raise NotAuthenticated(_REFUSED)
@@ -190,6 +190,15 @@ def _header(token: str) -> dict[str, Any]:
         return jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise NotAuthenticated(_REFUSED) from None
+
+
+def _has_bytes(text: str) -> bool:
+    """JSON can spell lone surrogates, of which no id can be made."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _keep(kept: OrderedDict[Any, Any], name: Any, value: Any) -> None:
