@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -39,7 +40,7 @@ def jwk_of(key: PrivateKey, kid: str | None, **members: Any) -> dict[str, Any]:
 
 @dataclass
 class Issuer:
-    """Serves its discovery document and its keys; `status` other than 200 is an issuer in trouble."""
+    """Serves its discovery document and its keys. In trouble it has another `status` than 200, or `hangs`."""
 
     url: str = ""
     keys: dict[str, PrivateKey] = field(default_factory=lambda: {"one": rsa_key(1)})
@@ -48,6 +49,7 @@ class Issuer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     fetches: int = 0
+    hangs: bool = False
 
     def token(self, kid: str | None = "one", algorithm: str = "RS256", key: Any = None, **claims: Any) -> str:
         """Good for a member of no team unless claims say otherwise; a claim of None is left out."""
@@ -63,6 +65,8 @@ class Issuer:
 
     async def _keys(self, _request: web.Request) -> web.Response:
         self.fetches += 1
+        while self.hangs:
+            await asyncio.sleep(0.01)
         document = self.jwks or {"keys": [jwk_of(key, kid) for kid, key in self.keys.items()]}
         return web.json_response(document, status=self.status, headers=self.headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -262,6 +263,39 @@ async def test_an_issuer_that_is_away_is_503_and_known_keys_serve_on_for_a_while
     world.issuer.status = 200
     world.seconds += QUIET_SECONDS
     await world.verify(world.issuer.token())
+
+
+async def test_an_issuer_that_hangs_holds_up_nobody_whose_key_is_known(world: World) -> None:
+    await world.verify(world.issuer.token())
+    world.issuer.status = 500
+    world.seconds += MAX_AGE_SECONDS + 1
+    await world.verify(world.issuer.token(sub="bob"))
+    world.issuer.status, world.issuer.hangs = 200, True
+    try:
+        for number in range(3):
+            world.seconds += QUIET_SECONDS
+            async with asyncio.timeout(1):
+                await world.verify(world.issuer.token(sub=f"later {number}"))
+    finally:
+        world.issuer.hangs = False
+        await world.keys.close()
+
+
+async def test_keys_are_fetched_anew_behind_those_who_need_not_wait(world: World) -> None:
+    await world.verify(world.issuer.token())
+    world.issuer.status = 500
+    world.seconds += MAX_AGE_SECONDS + 1
+    await world.verify(world.issuer.token(sub="bob"))
+    world.issuer.status, world.issuer.keys = 200, {"two": rsa_key(2)}
+    world.seconds += QUIET_SECONDS
+    token = world.issuer.token("one", key=rsa_key(1), sub="carol")
+    await world.verify(token)
+    async with asyncio.timeout(5):
+        while world.issuer.fetches < 2:
+            await asyncio.sleep(0.01)
+    await world.verify(world.issuer.token("two"))
+    with pytest.raises(NotAuthenticated):
+        await world.verify(world.issuer.token("one", key=rsa_key(1), sub="dave"))
 
 
 async def test_an_answer_that_makes_no_sense_is_an_issuer_that_is_away(world: World) -> None:

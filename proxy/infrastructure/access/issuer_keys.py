@@ -2,7 +2,7 @@
 
 They are fetched again when they are old, and when a token names a key that is not among them; neither more often than
 every few seconds, so that strangers with invented names cannot make the gateway hammer the issuer. While the issuer
-does not answer, the keys that are known serve on for a bounded time.
+does not answer, the keys that are known serve on for a bounded time, and nobody who brings one of them waits for it.
 """
 
 from __future__ import annotations
@@ -64,19 +64,21 @@ class IssuerKeys:
         self._keys: Mapping[str | None, SigningKey] = {}
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
+        self._has_failed = True
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, key_id: str | None) -> SigningKey | None:
         """The key of that name, or the only one if none is named. Raises NotServing if that cannot be said now."""
         if self._age() > MAX_AGE_SECONDS:
-            await self._refresh()
+            # An issuer that hangs would hold everybody up again each time that it is asked.
+            await self._refresh(and_wait=self._age() > STALE_SECONDS or not self._has_failed)
         if self._age() > STALE_SECONDS:
             raise self._away()
         found = self._keys.get(key_id)
         if found is None:
             await self._refresh()
             found = self._keys.get(key_id)
-            if found is None and self._has_failed():
+            if found is None and self._has_failed:
                 raise self._away()
         return found
 
@@ -89,20 +91,18 @@ class IssuerKeys:
     def _age(self) -> float:
         return float("inf") if self._fetched_at is None else self._clock() - self._fetched_at
 
-    def _has_failed(self) -> bool:
-        return self._fetched_at is None or (self._tried_at is not None and self._tried_at > self._fetched_at)
-
     def _away(self) -> NotServing:
         return NotServing("The token cannot be checked now: its issuer's keys are not to be had.", _RETRY_AFTER_SECONDS)
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, *, and_wait: bool = True) -> None:
         """Once for all who want it, and only if the last time is long enough ago; keeps what is there if it fails."""
         if self._fetching is None:
             if self._tried_at is not None and self._clock() - self._tried_at < QUIET_SECONDS:
                 return
             self._fetching = asyncio.create_task(self._fetch(), name="issuer's keys")
             self._fetching.add_done_callback(self._fetched)
-        await asyncio.shield(self._fetching)
+        if and_wait:
+            await asyncio.shield(self._fetching)
 
     def _fetched(self, _task: asyncio.Task[None]) -> None:
         self._fetching = None
@@ -114,9 +114,10 @@ class IssuerKeys:
                 url = self._jwks_url or await self._discover()
                 self._keys = signing_keys(await self._get(url))
         except _FETCH_ERRORS as problem:
+            self._has_failed = True
             _logger.warning("keys of the token issuer not fetched", extra={"reason": type(problem).__name__})
             return
-        self._fetched_at = self._tried_at
+        self._fetched_at, self._has_failed = self._tried_at, False
 
     async def _discover(self) -> str:
         found = await self._get(f"{self._issuer.rstrip('/')}/{_DISCOVERY}")
