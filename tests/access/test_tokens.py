@@ -298,22 +298,29 @@ async def test_keys_are_fetched_anew_behind_those_who_need_not_wait(world: World
         await world.verify(world.issuer.token("one", key=rsa_key(1), sub="dave"))
 
 
-async def test_an_answer_that_makes_no_sense_is_an_issuer_that_is_away(world: World) -> None:
+async def test_an_answer_that_makes_no_sense_is_an_issuer_that_is_away_and_the_log_says_why(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     elsewhere = {"Location": f"{world.issuer.url}/keys"}
-    troubles: list[dict[str, Any]] = [
-        {"status": 302, "headers": elsewhere},
-        {"jwks": {"keys": []}},
-        {"jwks": ["x"]},
-        {"jwks": {"keys": "x" * 300_000}},
-        {"discovery": {"issuer": "https://elsewhere.example"}},
-        {"discovery": {"jwks_uri": None}},
-        {"discovery": {"jwks_uri": "http://127.0.0.1:1/keys"}},
+    troubles: list[tuple[dict[str, Any], str]] = [
+        ({"status": 302, "headers": elsewhere}, "openid-configuration was answered with HTTP 302"),
+        ({"jwks": {"keys": []}}, "no key that could be used"),
+        ({"jwks": ["x"]}, "/keys is no JSON object"),
+        ({"jwks": {"keys": "x" * 300_000}}, "/keys is larger than"),
+        ({"discovery": {"issuer": f"{world.issuer.url}/"}}, f"calls itself '{world.issuer.url}/'; OIDC_ISSUER must"),
+        ({"discovery": {"issuer": ["x" * 10_000]}}, "calls itself ['xxx"),
+        ({"discovery": {"jwks_uri": None}}, "jwks_uri"),
+        ({"discovery": {"jwks_uri": "http://127.0.0.1:1/keys"}}, "ClientConnectorError"),
     ]
-    for trouble in troubles:
+    for trouble, reason in troubles:
         untroubled = dict(vars(world.issuer))
         vars(world.issuer).update(trouble)
+        caplog.clear()
         with pytest.raises(NotServing):
             await world.verify(world.issuer.token())
+        (told,) = (vars(record)["reason"] for record in caplog.records)
+        assert reason in told
+        assert len(told) < 400
         vars(world.issuer).update({name: untroubled[name] for name in trouble})
         world.seconds += QUIET_SECONDS
     await world.verify(world.issuer.token())

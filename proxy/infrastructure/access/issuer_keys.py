@@ -37,6 +37,11 @@ _RETRY_AFTER_SECONDS = 5.0
 _DISCOVERY = ".well-known/openid-configuration"
 _FETCH_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError)
 _OK = 200
+_SHOWN_CHARACTERS = 200
+
+
+class _Unusable(ValueError):
+    """What the issuer says is no use; the message says why, for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +120,21 @@ class IssuerKeys:
                 self._keys = signing_keys(await self._get(url))
         except _FETCH_ERRORS as problem:
             self._has_failed = True
-            _logger.warning("keys of the token issuer not fetched", extra={"reason": type(problem).__name__})
+            reason = str(problem) if isinstance(problem, _Unusable) else type(problem).__name__
+            _logger.warning("keys of the token issuer not fetched", extra={"reason": reason})
             return
         self._fetched_at, self._has_failed = self._tried_at, False
 
     async def _discover(self) -> str:
         found = await self._get(f"{self._issuer.rstrip('/')}/{_DISCOVERY}")
-        url = found.get("jwks_uri")
-        if found.get("issuer") != self._issuer or not isinstance(url, str):
-            raise ValueError("the issuer's configuration is not its own")
+        url, name = found.get("jwks_uri"), found.get("issuer")
+        if name != self._issuer:
+            shown = repr(name)[:_SHOWN_CHARACTERS]
+            raise _Unusable(f"the issuer calls itself {shown}; OIDC_ISSUER must be the same, to the last slash")
+        if not isinstance(url, str):
+            raise _Unusable("the issuer does not say where its keys are (jwks_uri)")
         if URL(url).scheme != "https" and URL(self._issuer).scheme == "https":
-            raise ValueError("the issuer's keys are not at an https address")
+            raise _Unusable("the issuer's keys are not at an https address")
         return url
 
     async def _get(self, url: str) -> Mapping[str, Any]:
@@ -133,15 +142,15 @@ class IssuerKeys:
             url, allow_redirects=False, headers={"Accept": "application/json"}, raise_for_status=False
         ) as response:
             if response.status != _OK:
-                raise ValueError(f"status {response.status}")
+                raise _Unusable(f"{response.url.path} was answered with HTTP {response.status}")
             body = b""
             async for chunk in response.content.iter_chunked(64 * 1024):
                 body += chunk
                 if len(body) > _MOST_BYTES:
-                    raise ValueError("too large")
+                    raise _Unusable(f"{response.url.path} is larger than {_MOST_BYTES} bytes")
         found = json.loads(body)
         if not isinstance(found, dict):
-            raise ValueError("no JSON object")  # noqa: TRY004  # like any other nonsense
+            raise _Unusable(f"{URL(url).path} is no JSON object")
         return found
 
 
@@ -158,7 +167,7 @@ def signing_keys(document: Mapping[str, Any]) -> dict[str | None, SigningKey]:
         if key is not None and (name is None or isinstance(name, str)):
             keys[name] = key
     if not keys:
-        raise ValueError("no usable key")
+        raise _Unusable("the issuer has no key that could be used")
     if len(keys) == 1:
         keys[None] = next(iter(keys.values()))
     elif None in keys:
