@@ -124,7 +124,7 @@ class _Turns:
 
 
 class Reconciliation:
-    """The use case. One run at a time."""
+    """The use case, for one provider. One run at a time. Where there are several, `name` says which one gave in."""
 
     def __init__(
         self,
@@ -132,7 +132,9 @@ class Reconciliation:
         provider: BillSource,
         pace: Pace,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        name: str | None = None,
     ) -> None:
+        self._name = name
         self._rows = rows
         self._provider = provider
         self._pace = pace
@@ -140,6 +142,7 @@ class Reconciliation:
         self._turns = _Turns(pace)
         self._failures_in_a_row = 0
         self._ending = False
+        self._has_stopped = False
 
     def stop(self) -> None:
         """Let the run end after the rows that are being asked for."""
@@ -154,19 +157,20 @@ class Reconciliation:
         dry_run: bool = False,
         on_progress: Callable[[ReconcileReport], None] = lambda _: None,
     ) -> None:
-        """Ask for the rows and book the answers (unless `dry_run`), telling `report` what has been done so far.
+        """Ask for the rows and book the answers (unless `dry_run`), adding what has been done so far to `report`.
 
         Trouble with the provider ends the run and is told in the report; that with the rows' database is raised.
         """
         started = self._now()
         census = await self._rows.census(search, started)
-        report.to_ask = census.to_ask if limit is None else min(limit, census.to_ask)
-        report.ask_again_later, report.given_up = census.ask_again_later, census.given_up
-        report.cannot_be_asked = census.cannot_be_asked
-        self._failures_in_a_row = 0
+        left, last = census.to_ask if limit is None else min(limit, census.to_ask), None
+        report.to_ask += left
+        report.ask_again_later += census.ask_again_later
+        report.given_up += census.given_up
+        report.cannot_be_asked.update(census.cannot_be_asked)
+        self._failures_in_a_row, self._has_stopped = 0, False
         on_progress(report)
-        left, last = report.to_ask, None
-        while left > 0 and not self._is_over(report):
+        while left > 0 and not self._is_over():
             page = await self._rows.find(search, started, last, min(left, _PAGE_ROWS))
             if not page:
                 break
@@ -181,8 +185,15 @@ class Reconciliation:
                     raise result
             left, last = left - len(page), page[-1]
 
-    def _is_over(self, report: ReconcileReport) -> bool:
-        return self._ending or report.stopped is not None
+    def _is_over(self) -> bool:
+        return self._ending or self._has_stopped
+
+    def _give_in(self, reason: str, report: ReconcileReport) -> None:
+        if self._has_stopped:
+            return
+        self._has_stopped = True
+        told = reason if self._name is None else f"{self._name}: {reason}"
+        report.stopped = told if report.stopped is None else f"{report.stopped}; {told}"
 
     async def _work(
         self,
@@ -194,21 +205,21 @@ class Reconciliation:
     ) -> None:
         for row in waiting:
             try:
-                answered, bill = await self._ask(row, report)
+                answered, bill = await self._ask(row)
             except (ProviderRefused, ProviderBusy) as problem:
-                report.stopped = report.stopped or str(problem)
+                self._give_in(str(problem), report)
                 return
             if not answered:
                 return
             await self._settle(row, bill, report, dry_run=dry_run)
             on_progress(report)
 
-    async def _ask(self, row: UnsettledRow, report: ReconcileReport) -> tuple[bool, Bill | NoAnswer | None]:
+    async def _ask(self, row: UnsettledRow) -> tuple[bool, Bill | NoAnswer | None]:
         """Whether the row was asked for, and the bill; None if the provider knows of none."""
         waits = iter(self._pace.waits_seconds)
         while True:
             await self._turns.mine()
-            if self._is_over(report):
+            if self._is_over():
                 return False, None
             try:
                 return True, await self._provider.bill(row.generation_id)
@@ -238,7 +249,7 @@ class Reconciliation:
             outcome = Outcome.NO_ANSWER
             self._failures_in_a_row += not bill.about_the_row
             if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-                report.stopped = report.stopped or f"{bill} ({self._failures_in_a_row} rows in a row)"
+                self._give_in(f"{bill} ({self._failures_in_a_row} rows in a row)", report)
         else:
             self._failures_in_a_row = 0
             outcome = outcome_of_absence(row, now)

@@ -33,7 +33,10 @@ async def reconcile_costs(
     dry_run: bool,
     on_progress: Callable[[ReconcileReport], None],
 ) -> None:
-    """Asks the upstream what it billed; `report` is told. Raises InvalidValue or DATABASE_ERRORS."""
+    """Asks each provider what it billed; `report` is told of all together. Raises InvalidValue or DATABASE_ERRORS.
+
+    A provider that gives no answers keeps nobody from asking the others.
+    """
     providers = billing_providers(settings)
     if not providers:
         raise InvalidValue(_NOBODY_TO_ASK)
@@ -41,5 +44,7 @@ async def reconcile_costs(
     async with existing_database(settings) as database, client_session(*timeouts) as session:
         for name, endpoint in providers.items():
             rows, bills = LedgerReconciliation(database, name), OpenRouterBills(session, endpoint)
-            reconciliation = Reconciliation(rows, bills, Pace(rate_per_second, _WAITS_SECONDS))
-            await reconciliation.run(search, report, limit=limit, dry_run=dry_run, on_progress=on_progress)
+            pace = Pace(rate_per_second, _WAITS_SECONDS)
+            reconciliation = Reconciliation(rows, bills, pace, name=name if len(providers) > 1 else None)
+            left = None if limit is None else limit - report.total().asked
+            await reconciliation.run(search, report, limit=left, dry_run=dry_run, on_progress=on_progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -118,14 +117,14 @@ class Drift:
 
 @dataclass(slots=True)
 class ReconcileReport:
-    """What a run has done so far; whole also when the run ends early, and then `stopped` says why."""
+    """What runs have done so far; whole also when one ends early, and then `stopped` says why."""
 
     models: defaultdict[str, Drift] = field(default_factory=lambda: defaultdict(Drift))
     stopped: str | None = None
     to_ask: int = 0
     ask_again_later: int = 0
     given_up: int = 0
-    cannot_be_asked: Mapping[str, int] = field(default_factory=dict)
+    cannot_be_asked: Counter[str] = field(default_factory=Counter)
 
     def total(self) -> Drift:
         """All models together."""

@@ -234,6 +234,39 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+async def test_of_several_providers_each_is_asked_and_all_are_told_together(
+    sqlite_command: Command, tmp_path: Path
+) -> None:
+    there = {"kind": "openrouter", "base_url": sqlite_command.provider.url}
+    providers = {"shut": {**there, "api_key": "${SHUT_KEY}"}, "open": {**there, "api_key": "${OPENROUTER_API_KEY}"}}
+    config = {"providers": providers, "models": {"m": {"deployments": [{"provider": "open", "model": "m"}]}}}
+    (tmp_path / "gateway.yaml").write_text(json.dumps(config), "utf-8")
+    sqlite_command.environment |= {"LLMGATEWAY_CONFIG": str(tmp_path / "gateway.yaml"), "SHUT_KEY": "sk-or-of-another"}
+    del sqlite_command.environment["OPENROUTER_BASE_URL"]
+    interrupted = {"status": RequestStatus.INTERRUPTED, "usage_source": UsageSource.NONE}
+    for provider in providers:
+        await sqlite_command.book(
+            *(estimated_row(f"gen-{provider}-{number}", provider_name=provider) for number in range(3)),
+            estimated_row(None, None, provider_name=provider, **interrupted),
+        )
+    for number in range(3):
+        sqlite_command.provider.bill(f"gen-open-{number}", "0.001")
+
+    code, out, err = await sqlite_command.run("--json", "--limit", "2")
+    told = json.loads(out)
+    assert (code, told["total"]["billed"], told["left_to_ask"], told["cannot_be_asked"]) == (
+        1,
+        2,
+        2,
+        {"interrupted": 2},
+    )
+    assert told["stopped"].startswith("shut: it does not accept the key (HTTP 401)")
+    assert "shut: it does not" in err
+    code, out, _ = await sqlite_command.run("--json")
+    told = json.loads(out)
+    assert (code, told["total"]["billed"], told["left_to_ask"]) == (1, 1, 3)
+
+
 async def test_the_demo_upstream_cannot_be_asked(tmp_path: Path, sqlite_command: Command) -> None:
     sqlite_command.environment = clean_environment(LLMGATEWAY_DATA_DIR=str(tmp_path / "data"))
     code, _, err = await sqlite_command.run()
