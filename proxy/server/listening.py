@@ -22,6 +22,7 @@ from proxy.domain.errors import InvalidValue
 from proxy.settings import Settings
 
 BACKLOG: Final = 1024
+_OLD_DOOR = "handover.sock"  # until 2026-11-30 all gateways of a data directory had the same
 _READY = b"ready"
 _NONE = b"[]"  # of the sockets, for those have been given to another one
 _LONGEST_ADDRESS = 100  # of a Unix socket: the kernel's limit is 108
@@ -94,10 +95,11 @@ def handover_path(settings: Settings, listening_on: Listening) -> Path:
 
 
 def _door(settings: Settings) -> Path:
-    """Of the gateway that has the configured port; for port 0 of any."""
+    """Of the gateway that has the configured port; for port 0 of any. One of an older version may be without a port."""
     directory, port = Path(settings.llmgateway_data_dir), settings.llmgateway_port
-    doors = [] if port else sorted(directory.glob("handover-*.sock"))
-    return doors[0] if doors else directory / f"handover-{port}.sock"
+    own = directory / f"handover-{port}.sock"
+    doors = [own] if port else sorted(directory.glob("handover-*.sock"))
+    return next((door for door in (*doors, directory / _OLD_DOOR) if door.exists()), own)
 
 
 def unix_address(path: Path) -> str:

@@ -102,3 +102,16 @@ def test_a_second_gateway_in_the_data_directory_is_not_in_the_way(tmp_path: Path
         assert is_listening(int(old.url.rpartition(":")[2]))
         successor.terminate()
         assert successor.wait(60) == 0
+
+
+def test_a_gateway_of_a_version_whose_door_had_no_port_is_taken_over_from(tmp_path: Path) -> None:
+    with serving(tmp_path, *SERVE, **QUIET) as old:
+        door = Path(old.environment["LLMGATEWAY_DATA_DIR"]) / f"handover-{old.url.rpartition(':')[2]}.sock"
+        until(door.exists)
+        door.rename(door.with_name("handover.sock"))
+        with taking_over(old) as successor:
+            assert old.process.wait(60) == 0
+            until(door.exists)
+            assert is_listening(int(old.url.rpartition(":")[2]))
+            successor.terminate()
+            assert successor.wait(60) == 0
