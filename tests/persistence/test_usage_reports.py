@@ -20,8 +20,10 @@ from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports, Segment, Source, segments
-from proxy.infrastructure.persistence.usage_rollups import BEGINNING, RollupState
+from proxy.infrastructure.persistence.usage_rollups import BEGINNING, RollupState, floor
 from tests.persistence.booked_rows import DAY, HOUR, START, book, requests_of, some_rows, state_of, sum_up
+
+MINUTE = timedelta(minutes=1)
 
 
 def name_of(row: RequestLog, by: Dimension) -> str:
@@ -182,7 +184,33 @@ async def test_rows_of_the_running_hour_and_of_a_clock_that_is_ahead_are_counted
         await book(database, part)
         await sum_up(database)
     await check(database, rows, UsageQuery(Dimension.MODEL))
-    assert (await state_of(database)).rolled_until <= now + HOUR
+    assert (await state_of(database)).rolled_until <= now
+
+
+async def test_rows_are_counted_that_come_after_the_database_s_clock_was_ahead(database: Database) -> None:
+    """Their hour has sums already, and has not ended: nothing notes that they are not in them."""
+    now = datetime.now(UTC)
+    rows = some_rows(100, now - 2 * HOUR, 4 * HOUR)
+    await book(database, rows[:50])
+    await sum_up(database)
+    for ahead in (HOUR, 3 * DAY):
+        async with session(database) as work:
+            await work.execute("UPDATE usage_state SET rolled_until = $1", floor(now + ahead, HOUR))
+        await sum_up(database)
+        assert now - HOUR - 3 * MINUTE < (await state_of(database)).rolled_until <= now
+    await book(database, rows[50:])
+    await sum_up(database)
+    await check(database, rows, UsageQuery(Dimension.MODEL))
+
+
+async def test_what_is_sealed_stays_so_when_the_clock_was_ahead(database: Database) -> None:
+    """What retention has taken is in the sums alone."""
+    sealed = floor(datetime.now(UTC) + DAY, HOUR)
+    async with session(database) as work:
+        await work.execute("UPDATE usage_state SET rolled_until = $1, sealed_until = $2", sealed + DAY, sealed)
+    await sum_up(database)
+    await sum_up(database)
+    assert (await state_of(database)).rolled_until == sealed
 
 
 async def test_days_are_utc_days_and_bounds_have_their_own_zone(database: Database) -> None:

@@ -2,7 +2,8 @@
 
 The rule that nothing is lost and nothing counted twice by:
 
-1. An hour is rolled up when it has ended, from its rows, and a day from its hours. Doing it again replaces the sums.
+1. An hour is rolled up two minutes after it has ended, from its rows, and a day from its hours. Doing it again replaces
+   the sums.
 2. Whatever writes a row into an hour that has ended, or changes one there, also notes the hour in `usage_changes`; a
    trigger does it, in the same transaction. Spools that are replayed and costs that are corrected later are noted so.
 3. A noted hour is rolled up again, and its notes are taken away, as of one moment. Until then reports read its rows.
@@ -30,8 +31,11 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
 LOCK_TIMEOUT_MS = 3000  # others wait behind a lock that waits
-_POSTGRES_HOUR = "SELECT date_trunc('hour', clock_timestamp(), 'UTC')"
-_SQLITE_HOUR = "SELECT strftime('%Y-%m-%d %H:00:00+00:00', 'now')"
+_POSTGRES_ENDED = "SELECT date_trunc('hour', clock_timestamp() - INTERVAL '2 minutes', 'UTC')"
+_SQLITE_ENDED = "SELECT strftime('%Y-%m-%d %H:00:00+00:00', 'now', '-2 minutes')"
+# What is sealed stays: it has no rows any more.
+_GO_BACK = """UPDATE usage_state SET rolled_until = CASE WHEN sealed_until > $1 THEN sealed_until ELSE $1 END
+    WHERE rolled_until > $1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +93,11 @@ async def resum_changed(session: Session, before: datetime) -> None:
 
 
 async def _roll_up_ended_hours(session: Session) -> None:
-    start = (await read_state(session)).rolled_until
-    ((hour,),) = await session.fetch(_POSTGRES_HOUR if session.is_postgres else _SQLITE_HOUR)
+    ((hour,),) = await session.fetch(_POSTGRES_ENDED if session.is_postgres else _SQLITE_ENDED)
     ended = moment(hour) or BEGINNING
+    start = (await read_state(session)).rolled_until
+    if start > ended:
+        await session.execute(_GO_BACK, ended)
     if start >= ended:
         return
     if isinstance(session, PostgresSession):
