@@ -10,7 +10,7 @@ from typing import Final
 from proxy.application.allowances import BudgetHold, Purse, RatePass
 from proxy.application.booking import Costs
 from proxy.domain.access.principals import ANONYMOUS, Principal
-from proxy.domain.budgets import Charge, picodollars
+from proxy.domain.budgets import Charge, charged_picodollars
 from proxy.domain.rate_limits import NO_TOKENS, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestLog
 
@@ -74,7 +74,7 @@ class Admission:
         cost = costs.reported if costs.reported is not None else costs.estimated
         if cost is None:
             return self.holds
-        amount = picodollars(cost.usd)
+        amount = charged_picodollars(cost.usd)
         charges = []
         for budget_id, subject_id, bucket, _held in self.holds:
             charges.append(Charge(budget_id, subject_id, bucket, amount))  # a call less

@@ -29,6 +29,11 @@ def picodollars(usd: Decimal) -> int:
     return math.ceil(usd * _PER_USD) if usd < MOST_USD else MOST_PICODOLLARS
 
 
+def charged_picodollars(usd: Decimal) -> int:
+    """What a cost is charged: rounded as the ledger's row is, so that budgets and reports agree to the last digit."""
+    return round(usd * _PER_USD) if usd < MOST_USD else MOST_PICODOLLARS
+
+
 def usd(amount_picodollars: int) -> Decimal:
     return Decimal(amount_picodollars) / PICODOLLARS_PER_USD
 

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.migrations import migrate
 from tests.budgets.conftest import USD, a_budget, leases, put, spent
 from tests.conftest import StartGateway
-from tests.harness import COMPLETION, TestGateway, Upstream, fails, says, stall
+from tests.harness import COMPLETION, USAGE, TestGateway, Upstream, fails, says, stall
 from tests.persistence.test_arrival import Server, running_server, server
 
 __all__ = ["running_server", "server"]  # fixtures
@@ -72,6 +73,23 @@ async def test_a_crowd_gets_what_the_budget_has_money_for(
     assert statuses == {200: 100, 429: 100}
     assert upstream.calls == 100
     await until_settled(database, budget, 100 * CENT)
+
+
+async def test_what_is_spent_is_what_the_reports_say(
+    open_gateway: Open, database: Database, database_url: str, upstream: Upstream
+) -> None:
+    """Also of costs that have more digits than rows."""
+    budget = await put(database, a_budget("1", window=TOTAL))
+    gateway = await open_gateway(budget, database_url)
+    costs = ("0.0000000000004", "0.0000000000006", "0.0000000000025", "0.0000000000035", "0.00123456789012345678")
+    bodies = [json.dumps(COMPLETION | {"usage": USAGE | {"cost": 0.5}}).replace("0.5", cost) for cost in costs]
+    upstream.answer(*(says(body.encode()) for body in bodies))
+    for _ in costs:
+        assert await status(gateway) == 200
+    sum_of_rows = 0 + 1 + 2 + 4 + 1_234_567_890
+    await until_settled(database, budget, sum_of_rows)
+    _, report = await gateway.get("v1/usage?by=model")
+    assert int(Decimal(report["total"]["cost_usd"]) * USD) == sum_of_rows
 
 
 async def test_a_crowd_at_two_gateways(
