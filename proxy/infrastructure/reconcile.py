@@ -26,6 +26,7 @@ from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 _logger = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 30.0
 _LARGEST_BILL_USD = Decimal(1_000_000)
+_SMALLEST_EXPONENT = -30  # all digits are kept as text: of 1e-99999999 that would be 100 MB
 _LARGEST_COUNT = 2**63 - 1
 _REFUSALS = {
     HTTPStatus.UNAUTHORIZED: "it does not accept the key (HTTP 401); check OPENROUTER_API_KEY",
@@ -99,7 +100,8 @@ def read_bill(body: bytes) -> Bill | None:
         tokens = [None if count is None else TokenCount(count) for count in counts]
     except (ValueError, RecursionError) as problem:  # InvalidValue and msgspec's errors are ValueErrors
         raise NoAnswer("its answer is no bill") from problem
-    if cost.usd >= _LARGEST_BILL_USD or any(count is not None and count > _LARGEST_COUNT for count in counts):
+    is_absurd = cost.usd >= _LARGEST_BILL_USD or cost.usd.adjusted() < _SMALLEST_EXPONENT
+    if is_absurd or any(count is not None and count > _LARGEST_COUNT for count in counts):
         raise NoAnswer("its answer is no bill")
     return Bill(cost, *tokens)
 

@@ -310,7 +310,7 @@ def test_a_generation_that_is_not_accounted_for_yet_has_no_bill(data: str) -> No
         '{"data": {"total_cost": 1, "native_tokens_prompt": -1}}',
         '{"data": {"total_cost": 1, "native_tokens_completion": 1e30}}',
         '{"data": {"total_cost": 1, "native_tokens_completion": 9223372036854775808}}',
-        '{"data": {"total_cost": 1e999999999}}',
+        *(f'{{"data": {{"total_cost": {cost}}}}}' for cost in ("1e999999999", "1e-99999999", '"0E-99999999"')),
     ],
 )
 def test_what_is_no_bill_is_not_booked(body: str) -> None:
