@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,6 +15,7 @@ from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
 from proxy.domain.budgets import Charge, Period, Window
 from proxy.domain.errors import BudgetExceeded
 from proxy.infrastructure.budgets.purse import Hold
+from proxy.infrastructure.budgets.upkeep import Upkeep
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.rows import ledger_row
 from proxy.infrastructure.persistence.sessions import session
@@ -244,6 +245,35 @@ async def test_a_lease_that_may_be_lost_is_not_used(database: Database, start: S
         await to.execute("DELETE FROM budget_leases")
     await other.begin("0.9", budget)
     assert await admitted(sleeper, budget, amount="0.11") is None
+
+
+async def test_what_a_paused_machine_had_leased_is_not_used(database: Database, start: Start) -> None:
+    """Its clock has stood still, and that by which others go has not."""
+    budget, paused, other = await put(database, a_budget("1")), start("paused", [1000.0]), start("other")
+    wall = [datetime.now(UTC).timestamp()]
+    upkeep = Upkeep(paused.book, wall_clock=lambda: wall[0])
+    await paused.begin("0.01", budget)
+    await upkeep.mind_the_clock()
+    assert await admitted(paused, budget, amount="0.01") is not None
+    async with session(database) as to:
+        await to.execute("UPDATE budget_leases SET renewed_at = $1", datetime.now(UTC) - timedelta(minutes=11))
+    await other.begin("0.9", budget)
+    wall[0] += 11 * 60
+    await upkeep.renew()  # the process lives again, but what it had has been given away
+    await upkeep.mind_the_clock()
+    assert await admitted(paused, budget, amount="0.11") is None
+
+
+async def test_a_clock_that_is_set_by_a_little_costs_no_lease(database: Database, start: Start) -> None:
+    budget, process = await put(database, a_budget("1")), start("one", [1000.0])
+    wall = [datetime.now(UTC).timestamp()]
+    upkeep = Upkeep(process.book, wall_clock=lambda: wall[0])
+    await process.begin("0.01", budget)
+    for step in (0.4, 60.0, -3600.0, 120.0):
+        wall[0] += step
+        await upkeep.mind_the_clock()
+        (account,) = process.book.accounts.values()
+        assert account.may_set_aside(USD // 100, process.book.clock())
 
 
 async def test_what_is_booked_and_not_yet_reported_is_counted_once(database: Database, start: Start) -> None:

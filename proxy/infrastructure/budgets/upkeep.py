@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -23,16 +24,37 @@ _FORGET_SECONDS = 6 * 3600.0
 _IDLE_SECONDS = 2.0  # after which what is not needed is given back
 _KEPT_SECONDS = 60.0  # how long an account without money is remembered
 _MOST_LOOKS = 200
+_STEP_SECONDS = 1.0
 _NOTIFIED_SECONDS = 30.0  # longer than between two looks
 
 
 class Upkeep:
     """Gives back what is recalled or idle, says that this process lives, and looks at what others have spent."""
 
-    def __init__(self, book: LeasedBudgets, tell: Callable[[Notice], None] | None = None) -> None:
+    def __init__(
+        self,
+        book: LeasedBudgets,
+        tell: Callable[[Notice], None] | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall_clock = wall_clock
+        self._ahead = wall_clock() - book.clock()
         self._book = book
         self._tell_of = tell
         self._bank = book.bank
+
+    async def mind_the_clock(self) -> None:
+        """Lets leases age by a step of the time of day, by which others tell whether this process lives.
+
+        Its own clock stands still while the machine sleeps or is paused, and knows nothing of clocks that are set.
+        """
+        ahead = self._wall_clock() - self._book.clock()
+        step, self._ahead = ahead - self._ahead, ahead
+        if step < _STEP_SECONDS:
+            return
+        for account in self._book.accounts.values():
+            account.renewed_seconds -= step
+        _logger.warning("the time of day has moved on by itself", extra={"seconds": round(step, 1)})
 
     async def answer_recalls(self) -> None:
         """Gives back all that is not set aside of what others ask for."""
@@ -152,6 +174,7 @@ async def keeping(book: LeasedBudgets, tell: Callable[[Notice], None] | None = N
     async with AsyncExitStack() as stack:
         stack.push_async_callback(book.finish)
         for step, seconds in (
+            (upkeep.mind_the_clock, _RECALL_SECONDS),
             (upkeep.answer_recalls, _RECALL_SECONDS),
             (upkeep.settle_idle, _TELL_SECONDS),
             (upkeep.look, _LOOK_SECONDS),
