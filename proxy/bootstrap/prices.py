@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from proxy.application.administration import prices
@@ -54,21 +54,37 @@ def _administration(database: Database) -> Administration:
 
 
 async def sync_prices(settings: Settings, *, dry_run: bool = False) -> tuple[PriceChanges, int]:
-    """What the upstream's prices changed, and how many of its models have none that is fixed.
+    """What the upstreams' prices changed, and how many of their models have none that is fixed.
 
-    Raises PriceListUnavailable, InvalidValue or DATABASE_ERRORS.
+    A provider whose list cannot be read keeps nobody from the others' prices. It is raised for in the end, when what
+    was taken over is noted: PriceListUnavailable. Raises InvalidValue or DATABASE_ERRORS, too.
     """
     providers = billing_providers(settings)
     if not providers:
         raise InvalidValue(_NOTHING_TO_SYNC)
     timeouts = settings.connect_timeout_seconds, settings.stream_idle_timeout_seconds
     all_changes, all_ignored = PriceChanges(), 0
+    failed: dict[str, PriceListUnavailable] = {}
     opened = existing_database if dry_run else migrated_database
     async with opened(settings) as database, client_session(*timeouts) as session:
         history = PiccoloModelPricing(database)
-        for endpoint in providers.values():
-            changes, ignored = await PriceSync(session, endpoint, history).run(dry_run=dry_run)
+        for name, endpoint in providers.items():
+            try:
+                changes, ignored = await PriceSync(session, endpoint, history).run(dry_run=dry_run)
+            except PriceListUnavailable as problem:
+                failed[name] = problem
+                continue
             all_changes, all_ignored = all_changes.and_then(changes), all_ignored + ignored
         if not dry_run:
             await prices.note_sync(_administration(database), Actor(command_principal()), all_changes)
+    if failed:
+        raise _unavailable(failed, len(providers), dry_run=dry_run)
     return all_changes, all_ignored
+
+
+def _unavailable(failed: Mapping[str, PriceListUnavailable], providers: int, *, dry_run: bool) -> PriceListUnavailable:
+    """With the providers' names, where there are several."""
+    if providers == 1:
+        return next(iter(failed.values()))
+    of_others = "" if dry_run or len(failed) == providers else "; the other providers' prices are taken over"
+    return PriceListUnavailable("; ".join(f"{name}: {problem}" for name, problem in failed.items()) + of_others)

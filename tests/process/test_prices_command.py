@@ -213,6 +213,28 @@ async def test_an_upstream_without_a_list_is_said_so(sqlite_url: str, upstream: 
     assert "sk-or-secret" not in refused
 
 
+async def test_a_provider_without_a_list_keeps_nobody_from_the_prices_of_the_others(
+    sqlite_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.models = [{"id": "a/one", "pricing": {"prompt": "0.000001", "completion": "0.000002"}}]
+    there = {"kind": "openrouter", "api_key": "${OPENROUTER_API_KEY}"}
+    urls = {"first": upstream.url, "gone": "http://127.0.0.1:1/api/v1/", "last": upstream.url}
+    config = {
+        "providers": {name: {**there, "base_url": url} for name, url in urls.items()},
+        "models": {"m": {"deployments": [{"provider": "last", "model": "m"}]}},
+    }
+    (tmp_path / "gateway.yaml").write_text(json.dumps(config), "utf-8")
+    path = str(tmp_path / "gateway.yaml")
+    prices = Prices(DATABASE_URL=sqlite_url, LLMGATEWAY_CONFIG=path, OPENROUTER_API_KEY="sk-or-x")
+    assert "gone: ClientConnectorError\n" in await prices.refused("sync", "--dry-run")
+    told = await prices.refused("sync")
+    assert "gone: ClientConnectorError; the other providers' prices are taken over" in told
+    assert (await prices.json("history", "a/one"))[0]["source"] == "sync"
+    async with open_database(sqlite_url) as database, session(database) as reader:
+        ((noted,),) = await reader.fetch("SELECT after FROM audit_log WHERE action = 'sync'")
+    assert json.loads(noted)["added"] == ["a/one"]
+
+
 async def test_every_command_has_help(sqlite_prices: Prices) -> None:
     for command in ("list", "history", "set", "sync"):
         code, out, _ = await sqlite_prices.run(command, "--help")
