@@ -224,11 +224,27 @@ async def test_rotated_keys_are_fetched_when_a_token_names_one(world: World) -> 
         await world.verify(world.issuer.token("one", key=rsa_key(1), sub="later"))
 
 
+@pytest.mark.parametrize("kid", ["one", None])
+async def test_a_key_that_has_another_in_its_place_is_fetched_anew(world: World, kid: str | None) -> None:
+    """Issuers with one key may name none, and some give a new key the name of the old one."""
+    await world.verify(world.issuer.token(kid))
+    old = world.issuer.token(kid, key=rsa_key(1), sub="later")
+    world.issuer.keys = {"one": rsa_key(2)}
+    world.seconds += QUIET_SECONDS
+    await world.verify(world.issuer.token(kid))
+    assert world.issuer.fetches == 2
+    for _ in range(3):
+        with pytest.raises(NotAuthenticated):
+            await world.verify(old)
+    assert world.issuer.fetches == 2
+
+
 async def test_strangers_cannot_make_the_gateway_hammer_the_issuer(world: World) -> None:
     await world.verify(world.issuer.token())
     for number in range(50):
-        with pytest.raises(NotAuthenticated):
-            await world.verify(world.issuer.token(f"made up {number}", key=rsa_key(2)))
+        for kid in (f"made up {number}", "one"):
+            with pytest.raises(NotAuthenticated):
+                await world.verify(world.issuer.token(kid, key=rsa_key(2), sub=str(number)))
     assert world.issuer.fetches == 1
     world.seconds += QUIET_SECONDS
     for number in range(50):

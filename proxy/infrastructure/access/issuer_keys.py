@@ -1,8 +1,9 @@
 """The public keys with which an issuer signs its tokens, fetched from it and kept for a while.
 
-They are fetched again when they are old, and when a token names a key that is not among them; neither more often than
-every few seconds, so that strangers with invented names cannot make the gateway hammer the issuer. While the issuer
-does not answer, the keys that are known serve on for a bounded time, and nobody who brings one of them waits for it.
+They are fetched again when they are old, when a token names a key that is not among them, and when the one that it
+names (or the only one, if it names none) does not fit: there may be another in its place by now. None of it more often
+than every few seconds, so that strangers with invented names cannot make the gateway hammer the issuer. While the
+issuer does not answer, the keys that are known serve on for a bounded time, and nobody who brings one waits for it.
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ class IssuerKeys:
             if found is None and self._has_failed:
                 raise self._away()
         return found
+
+    async def find_newer(self, key_id: str | None, known: SigningKey) -> SigningKey | None:
+        """The issuer's key of that name if it is another one by now."""
+        await self._refresh()
+        found = self._keys.get(key_id)
+        return None if found == known else found
 
     async def close(self) -> None:
         """Ends a fetch that nobody waits for any more."""

@@ -45,6 +45,10 @@ class SigningKeys(Protocol):
         """Raises NotServing."""
         ...
 
+    async def find_newer(self, key_id: str | None, known: SigningKey) -> SigningKey | None:
+        """What the issuer has put in the place of a key that does not fit, if anything."""
+        ...
+
 
 class MembershipSource(Protocol):
     """Teams, and the rules for them and their members."""
@@ -139,12 +143,18 @@ class IssuerTokens:
         if algorithm not in ALGORITHMS or "crit" in header:
             raise NotAuthenticated(_REFUSED)
         key = await self._keys.find(key_id)
-        if key is None or key.algorithm not in (None, algorithm):
-            raise NotAuthenticated(_REFUSED)
-        return self._decoded(token, key, algorithm)
+        while key is not None and key.algorithm in (None, algorithm):
+            try:
+                return self._decoded(token, key, algorithm)
+            except jwt.InvalidSignatureError:
+                key = await self._keys.find_newer(key_id, key)
+        raise NotAuthenticated(_REFUSED)
 
     def _decoded(self, token: str, key: SigningKey, algorithm: str) -> dict[str, Any]:
-        """The algorithm is one of ours, and fits the kind of the key, or PyJWT refuses it. Time is ours, too."""
+        """The algorithm is one of ours, and fits the kind of the key, or PyJWT refuses it. Time is ours, too.
+
+        Raises NotAuthenticated, or InvalidSignatureError: another key may fit.
+        """
         checks = self._checks
         try:
             claims: dict[str, Any] = jwt.decode(
@@ -156,6 +166,8 @@ class IssuerTokens:
                 leeway=checks.clock_skew_seconds,
                 options=_OPTIONS,  # type: ignore[arg-type]
             )
+        except jwt.InvalidSignatureError:
+            raise
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as problem:
             reason = _REASONS.get(type(problem))
             raise NotAuthenticated(f"{_REFUSED[:-1]}: {reason}." if reason else _REFUSED) from None
