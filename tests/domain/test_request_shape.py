@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -205,3 +206,13 @@ def test_text_that_speaks_of_parts_has_none() -> None:
     shape = asking(text='{"type": "image_url"}, "file"')
     assert shape.mentioned_parts == (0, False, 0, 0)
     assert not shape.needs
+
+
+def test_a_text_full_of_what_begins_like_images_costs_no_look_at_each() -> None:
+    messages = (
+        b'[{"role":"user","content":[{"type":"text","text":"' + rb"\"data:image" * 2_000_000 + b'"}],"image_url":0}]'
+    )
+    shape = RequestShape(ChatRequest(messages, "m", False, {"messages": messages}, has_parts=True))
+    began = time.process_time()
+    assert shape.mentioned_parts == (1, True, 0, 0)
+    assert time.process_time() - began < 0.5  # 1.7 s, while nobody else is served, where each is looked at
