@@ -278,6 +278,19 @@ def test_a_provider_that_is_not_known_is_told_of_and_gets_no_key_of_another() ->
     assert [line for line in told if "'xinference' is not known here" in line] == told
 
 
+@pytest.mark.parametrize(
+    ("url", "provider"),
+    [("https://api.deepinfra.com/v1/openai", "deepinfra"), ("https://api.mistral.ai/v1", "mistral")],
+)
+def test_a_name_without_a_prefix_is_whole_at_a_provider_that_its_url_tells(url: str, provider: str) -> None:
+    """LiteLLM knows these by their URLs; half of the name would be a model that nobody serves there."""
+    params = {"model": "meta-llama/Llama-3.3-70B-Instruct", "api_base": url}
+    config, told = converted(json.dumps({"model_list": [{"model_name": "m", "litellm_params": params}]}))
+    deployment = config.models["m"].deployments[0]
+    assert (deployment.provider, deployment.model, told) == (provider, params["model"], [])
+    assert config.providers[provider].base_url == url
+
+
 @pytest.mark.parametrize("model", ["openai/responses/o1-pro", "azure/responses/d", "cohere_chat/command-r"])
 def test_what_asks_by_another_api_is_not_carried_over(model: str) -> None:
     entry = {"model_name": "m", "litellm_params": {"model": model, "api_base": "http://h/v1"}}

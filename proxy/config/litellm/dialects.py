@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,15 @@ DIALECTS = {
 # For prefixes that are not listed here, if there is a URL: most of LiteLLM's providers speak OpenAI's API.
 UNLISTED = "openai_compatible"
 DIALECTS[UNLISTED] = _compatible("${OPENAI_LIKE_API_BASE}", None)
+_HOSTS = {
+    (dialect.url or "").removeprefix("https://").partition("/")[0]: prefix
+    for prefix, dialect in DIALECTS.items()
+    if (dialect.url or "").startswith("https://")
+} | {"api.mistral.ai": "mistral"}
 _BARE_NAMES = {"openai": ("gpt-", "chatgpt-", "o1", "o3", "o4", "*"), "anthropic": ("claude",)}
 
 
-def dialect_of(model: str, stated: str | None, *, has_url: bool) -> tuple[str, str] | None:
+def dialect_of(model: str, stated: str | None, url: Any) -> tuple[str, str] | None:
     """The prefix that says which provider serves a model, and that provider's name for it; None if it is not known.
 
     `stated` is what `custom_llm_provider` says. A server of one's own takes any name.
@@ -75,8 +81,15 @@ def dialect_of(model: str, stated: str | None, *, has_url: bool) -> tuple[str, s
     for name, beginnings in _BARE_NAMES.items():
         if not slash and model.startswith(beginnings):
             return name, model
-    if not has_url or prefix in _UNSUPPORTED:
-        return None
+    return None if url is None or prefix in _UNSUPPORTED else _at_a_server(model, str(url))
+
+
+def _at_a_server(model: str, url: str) -> tuple[str, str]:
+    """What has no prefix of a provider that is known: the name is whole where the URL is a known provider's, as it is
+    for LiteLLM. Models have slashes there, too."""
+    if known := _HOSTS.get(url.partition("://")[2].partition("/")[0]):
+        return known, model
+    rest = model.partition("/")[2]
     return (UNLISTED, rest) if rest else ("openai", model)
 
 

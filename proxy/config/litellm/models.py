@@ -52,8 +52,8 @@ class Models:
             return
         assert name is not None  # noqa: S101  # _trouble has seen to it
         assert model is not None  # noqa: S101
-        has_url = "api_base" in params or "base_url" in params
-        found = dialect_of(model, params.text("custom_llm_provider"), has_url=has_url)
+        url = params.data.get("api_base" if "api_base" in params else "base_url")
+        found = dialect_of(model, params.text("custom_llm_provider"), url)
         if found is None:
             entry.losses.tell((*params.path, "model"), f"there is no provider here for '{model}'")
             return
