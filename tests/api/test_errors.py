@@ -1,4 +1,4 @@
-"""What becomes of an answer when something raises behind its head."""
+"""What clients are told of errors, and what becomes of an answer when something raises behind its head."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from aiohttp.typedefs import Handler
 
 from proxy.api.app_keys import REQUEST_ID
 from proxy.api.middlewares.errors import errors
+from proxy.api.openai.errors import error_headers, status_of
+from proxy.domain.errors import AllProvidersFailed, CircuitOpen, GatewayError, InvalidRequest, TransientUpstreamError
 
 
 @web.middleware
@@ -38,3 +40,13 @@ async def test_an_answer_that_has_begun_breaks_off(caplog: pytest.LogCaptureFixt
             await response.content.read()
     (record,) = (each for each in caplog.records if each.name == "proxy.api.middlewares.errors")
     assert (record.levelno, record.__dict__["request_id"]) == (logging.ERROR, "req-1")
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(TransientUpstreamError("slow down", status=429, retry_after_seconds=7), 429), (CircuitOpen("a", 7), 503)],
+)
+def test_a_dialect_without_words_hides_not_when_to_come_again(failure: GatewayError, status: int) -> None:
+    """It is no reason why the others failed: without it their clients would come again when those can be asked."""
+    error = AllProvidersFailed(["a", "b", "c"], [failure, failure, InvalidRequest("'seed' cannot be carried")])
+    assert (status_of(error), error_headers(error)) == (status, {"Retry-After": "7"})

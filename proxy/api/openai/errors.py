@@ -121,7 +121,8 @@ def status_of(error: GatewayError) -> int:
     if isinstance(error, AllProvidersFailed):
         if _nobody_was_asked(error):
             return _UNAVAILABLE
-        if error.failures and all(_is_rate_limit(failure) for failure in error.failures):
+        reasons = _reasons(error)
+        if reasons and all(_is_rate_limit(failure) for failure in reasons):
             return _RATE_LIMITED
     status, _ = _row(error)
     if status is not None or not isinstance(error, UpstreamError):
@@ -233,8 +234,14 @@ def _wait_of(failure: GatewayError) -> float | None:
     return failure.retry_after_seconds if isinstance(failure, NotServing | UpstreamError) else None
 
 
+def _reasons(error: AllProvidersFailed) -> list[GatewayError]:
+    """Without the dialects that have no words for the request: they are none why it failed elsewhere."""
+    return [failure for failure in error.failures if not isinstance(failure, InvalidRequest)]
+
+
 def _nobody_was_asked(error: AllProvidersFailed) -> bool:
-    return bool(error.failures) and all(isinstance(failure, NotServing) for failure in error.failures)
+    reasons = _reasons(error)
+    return bool(reasons) and all(isinstance(failure, NotServing) for failure in reasons)
 
 
 def error_response(error: GatewayError) -> web.Response:
