@@ -19,7 +19,7 @@ class ChatRequest:
 
     `members` has the raw JSON of each member of the top level, as bytes or as something that bytes are made of; the
     messages may come to be there when they are asked for. `has_parts` is False if it is known that no message has a
-    list of parts for its content: then nobody need look for what parts may hold.
+    list of parts for its content, nor one of images: then nobody need look for what parts may hold.
     """
 
     body: bytes

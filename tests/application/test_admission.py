@@ -372,6 +372,18 @@ def test_a_sound_counts_for_less_than_a_text_of_its_length(sound: dict[str, str]
     assert estimate.has_media
 
 
+@pytest.mark.parametrize("text", ["Here it is.", "\ud83d"], ids=["sound", "cut"])
+def test_a_picture_that_a_model_has_made_counts_for_no_more_when_it_is_sent_back(text: str) -> None:
+    """It is beside the texts then, as it was in the answer, and nothing else need have parts."""
+    image = {"type": "image_url", "image_url": {"url": PICTURE}, "index": 0}
+    hello = {"role": "user", "content": "Draw it."}
+    drawn = {"role": "assistant", "content": text, "images": [image]}
+    body = json.dumps({"model": "m", "messages": [hello, drawn, hello]}).encode()
+    estimate = token_estimate(read_chat_request(body), 0)
+    assert estimate.input_tokens < 2200
+    assert estimate.has_media
+
+
 @pytest.mark.parametrize(
     "part",
     [

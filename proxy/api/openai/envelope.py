@@ -31,6 +31,7 @@ _TOO_DEEP = f"The request body nests deeper than {MAX_DEPTH} levels."
 class _Message(msgspec.Struct):
     role: str
     content: msgspec.Raw = msgspec.Raw()
+    images: msgspec.Raw = msgspec.Raw()
 
 
 class _PlainMessage(msgspec.Struct):
@@ -38,6 +39,7 @@ class _PlainMessage(msgspec.Struct):
 
     role: Role
     content: str | list[msgspec.Raw] | None = None
+    images: msgspec.Raw = msgspec.Raw()
 
 
 _flat_messages = msgspec.json.Decoder(list[FlatMessage])
@@ -136,7 +138,7 @@ def _check_depth(members: FlatMembers) -> None:
 
 
 def _check_messages(body: bytes, text: bytes) -> bool:
-    """Whether any message's content is a list of parts."""
+    """Whether any message's content is a list of parts, or pictures are beside it, as models hand them out."""
     is_flat = _are_flat(text)
     if len(body) - is_flat * len(text) >= _DEEP_BYTES and nests_deeper_than(body, MAX_DEPTH):
         raise InvalidRequest(_TOO_DEEP, code="nesting_too_deep")
@@ -147,7 +149,7 @@ def _check_messages(body: bytes, text: bytes) -> bool:
     except msgspec.DecodeError:
         plain = []
     if plain:
-        return list in [type(message.content) for message in plain]
+        return list in [type(message.content) for message in plain] or any(map(_has_images, plain))
     return _check_messages_closely(text)
 
 
@@ -167,7 +169,7 @@ def _check_messages_closely(text: bytes) -> bool:
         raise _invalid_message(str(problem)) from None
     if not messages:
         raise InvalidRequest("'messages' must not be empty.", param="messages", code="invalid_value")
-    has_parts = False
+    has_parts = any(map(_has_images, messages))
     for place, message in enumerate(messages):
         if message.role not in ROLES:
             raise InvalidRequest(
@@ -181,6 +183,10 @@ def _check_messages_closely(text: bytes) -> bool:
             if content != b'"':
                 check_kind(f"messages[{place}].content", content, CONTENT_KINDS)
     return has_parts
+
+
+def _has_images(message: _PlainMessage | _Message) -> bool:
+    return bytes(memoryview(message.images)[:1]) == b"["
 
 
 def _invalid_message(problem: str) -> InvalidRequest:
