@@ -304,3 +304,12 @@ async def _complete(native: Native, model: str, **members: Any) -> str:
 async def _stream(native: Native, model: str) -> str:
     stream = await native.openai.chat.completions.create(model=model, messages=HELLO, stream=True)
     return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+
+async def test_a_kind_of_image_that_cannot_be_carried_is_refused_by_name(native: Native) -> None:
+    """It was taken for a defect of the gateway."""
+    image: Any = {"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64,PHN2Zy8+"}}
+    for model in ("claude/claude-haiku-5", "gemini/gemini-3-pro"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await native.openai.chat.completions.create(model=model, messages=[{"role": "user", "content": [image]}])
+        assert caught.value.param == "messages[0].content[0].image_url.url"

@@ -24,6 +24,7 @@ from semantic_kernel.contents import (
 )
 from semantic_kernel.contents.kernel_content import KernelContent
 from semantic_kernel.contents.reasoning_content import ReasoningContent
+from semantic_kernel.exceptions import ContentInitializationError
 
 from proxy.domain.errors import InvalidRequest
 from proxy.infrastructure.chat_completion.native.members import Members, read_json
@@ -137,7 +138,10 @@ def _image_part(part: Members) -> ImageContent:
     if data := _DATA_URL.fullmatch(url):
         _check_base64(image, data[2])
         kind = data[1].lower().replace("image/jpg", "image/jpeg")  # which no API knows by its other name
-        return ImageContent(data_uri=f"data:{kind};base64,{data[2]}", metadata=metadata)
+        try:
+            return ImageContent(data_uri=f"data:{kind};base64,{data[2]}", metadata=metadata)
+        except ContentInitializationError:  # for image/svg+xml, and what else has more than letters
+            image.refuse("url", f"is an image of a kind that cannot be carried to provider '{part.provider}'.")
     if not url.lower().startswith(("http://", "https://")):
         image.refuse("url", "must be an http(s) URL, or a data URL of an image in base64.")
     try:
