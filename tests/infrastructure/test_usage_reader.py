@@ -300,6 +300,18 @@ def test_what_a_total_has_of_the_cache_is_no_output(
     assert usage_of(told.encode()) == Usage(32, 9, cached, cache_write_tokens=written)
 
 
+@pytest.mark.parametrize("details", ["", ', "prompt_tokens_details": {"audio_tokens": 0}', ', "cost": "free"'])
+@pytest.mark.parametrize(("total", "output_tokens"), [(1041, 9), (71, 9), (1071, 9), (135, 103), (41, 9)])
+def test_nor_is_what_a_total_has_of_the_cache_by_anthropics_names(total: int, output_tokens: int, details: str) -> None:
+    told = (
+        f'{{"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": {total}, "cache_read_input_tokens": 1000, '
+        f'"cache_creation_input_tokens": 30{details}}}'
+    )
+    usage = usage_of(told.encode())
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens) == (32, output_tokens)
+
+
 def test_a_total_is_nothing_beside_counts_that_make_no_sense() -> None:
     told = b'{"prompt_tokens": -1, "completion_tokens": 9, "total_tokens": 135, "cost": 0.5}'
     assert usage_of(told) == Usage(0, 9, cost=CostAmount(Decimal("0.5")), estimated=True)

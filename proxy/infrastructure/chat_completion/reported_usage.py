@@ -53,6 +53,8 @@ class _Usage(msgspec.Struct):
     cached_tokens: msgspec.Raw = msgspec.Raw()
     cost: msgspec.Raw = msgspec.Raw()
     cost_in_usd_ticks: msgspec.Raw = msgspec.Raw()
+    cache_read_input_tokens: msgspec.Raw = msgspec.Raw()
+    cache_creation_input_tokens: msgspec.Raw = msgspec.Raw()
 
 
 class PlainUsage(msgspec.Struct):
@@ -67,6 +69,8 @@ class PlainUsage(msgspec.Struct):
     cached_tokens: msgspec.Raw = msgspec.Raw()
     cost: Decimal | _Bill | None = None
     cost_in_usd_ticks: _Tokens | None = None
+    cache_read_input_tokens: msgspec.Raw = msgspec.Raw()
+    cache_creation_input_tokens: msgspec.Raw = msgspec.Raw()
 
 
 _usages = msgspec.json.Decoder(_Usage)
@@ -103,6 +107,8 @@ def read_usage(raw: msgspec.Raw) -> Usage | None:
             usage.cached_tokens,
             _read_cost(usage.cost),
             count_of(look(usage.cost_in_usd_ticks)),
+            usage.cache_read_input_tokens,
+            usage.cache_creation_input_tokens,
         )
     )
     if is_sound:
@@ -115,9 +121,11 @@ def usage_of(usage: PlainUsage) -> Usage:
 
     Some servers (xAI, Gemini's compatible endpoint) leave reasoning out of `completion_tokens`, and bill it all the
     same: only their total has it. Others leave what they read from a cache, or wrote to it, out of `prompt_tokens`
-    (Bedrock's counts, handed on): that is no output.
+    (Bedrock's counts, handed on, or Anthropic's by their own names): that is no output.
     """
     output_tokens = max(usage.completion_tokens, usage.total_tokens - usage.prompt_tokens)
+    if output_tokens > usage.completion_tokens and _is_of_the_cache(usage, output_tokens - usage.completion_tokens):
+        output_tokens = usage.completion_tokens
     cost = None if usage.cost is None and usage.cost_in_usd_ticks is None else _billed(usage)
     hits = bytes(usage.prompt_cache_hit_tokens) or bytes(usage.cached_tokens)
     if usage.prompt_tokens_details is None and usage.completion_tokens_details is None and not hits:
@@ -176,6 +184,14 @@ def _read_cost(raw: msgspec.Raw) -> Decimal | _Bill | None:
     except ValueError:
         return None
     return cost
+
+
+def _is_of_the_cache(usage: PlainUsage, tokens: int) -> bool:
+    """Whether so many are those that Anthropic's names tell of."""
+    read, written = (
+        count_of(look(raw)) or 0 for raw in (usage.cache_read_input_tokens, usage.cache_creation_input_tokens)
+    )
+    return tokens in (read, written, read + written)
 
 
 def _billed(usage: PlainUsage) -> CostAmount | None:
