@@ -245,7 +245,11 @@ def test_a_url_that_no_client_can_be_made_of_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h", "https://h.example.:65535", "http://[::1]:8000/v1", "http://bücher.example/"]
+    "url",
+    [
+        *("http://h", "https://h.example.:65535", "http://[::1]:8000/v1", "http://bücher.example/"),
+        *("http://h:", "http://h:/v1", "http://h:08080/v1", "http://[fe80::1%25eth0]:80/v1", "http://[fe80::1%eth0]"),
+    ],
 )
 def test_a_url_with_a_host_and_perhaps_a_port_is_taken(url: str) -> None:
     assert problems(SMALL.replace("http://127.0.0.1:8000/v1", f"'{url}'")) == []
