@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ def listening(settings: Settings, *, take_over: bool = False) -> Listening:
     }
     wanted = {name: port for name, port in ports.items() if port is not None}
     if take_over:
-        return _taken_over(_door(settings), wanted)
+        return _taken_over(_doors(settings), wanted)
     return Listening({name: _bound_for(name, settings.llmgateway_host, port) for name, port in wanted.items()})
 
 
@@ -94,12 +94,12 @@ def handover_path(settings: Settings, listening_on: Listening) -> Path:
     return Path(settings.llmgateway_data_dir) / f"handover-{port}.sock"
 
 
-def _door(settings: Settings) -> Path:
+def _doors(settings: Settings) -> list[Path]:
     """Of the gateway that has the configured port; for port 0 of any. One of an older version may be without a port."""
     directory, port = Path(settings.llmgateway_data_dir), settings.llmgateway_port
     own = directory / f"handover-{port}.sock"
     doors = [own] if port else sorted(directory.glob("handover-*.sock"))
-    return next((door for door in (*doors, directory / _OLD_DOOR) if door.exists()), own)
+    return [door for door in (*doors, directory / _OLD_DOOR) if door.exists()] or [own]
 
 
 def unix_address(path: Path) -> str:
@@ -135,16 +135,14 @@ def bound(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _taken_over(path: Path, wanted: Mapping[str, int]) -> Listening:
-    predecessor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    predecessor.settimeout(_WAIT_SECONDS)
+def _taken_over(doors: Sequence[Path], wanted: Mapping[str, int]) -> Listening:
+    path, predecessor = _knocked_at(doors)
     try:
-        predecessor.connect(unix_address(path))
         message, descriptors, _, _ = socket.recv_fds(predecessor, 65536, _MOST_SOCKETS)
         names = json.loads(message)
     except (OSError, ValueError) as problem:
         predecessor.close()
-        raise InvalidValue(f"No running gateway to take over from at {path} ({problem}).") from None
+        raise _nobody_at(path, problem) from None
     if not names:
         predecessor.close()
         raise InvalidValue(f"Another gateway is taking over from the one at {path}: only one can.")
@@ -154,6 +152,26 @@ def _taken_over(path: Path, wanted: Mapping[str, int]) -> Listening:
     taken = Listening(sockets, predecessor)
     _check_ports(taken, wanted)
     return taken
+
+
+def _knocked_at(doors: Sequence[Path]) -> tuple[Path, socket.socket]:
+    """The first one that is answered: a gateway that was killed has left its door behind."""
+    for path in doors:
+        predecessor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        predecessor.settimeout(_WAIT_SECONDS)
+        try:
+            predecessor.connect(unix_address(path))
+        except OSError as problem:
+            predecessor.close()
+            if path == doors[-1]:
+                raise _nobody_at(doors[0], problem) from None
+        else:
+            return path, predecessor
+    raise AssertionError("there is always a door")
+
+
+def _nobody_at(path: Path, problem: Exception) -> InvalidValue:
+    return InvalidValue(f"No running gateway to take over from at {path} ({problem}).")
 
 
 def _check_ports(taken: Listening, wanted: Mapping[str, int]) -> None:

@@ -115,3 +115,18 @@ def test_a_gateway_of_a_version_whose_door_had_no_port_is_taken_over_from(tmp_pa
             assert is_listening(int(old.url.rpartition(":")[2]))
             successor.terminate()
             assert successor.wait(60) == 0
+
+
+def test_a_door_that_a_killed_gateway_left_behind_is_not_in_the_way(tmp_path: Path) -> None:
+    """As when an upgrade was killed, and the version before was started in its place."""
+    with serving(tmp_path, *SERVE, **QUIET) as old:
+        door = Path(old.environment["LLMGATEWAY_DATA_DIR"]) / f"handover-{old.url.rpartition(':')[2]}.sock"
+        until(door.exists)
+        door.rename(door.with_name("handover.sock"))
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as killed:
+            killed.bind(str(door))
+        with taking_over(old) as successor:
+            assert old.process.wait(60) == 0
+            until(lambda: is_listening(int(old.url.rpartition(":")[2])))
+            successor.terminate()
+            assert successor.wait(60) == 0
