@@ -239,6 +239,22 @@ async def test_a_key_that_has_another_in_its_place_is_fetched_anew(world: World,
     assert world.issuer.fetches == 2
 
 
+@pytest.mark.parametrize("members", [{}, {"alg": "RS256"}], ids=["of any algorithm", "of one algorithm"])
+@pytest.mark.parametrize("kid", ["one", None])
+async def test_a_key_that_has_one_of_another_kind_in_its_place_is_fetched_anew(
+    world: World, kid: str | None, members: dict[str, str]
+) -> None:
+    world.issuer.jwks = {"keys": [jwk_of(rsa_key(1), "one", **members)]}
+    await world.verify(world.issuer.token(kid))
+    world.issuer.jwks, world.issuer.keys = None, {"one": ec.generate_private_key(ec.SECP256R1())}
+    world.seconds += QUIET_SECONDS
+    await world.verify(world.issuer.token(kid, algorithm="ES256"))
+    for algorithm, key in (("RS256", rsa_key(1)), ("EdDSA", ed25519.Ed25519PrivateKey.generate())):
+        with pytest.raises(NotAuthenticated):
+            await world.verify(world.issuer.token(kid, algorithm=algorithm, key=key, sub="later"))
+    assert world.issuer.fetches == 2
+
+
 async def test_strangers_cannot_make_the_gateway_hammer_the_issuer(world: World) -> None:
     await world.verify(world.issuer.token())
     for number in range(50):

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -30,6 +31,8 @@ _LATEST_END = 2**40  # seconds; what is later makes no sense
 _RETRY_AFTER_SECONDS = 2.0
 _OPTIONS: Final = {"require": ["exp", "iss", "aud", "sub"]}
 _REFUSED: Final = "The token is not accepted."
+# A key of another kind is a TypeError, one on another curve an InvalidKeyError. So may be claims that make no sense.
+_MISFITS: Final = (jwt.InvalidSignatureError, jwt.InvalidKeyError, TypeError)
 _REASONS: Final[Mapping[type[Exception], str]] = {
     jwt.ExpiredSignatureError: "it has expired",
     jwt.ImmatureSignatureError: "it is not valid yet",
@@ -143,17 +146,17 @@ class IssuerTokens:
         if algorithm not in ALGORITHMS or "crit" in header:
             raise NotAuthenticated(_REFUSED)
         key = await self._keys.find(key_id)
-        while key is not None and key.algorithm in (None, algorithm):
-            try:
-                return self._decoded(token, key, algorithm)
-            except jwt.InvalidSignatureError:
-                key = await self._keys.find_newer(key_id, key)
+        while key is not None:
+            if key.algorithm in (None, algorithm):
+                with suppress(*_MISFITS):
+                    return self._decoded(token, key, algorithm)
+            key = await self._keys.find_newer(key_id, key)
         raise NotAuthenticated(_REFUSED)
 
     def _decoded(self, token: str, key: SigningKey, algorithm: str) -> dict[str, Any]:
         """The algorithm is one of ours, and fits the kind of the key, or PyJWT refuses it. Time is ours, too.
 
-        Raises NotAuthenticated, or InvalidSignatureError: another key may fit.
+        Raises NotAuthenticated, or one of _MISFITS: another key may fit.
         """
         checks = self._checks
         try:
@@ -166,9 +169,9 @@ class IssuerTokens:
                 leeway=checks.clock_skew_seconds,
                 options=_OPTIONS,  # type: ignore[arg-type]
             )
-        except jwt.InvalidSignatureError:
+        except _MISFITS:
             raise
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as problem:
+        except (jwt.PyJWTError, ValueError, OverflowError) as problem:
             reason = _REASONS.get(type(problem))
             raise NotAuthenticated(f"{_REFUSED[:-1]}: {reason}." if reason else _REFUSED) from None
         subject = claims["sub"]
