@@ -6,11 +6,13 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-# Tests wait as well as work: three for two cores, and no more than take 8 GB together. They make and drop hundreds of
-# databases, which takes a disk twice as long as memory, so that is where their files are if 2 GB are free there.
-TEST_PROCESSES = $(shell $(PYTHON) -c 'import os; print(min(16, (3 * os.cpu_count() + 1) // 2))')
+# Tests wait as well as work: three processes for two cores, of those that we may use. Each has a PostgreSQL of its own and
+# makes and drops hundreds of databases, which takes a disk twice as long as memory, so that is where their files are if
+# there is room. Both are found out when tests are run, not by each command.
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+TEST_PROCESSES = $(shell $(PYTHON) -c 'import os; print((3 * ($(CORES)) + 1) // 2)')
 MEMORY = $(shell grep -s ' /dev/shm ' /proc/mounts | grep -qv noexec && \
-	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 2000000 {print $$6}')
+	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 700000 * $(TEST_PROCESSES) {print $$6}')
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url
 
