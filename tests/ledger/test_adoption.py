@@ -131,3 +131,35 @@ async def test_a_process_sets_an_unreadable_outcome_of_its_own_aside_once(writer
     for writer.is_away in (True, True, False):
         await drain.book_payloads(payloads)
     assert (writer.names(), quarantine.set_aside_rows) == (["one"], 1)
+
+
+async def test_a_spool_that_waits_for_the_database_does_not_end_the_outage(
+    writer: Writer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is looked at again and again, and holds nothing of some kinds of rows: of those none is refused."""
+    spool = Spool(tmp_path, max_bytes=64 * MEBIBYTE)
+    spool.reserve()
+    one = row()
+    spool.note_outcome(one.id, outcome_payload(ledger_row(one)))
+    spool._lock.close()
+    quarantine = Quarantine(tmp_path)
+    drain = Drain(writer, quarantine)
+    errors = []
+    caplog.set_level("INFO", "proxy.infrastructure.ledger.drain")
+    for writer.is_away in (True, True, False):
+        await adopt_dead_spools(tmp_path, tmp_path / "another", drain, quarantine)
+        errors.append(drain.last_error)
+    assert errors == ["ConnectionRefusedError", "ConnectionRefusedError", None]
+    told = [record.getMessage() for record in caplog.records if record.name.endswith(".drain")]
+    assert told == ["ledger cannot reach its database, rows wait", "ledger reaches its database again"]
+
+
+async def test_an_outage_ends_when_leases_are_released(writer: Writer, tmp_path: Path) -> None:
+    """There may be no row to book for long."""
+    drain = Drain(writer, Quarantine(tmp_path))
+    writer.is_away = True
+    assert not await drain.release("process")
+    assert drain.last_error is not None
+    writer.is_away = False
+    assert await drain.release("process")
+    assert drain.last_error is None

@@ -50,8 +50,10 @@ class Drain:
         return await self._book(rows, holder, again=again, is_own=False)
 
     async def _book(self, rows: Sequence[LedgerRow], holder: str, *, again: bool, is_own: bool) -> int | None:
+        if not rows:
+            return 0  # which tells nothing of the database
         try:
-            new = await self._writer.write(rows, holder, again=again) if rows else 0
+            new = await self._writer.write(rows, holder, again=again)
         except DATABASE_ERRORS as problem:
             if is_about_the_row(problem):
                 return await self._book_one_by_one(rows, holder, again=again, is_own=is_own)
@@ -74,6 +76,7 @@ class Drain:
         except DATABASE_ERRORS as problem:
             self._note(problem)
             return False
+        self._count(0)
         return True
 
     async def _book_one_by_one(
