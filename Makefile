@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-# Tests wait as well as work: three processes for two cores, of those that we may use. Each has a PostgreSQL of its own and
-# makes and drops hundreds of databases, which takes a disk twice as long as memory, so that is where their files are if
-# there is room. Both are found out when tests are run, not by each command.
+# Tests wait as well as work: three processes for two cores, of those that are ours, and at most sixteen. Each has a
+# PostgreSQL of its own and makes and drops hundreds of databases, which takes a disk twice as long as memory, so that is
+# where their files are if there is room.
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-TEST_PROCESSES = $(shell $(PYTHON) -c 'import os; print((3 * ($(CORES)) + 1) // 2)')
+TEST_PROCESSES = $(shell $(PYTHON) -c 'import os; print(min(16, (3 * ($(CORES)) + 1) // 2))')
 MEMORY = $(shell grep -s ' /dev/shm ' /proc/mounts | grep -qv noexec && \
 	df -Pk /dev/shm | awk 'NR == 2 && $$4 > 700000 * $(TEST_PROCESSES) {print $$6}')
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
