@@ -6,7 +6,7 @@ Two gateways run side by side, alike but for that, and take turns of a moment ea
 does hits both. They have a core for themselves, and clients, upstream and database the others. What a round books in
 the end is in it.
 
-Claim: keys, a budget and a rate limit cost at most 15 % more CPU for each request.
+Claim: keys, a budget and a rate limit cost some 15 % more CPU for each request.
 Short: --rounds 2 --requests 500
 """
 

@@ -23,6 +23,7 @@ from proxy.domain.errors import (
     TransientUpstreamError,
     UpstreamError,
     kind_of,
+    reasons_among,
 )
 from proxy.domain.records import record
 from proxy.domain.routing import Candidate
@@ -139,7 +140,7 @@ class Walk(Generic[_T]):
                 if others:
                     self._warn("attempt failed, trying the next", attempt, reason=kind_of(error))
         failures = [attempt.error for attempt in self.attempts if isinstance(attempt.error, GatewayError)]
-        telling = self._failures_of_who_was_asked() or failures
+        telling = self._reasons() or failures
         if len(telling) == 1:
             raise telling[0]
         raise AllProvidersFailed(
@@ -148,10 +149,9 @@ class Walk(Generic[_T]):
             [attempt.deployment.name for attempt in self.attempts],
         )
 
-    def _failures_of_who_was_asked(self) -> list[GatewayError]:
-        """Without those whose dialect has no words for the request: they are no reason why it failed elsewhere."""
-        errors = (attempt.error for attempt in self.attempts)
-        return [error for error in errors if isinstance(error, GatewayError) and not isinstance(error, InvalidRequest)]
+    def _reasons(self) -> list[GatewayError]:
+        """Why it has failed so far."""
+        return reasons_among(attempt.error for attempt in self.attempts)
 
     def _failed_with(self, error: BaseException) -> Attempt:
         """Whose error it is: of two that raced it may be either one's."""
@@ -276,7 +276,7 @@ class Walk(Generic[_T]):
     def _others_than_wordless(self, candidate: Candidate) -> deque[Candidate] | None:
         """What one dialect cannot carry, that of another deployment may. Fallbacks are for failures: if there was one
         before, they go on, and no client is told that its request is at fault."""
-        if self._failures_of_who_was_asked():
+        if self._reasons():
             return self._elsewhere(candidate) or deque()
         return self._elsewhere(candidate, candidate.public_model)
 

@@ -46,7 +46,7 @@ GatewayError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -400,6 +400,11 @@ class AllProvidersFailed(GatewayError):
         self.attempted = tuple(attempted)
         self.failures = tuple(failures)
         self.deployments = tuple(deployments)
+
+
+def reasons_among(failures: Iterable[BaseException | None]) -> list[GatewayError]:
+    """Without those whose dialect has no words for a request: they are no reason why it failed elsewhere."""
+    return [each for each in failures if isinstance(each, GatewayError) and not isinstance(each, InvalidRequest)]
 
 
 def kind_of(error: GatewayError) -> str:

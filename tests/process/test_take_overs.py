@@ -90,43 +90,39 @@ def test_of_two_that_take_over_at_once_one_is_left(tmp_path: Path) -> None:
         assert not is_listening(port)
 
 
-@pytest.mark.parametrize("still_runs", [True, False])
-def test_a_second_gateway_in_the_data_directory_is_not_in_the_way(tmp_path: Path, still_runs: bool) -> None:
-    """It has another port. It took the first one's place, and nobody's when it ended."""
-    with serving(tmp_path, *SERVE, **QUIET) as old, ExitStack() as stack:
-        second = stack.enter_context(serving(tmp_path, *SERVE, **QUIET))
-        if not still_runs:
-            assert second.stop() == 0
-        successor = stack.enter_context(taking_over(old))
+def take_over_from(old: Serving) -> None:
+    """Another one does, serves, and ends."""
+    with taking_over(old) as successor:
         assert old.process.wait(60) == 0
-        assert is_listening(int(old.url.rpartition(":")[2]))
+        until(lambda: is_listening(int(old.url.rpartition(":")[2])))
+        until(door_of(old).exists)
         successor.terminate()
         assert successor.wait(60) == 0
 
 
-def test_a_gateway_of_a_version_whose_door_had_no_port_is_taken_over_from(tmp_path: Path) -> None:
-    with serving(tmp_path, *SERVE, **QUIET) as old:
-        door = Path(old.environment["LLMGATEWAY_DATA_DIR"]) / f"handover-{old.url.rpartition(':')[2]}.sock"
-        until(door.exists)
-        door.rename(door.with_name("handover.sock"))
-        with taking_over(old) as successor:
-            assert old.process.wait(60) == 0
-            until(door.exists)
-            assert is_listening(int(old.url.rpartition(":")[2]))
-            successor.terminate()
-            assert successor.wait(60) == 0
+def door_of(gateway: Serving) -> Path:
+    return Path(gateway.environment["LLMGATEWAY_DATA_DIR"]) / f"handover-{gateway.url.rpartition(':')[2]}.sock"
 
 
-def test_a_door_that_a_killed_gateway_left_behind_is_not_in_the_way(tmp_path: Path) -> None:
-    """As when an upgrade was killed, and the version before was started in its place."""
+@pytest.mark.parametrize("still_runs", [True, False])
+def test_a_second_gateway_in_the_data_directory_is_not_in_the_way(tmp_path: Path, still_runs: bool) -> None:
+    """It has another port. It took the first one's place, and nobody's when it ended."""
+    with serving(tmp_path, *SERVE, **QUIET) as old, serving(tmp_path, *SERVE, **QUIET) as second:
+        if not still_runs:
+            assert second.stop() == 0
+        take_over_from(old)
+
+
+@pytest.mark.parametrize("a_killed_one_has_left_its_door", [False, True])
+def test_a_gateway_of_a_version_whose_door_had_no_port_is_taken_over_from(
+    tmp_path: Path, a_killed_one_has_left_its_door: bool
+) -> None:
+    """Also when an upgrade was killed, and the version before was started in its place."""
     with serving(tmp_path, *SERVE, **QUIET) as old:
-        door = Path(old.environment["LLMGATEWAY_DATA_DIR"]) / f"handover-{old.url.rpartition(':')[2]}.sock"
+        door = door_of(old)
         until(door.exists)
         door.rename(door.with_name("handover.sock"))
-        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as killed:
-            killed.bind(str(door))
-        with taking_over(old) as successor:
-            assert old.process.wait(60) == 0
-            until(lambda: is_listening(int(old.url.rpartition(":")[2])))
-            successor.terminate()
-            assert successor.wait(60) == 0
+        if a_killed_one_has_left_its_door:
+            with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as killed:
+                killed.bind(str(door))
+        take_over_from(old)

@@ -53,6 +53,7 @@ from proxy.domain.errors import (
     UnsupportedExpectation,
     UnsupportedMediaType,
     UpstreamError,
+    reasons_among,
 )
 
 # Status and `code` of each error; an UpstreamError keeps the upstream's own status where the table says None.
@@ -121,7 +122,7 @@ def status_of(error: GatewayError) -> int:
     if isinstance(error, AllProvidersFailed):
         if _nobody_was_asked(error):
             return _UNAVAILABLE
-        reasons = _reasons(error)
+        reasons = reasons_among(error.failures)
         if reasons and all(_is_rate_limit(failure) for failure in reasons):
             return _RATE_LIMITED
     status, _ = _row(error)
@@ -234,13 +235,8 @@ def _wait_of(failure: GatewayError) -> float | None:
     return failure.retry_after_seconds if isinstance(failure, NotServing | UpstreamError) else None
 
 
-def _reasons(error: AllProvidersFailed) -> list[GatewayError]:
-    """Without the dialects that have no words for the request: they are none why it failed elsewhere."""
-    return [failure for failure in error.failures if not isinstance(failure, InvalidRequest)]
-
-
 def _nobody_was_asked(error: AllProvidersFailed) -> bool:
-    reasons = _reasons(error)
+    reasons = reasons_among(error.failures)
     return bool(reasons) and all(isinstance(failure, NotServing) for failure in reasons)
 
 
