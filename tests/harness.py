@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
@@ -132,11 +132,12 @@ def streams(
     then: Callable[[web.Request], Awaitable[None]] | None = None,
     pause_seconds: float = 0.0,
     generation_header: str | None = "gen-1",
+    headers: Mapping[str, str] | None = None,
 ) -> Answering:
     """A stream, each argument written on its own. `then` runs after the last: to stall, or to cut the connection."""
 
     async def answering(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **(headers or {})})
         if generation_header is not None:
             response.headers["X-Generation-Id"] = generation_header
         await response.prepare(request)

@@ -14,6 +14,7 @@ from proxy.application.upstream import UpstreamCall
 from proxy.domain.budgets import picodollars
 from proxy.domain.catalog import Deployment
 from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
+from proxy.domain.price_tiers import PriceTier
 from proxy.domain.pricing import ModelPricing, price_for
 from proxy.domain.rate_limits import TokenEstimate
 from proxy.domain.request_log import CostSource, UsageSource
@@ -47,8 +48,13 @@ class Turn:
             return facts.usage, UsageSource.REPORTED
         if not was_generated:
             return None, UsageSource.NONE
-        output_tokens = self.call.answer.estimated_output_tokens()
-        return Usage(request.estimated_billed_input_tokens(), output_tokens, estimated=True), UsageSource.ESTIMATED
+        usage = Usage(
+            input_tokens=request.estimated_billed_input_tokens(),
+            output_tokens=self.call.answer.estimated_output_tokens(),
+            estimated=True,
+            service_tier=request.service_tier(),
+        )
+        return usage, UsageSource.ESTIMATED
 
 
 class Costs(NamedTuple):
@@ -67,7 +73,7 @@ class _Rates(NamedTuple):
     """A price in whole picodollars, rounded up: for a token of input, for one of output, and for the request.
 
     Input may come from a cache or be written to one, output be reasoning, audio or images: the dearest price counts.
-    `media` is for a token of input that may be of an image or of audio, too.
+    `media` is for a token of input that may be of an image or of audio, too. `tiers` may hold for some requests.
     """
 
     price: ModelPricing | None
@@ -76,6 +82,7 @@ class _Rates(NamedTuple):
     output: int
     request: int
     window: int | None  # input tokens that the model takes at most
+    tiers: Sequence[tuple[PriceTier, _Rates]] = ()
 
     @classmethod
     def of(cls, price: ModelPricing) -> _Rates:
@@ -99,14 +106,19 @@ class _Rates(NamedTuple):
             picodollars(output * _PER_TOKEN),
             picodollars(price.request_fee_usd or Decimal(0)),
             price.max_context_tokens,
+            [(tier, cls.of(prices)) for tier, prices in price.by_tier],
         )
 
     def most(self, estimate: TokenEstimate) -> int:
-        input_tokens, output_tokens, has_media = estimate
+        input_tokens, output_tokens, has_media, service_tier = estimate
         if self.window is not None and self.window < input_tokens:
             input_tokens = self.window
         rate = self.media if has_media else self.input
-        return input_tokens * rate + output_tokens * self.output + self.request
+        most = input_tokens * rate + output_tokens * self.output + self.request
+        for tier, rates in self.tiers:  # whether the wished one serves it, and how long it is, is known afterwards
+            if tier.holds_for(input_tokens, service_tier):
+                most = max(most, rates.most(estimate))
+        return most
 
 
 def _dearest(price: Decimal, *others: Decimal | None) -> Decimal:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from proxy.bootstrap.config_file import OPENROUTER
-from proxy.config.schema import DeploymentConfig, GatewayConfig, ModelConfig, ProviderConfig
+from proxy.config.schema import (
+    DeploymentConfig,
+    GatewayConfig,
+    ModelConfig,
+    PricesConfig,
+    PriceTierConfig,
+    ProviderConfig,
+)
 from proxy.domain.catalog import Capability, Catalog, Deployment, FallbackKind, ModelRoute, Strategy, one_provider
-from proxy.domain.pricing import EPOCH, ModelPricing, PriceSource
+from proxy.domain.price_tiers import PriceTier
+from proxy.domain.pricing import EPOCH, PRICES, ModelPricing, PriceSource
 from proxy.domain.routing import ModelPolicy
 from proxy.domain.values import ModelName
 from proxy.infrastructure.chat_completion.dialect import UsageInStreams
@@ -138,21 +146,18 @@ def _price(described: DeploymentConfig) -> ModelPricing | None:
     return ModelPricing(
         model=ModelName(described.model),
         provider=described.provider,
-        input_cost_per_1m_tokens=prices.input_usd_per_1m_tokens,
-        output_cost_per_1m_tokens=prices.output_usd_per_1m_tokens,
         max_context_tokens=described.context_window_tokens,
         updated_at=EPOCH,
-        cached_input_cost_per_1m_tokens=prices.cached_input_usd_per_1m_tokens,
-        cache_write_cost_per_1m_tokens=prices.cache_write_usd_per_1m_tokens,
-        audio_input_cost_per_1m_tokens=prices.audio_input_usd_per_1m_tokens,
-        image_input_cost_per_1m_tokens=prices.image_input_usd_per_1m_tokens,
-        reasoning_cost_per_1m_tokens=prices.reasoning_usd_per_1m_tokens,
-        request_fee_usd=prices.request_fee_usd,
-        cache_write_1h_cost_per_1m_tokens=prices.cache_write_1h_usd_per_1m_tokens,
-        audio_output_cost_per_1m_tokens=prices.audio_output_usd_per_1m_tokens,
-        image_output_cost_per_1m_tokens=prices.image_output_usd_per_1m_tokens,
         source=PriceSource.SET,
+        tiers=[PriceTier(_given(tier), tier.above_input_tokens, tier.service_tier) for tier in prices.tiers],
+        **_given(prices),
     )
+
+
+def _given(prices: PricesConfig | PriceTierConfig) -> dict[str, Any]:
+    """By their names in ModelPricing."""
+    named = {name: getattr(prices, name.replace("_cost_per_", "_usd_per_")) for name in PRICES}
+    return {name: usd for name, usd in named.items() if usd is not None}
 
 
 def _spec(

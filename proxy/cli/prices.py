@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
 from proxy.cli.plain import plain
-from proxy.domain.errors import InvalidValue
-from proxy.domain.pricing import PRICES, ModelPricing, PriceChanges, PriceSource, check_price, exact_text
+from proxy.cli.price_options import distinct, price_options
+from proxy.domain.exact_prices import exact_text
+from proxy.domain.price_tiers import PriceTier
+from proxy.domain.pricing import PRICES, ModelPricing, PriceChanges, PriceSource
 from proxy.domain.values import ModelName
 from proxy.settings import Settings
-
-_MOST_TOKENS = 2**31 - 1
-
-
-def _usd(_context: click.Context, _option: click.Parameter, value: str | None) -> Decimal | None:
-    """USD, exact; a price that cannot be is refused, and click names its option."""
-    try:
-        price = None if value is None else Decimal(value)
-        if price is not None:
-            check_price("the price", price)
-    except InvalidOperation:
-        raise click.BadParameter(f"{value!r} is not a number.") from None
-    except InvalidValue as problem:
-        raise click.BadParameter(f"{value!r}: {problem}.") from None
-    return price
-
-
-def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """A moment in ISO 8601; without a time zone it is UTC."""
-    try:
-        moment = None if value is None else datetime.fromisoformat(value)
-        return moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is not a time like 2026-12-01 or 2026-12-01T09:30:00+01:00.") from None
-
 
 _json = click.option("--json", "as_json", is_flag=True, help="For machines; prices are exact decimal strings.")
 
@@ -74,75 +51,25 @@ def history(model: str, as_json: bool) -> None:
 
 @prices.command("set")
 @click.argument("model")
-@click.option(
-    "--input", "input_cost_per_1m_tokens", metavar="USD", callback=_usd, required=True, help="Per 1M input tokens."
-)
-@click.option(
-    "--output", "output_cost_per_1m_tokens", metavar="USD", callback=_usd, required=True, help="Per 1M output tokens."
-)
-@click.option(
-    "--cached-input", "cached_input_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M read from a cache."
-)
-@click.option(
-    "--cache-write", "cache_write_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M written to a cache."
-)
-@click.option(
-    "--cache-write-1h",
-    "cache_write_1h_cost_per_1m_tokens",
-    metavar="USD",
-    callback=_usd,
-    help="Per 1M written to a cache for an hour.",
-)
-@click.option(
-    "--audio-input",
-    "audio_input_cost_per_1m_tokens",
-    metavar="USD",
-    callback=_usd,
-    help="Per 1M input tokens of audio.",
-)
-@click.option(
-    "--image-input",
-    "image_input_cost_per_1m_tokens",
-    metavar="USD",
-    callback=_usd,
-    help="Per 1M input tokens of images.",
-)
-@click.option(
-    "--reasoning", "reasoning_cost_per_1m_tokens", metavar="USD", callback=_usd, help="Per 1M reasoning tokens."
-)
-@click.option(
-    "--audio-output",
-    "audio_output_cost_per_1m_tokens",
-    metavar="USD",
-    callback=_usd,
-    help="Per 1M output tokens of audio.",
-)
-@click.option(
-    "--image-output",
-    "image_output_cost_per_1m_tokens",
-    metavar="USD",
-    callback=_usd,
-    help="Per 1M output tokens of images.",
-)
-@click.option("--request-fee", "request_fee_usd", metavar="USD", callback=_usd, help="USD for each request.")
-@click.option("--context", type=click.IntRange(1, _MOST_TOKENS), help="Context window in tokens; default: as it was.")
-@click.option(
-    "--from",
-    "valid_from",
-    metavar="TIME",
-    callback=_time,
-    help="When it begins, ISO 8601, UTC if not said. [default: now]",
-)
+@price_options
 @_json
 def set_price(
-    model: str, context: int | None, valid_from: datetime | None, as_json: bool, **given: Decimal | None
+    model: str,
+    tiers: Sequence[PriceTier],
+    context: int | None,
+    valid_from: datetime | None,
+    as_json: bool,
+    **given: Decimal | None,
 ) -> None:
     """Set the prices of MODEL from now on, or from another moment on. Earlier prices stay in the history.
 
     Tokens whose own price is not given cost what other input (or output) tokens do. A later sync supersedes this
     price if the upstream asks another.
+
+    Long requests, and those that a provider serves in another service tier than the default one, may have other prices:
+    each --tier says which requests, and what is different for them.
     """
-    price = with_database(_set(settings_or_fail(), model, context, valid_from, given))
+    price = with_database(_set(settings_or_fail(), model, context, valid_from, {**given, "tiers": distinct(tiers)}))
     if price is None:
         raise click.ClickException(
             f"{model} has a price from that very moment on already, and prices are never changed. Give another --from."
@@ -242,6 +169,7 @@ def as_dict(price: ModelPricing) -> dict[str, Any]:
         "valid_from": price.valid_from.isoformat(),
         "source": price.source.value,
         **{name: None if (usd := getattr(price, name)) is None else exact_text(usd) for name in PRICES},
+        "tiers": [tier.told() for tier in price.tiers],
         "max_context_tokens": price.max_context_tokens,
         "recorded_at": price.updated_at.isoformat(),
     }
@@ -265,16 +193,32 @@ def _moment(moment: datetime) -> str:
     return "the beginning" if moment.timestamp() == 0 else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _column(name: str) -> Callable[[ModelPricing], str]:
-    def cell(price: ModelPricing) -> str:
-        usd: Decimal | None = getattr(price, name)
+class _Line(NamedTuple):
+    """Of a table."""
+
+    price: ModelPricing
+    tier: PriceTier | None = None
+
+    def holds_for(self) -> str:
+        """Which requests."""
+        if self.tier is None:
+            return "-"
+        above = self.tier.above_input_tokens
+        named = (self.tier.service_tier, None if above is None else f"> {above} tokens in")
+        return ", ".join(condition for condition in named if condition)
+
+
+def _column(name: str) -> Callable[[_Line], str]:
+    def cell(line: _Line) -> str:
+        usd: Decimal | None = getattr(line.price, name)
         return "-" if usd is None else exact_text(usd)
 
     return cell
 
 
-_CELLS: Mapping[str, Callable[[ModelPricing], str]] = {
-    "model": lambda price: price.model.value,
+_CELLS: Mapping[str, Callable[[_Line], str]] = {
+    "model": lambda line: line.price.model.value,
+    "only for": _Line.holds_for,
     "input": _column("input_cost_per_1m_tokens"),
     "output": _column("output_cost_per_1m_tokens"),
     "cached": _column("cached_input_cost_per_1m_tokens"),
@@ -286,13 +230,20 @@ _CELLS: Mapping[str, Callable[[ModelPricing], str]] = {
     "audio out": _column("audio_output_cost_per_1m_tokens"),
     "image out": _column("image_output_cost_per_1m_tokens"),
     "request": _column("request_fee_usd"),
-    "context": lambda price: str(price.max_context_tokens or "-"),
-    "from (UTC)": lambda price: _moment(price.valid_from),
-    "source": lambda price: price.source.value,
+    "context": lambda line: str(line.price.max_context_tokens or "-"),
+    "from (UTC)": lambda line: _moment(line.price.valid_from),
+    "source": lambda line: line.price.source.value,
 }
-_TEXTS = ("model", "from (UTC)", "source")
-_ALWAYS = ("model", "input", "output", "context", *_TEXTS)
+_TEXTS = ("model", "only for", "from (UTC)", "source")
+_ALWAYS = ("model", "input", "output", "context", "from (UTC)", "source")
 _PIPED_WIDTH = 200
+
+
+def _lines(price: ModelPricing) -> Iterator[_Line]:
+    """Its own prices, and below them those of its tiers."""
+    yield _Line(price)
+    for tier, prices in price.by_tier:
+        yield _Line(prices, tier)
 
 
 def _print_table(found: Sequence[ModelPricing]) -> None:
@@ -304,7 +255,8 @@ def _print_table(found: Sequence[ModelPricing]) -> None:
     if not console.is_terminal:
         console = Console(width=_PIPED_WIDTH)
     table = Table(box=None, pad_edge=False, caption="USD per 1M tokens; request: USD each", caption_justify="left")
-    rows = {heading: [cell(price) for price in found] for heading, cell in _CELLS.items()}
+    lines = [line for price in found for line in _lines(price)]
+    rows = {heading: [cell(line) for line in lines] for heading, cell in _CELLS.items()}
     shown = [heading for heading in rows if heading in _ALWAYS or set(rows[heading]) - {"-"}]
     for heading in shown:
         table.add_column(heading, justify="left" if heading in _TEXTS else "right", no_wrap=heading != "model")

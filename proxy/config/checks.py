@@ -13,6 +13,7 @@ from proxy.domain.catalog import AUTO
 
 _ADDRESSES = {"openai": "https://api.openai.com/v1", "azure": "https://example.openai.azure.com/openai/v1"}
 _SAME_NAME = "is called like another one: give one of them a `name`"
+_TIER_CONDITIONS = ("above_input_tokens", "service_tier")
 _FALLBACKS = ("general", "context_window", "content_policy")
 
 
@@ -100,6 +101,24 @@ def _deployment(
             f"'*' stands for what the public name's '*' matched, and '{public_name}' has none",
             plain="'*' stands for what the public name's '*' matched, and that has none",
         )
+    prices = mapping(deployment.get("prices"))
+    yield from _price_tiers(prices.get("tiers"), (*path, "prices", "tiers"))
+
+
+def _price_tiers(tiers: Any, path: Path) -> Iterator[Problem]:
+    seen: set[tuple[str, str]] = set()
+    for index, tier in enumerate(tiers if isinstance(tiers, list) else ()):
+        if not isinstance(tier, dict):
+            continue
+        where = (*path, index)
+        above, named = tier.get("above_input_tokens"), tier.get("service_tier")
+        if above is None and named is None:
+            yield _plainly(where, "needs above_input_tokens, service_tier, or both")
+        elif (str(above), str(named)) in seen:
+            yield _plainly(where, "is for the same requests as one before it")
+        if all(value is None for key, value in tier.items() if key not in _TIER_CONDITIONS):
+            yield _plainly(where, "needs a price, like input_usd_per_1m_tokens")
+        seen.add((str(above), str(named)))
 
 
 def _is_zero(weight: Any) -> bool:

@@ -15,7 +15,8 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from proxy.config.references import ONE_VARIABLE, REFERENCE, Expanded
 from proxy.domain.errors import InvalidValue
-from proxy.domain.pricing import check_price
+from proxy.domain.exact_prices import check_price
+from proxy.domain.price_tiers import SERVICE_TIER, SERVICE_TIER_IN_WORDS
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 _LARGEST = 10**12
@@ -281,6 +282,7 @@ PublicModelName = Annotated[str, _Text(MODEL_NAME, _NO_STAR, reserved="auto")]
 PublicModelPattern = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
 GroupKey = ProviderKey
 UpstreamModel = Annotated[str, _Text(MODEL_PATTERN, _ONE_STAR)]
+ServiceTier = Annotated[str, _Text(SERVICE_TIER, SERVICE_TIER_IN_WORDS)]
 Label = Annotated[str, _Text(LABEL, "text without braces or control characters")]
 BaseUrl = Annotated[str, _UrlText(BASE_URL, BASE_URL_IN_WORDS, longest=2048)]
 ApiKey = Annotated[SecretStr, _ApiKey()]

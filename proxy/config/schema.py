@@ -30,12 +30,14 @@ from proxy.config.fields import (
     PublicModelPattern,
     RetrySeconds,
     Seconds,
+    ServiceTier,
     Tags,
     UpstreamModel,
     Weight,
     YesNo,
     each_once,
 )
+from proxy.domain.price_tiers import MOST_TIERS
 
 ProviderKind = Literal["openrouter", "openai", "azure", "mistral-openai", "anthropic", "google"]
 StrategyName = Literal["weighted", "priority", "least-busy", "latency", "cost", "usage"]
@@ -122,11 +124,11 @@ class ProviderConfig(_Section):
     )
 
 
-class PricesConfig(_Section):
-    """Prices in USD. What has no price of its own costs what other input or output tokens do."""
+class _PricesConfig(_Section):
+    """Prices in USD, each of which may be left out."""
 
-    input_usd_per_1m_tokens: Price = Field(description="for a million input tokens")
-    output_usd_per_1m_tokens: Price = Field(description="for a million output tokens")
+    input_usd_per_1m_tokens: Price | None = Field(default=None, description="for a million input tokens")
+    output_usd_per_1m_tokens: Price | None = Field(default=None, description="for a million output tokens")
     cached_input_usd_per_1m_tokens: Price | None = Field(
         default=None, description="input tokens read from a prompt cache"
     )
@@ -142,6 +144,29 @@ class PricesConfig(_Section):
     audio_output_usd_per_1m_tokens: Price | None = Field(default=None, description="output tokens of audio")
     image_output_usd_per_1m_tokens: Price | None = Field(default=None, description="output tokens of images")
     request_fee_usd: Price | None = Field(default=None, description="for each request, whatever its tokens")
+
+
+class PriceTierConfig(_PricesConfig):
+    """Prices of some requests: long ones, those of a service tier, or both. Others are those of the deployment."""
+
+    above_input_tokens: PositiveCount | None = Field(
+        default=None, description="for requests with more input tokens than that, those from a cache included"
+    )
+    service_tier: ServiceTier | None = Field(
+        default=None, description="for requests that the provider says it served in that tier, like flex or priority"
+    )
+
+
+class PricesConfig(_PricesConfig):
+    """Prices in USD. What has no price of its own costs what other input or output tokens do."""
+
+    input_usd_per_1m_tokens: Price = Field(description="for a million input tokens")
+    output_usd_per_1m_tokens: Price = Field(description="for a million output tokens")
+    tiers: tuple[PriceTierConfig, ...] = Field(
+        default=(),
+        max_length=MOST_TIERS,
+        description="other prices for long requests, and for those of a service tier",
+    )
 
 
 class DeploymentConfig(_Section):

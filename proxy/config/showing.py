@@ -12,7 +12,7 @@ from proxy.config.loading import LoadedConfig
 from proxy.config.origins import Origin, Origins
 from proxy.config.problems import Path, path_text
 from proxy.config.schema import P95, HedgeConfig
-from proxy.domain.pricing import exact_text
+from proxy.domain.exact_prices import exact_text
 
 MASK = "********"
 

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any, NamedTuple
 
 from proxy.domain.json_bytes import look_into
+from proxy.domain.price_tiers import priced_service_tier
 from proxy.domain.records import record
 from proxy.domain.values import CostAmount, estimate_tokens
 
@@ -37,6 +38,12 @@ class ChatRequest:
         """The raw JSON of a member of the top level, None if it is absent."""
         raw = self.members.get(name)
         return None if raw is None else bytes(raw)
+
+    def service_tier(self) -> str | None:
+        """That which the request asks for, by the name that prices may know; None for the usual one."""
+        raw = self.members.get("service_tier")
+        named = None if raw is None else look_into(bytes(raw))
+        return priced_service_tier(named) if isinstance(named, str) else None
 
     def estimated_input_tokens(self) -> int:
         """Text of all messages, four characters to a token. Parses the messages: not for every request."""
@@ -80,7 +87,8 @@ class Usage(NamedTuple):
     `cost` is what the upstream billed, in USD (OpenRouter's `usage.cost`, say); None when it does not.
     `estimated` marks counts that were not reported but guessed from text lengths. Cached, cache-write, audio and image
     tokens are part of the input (those cached for an hour of the written ones), reasoning, audio output and image
-    output tokens part of the output; None where the upstream does not say.
+    output tokens part of the output; None where the upstream does not say. `service_tier` is that in which the request
+    was served, by the name that prices may know; None for the usual one.
     """
 
     input_tokens: int
@@ -95,6 +103,7 @@ class Usage(NamedTuple):
     cache_write_1h_tokens: int | None = None
     audio_output_tokens: int | None = None
     image_output_tokens: int | None = None
+    service_tier: str | None = None
 
 
 class AnswerFacts(NamedTuple):

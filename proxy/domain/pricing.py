@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from proxy.domain.chat import Usage
 from proxy.domain.errors import InvalidValue
+from proxy.domain.exact_prices import EXACT, ONE_MILLIONTH, check_price
+from proxy.domain.price_tiers import PriceTier, by_precedence
 from proxy.domain.values import CostAmount, ModelName
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4})")
-_ONE_MILLIONTH = -6
 _NOTHING = Decimal(0)
-_ABSURD_PRICE = Decimal(1_000_000_000)
-_MOST_DECIMALS = 30
-_LAST_DECIMAL = Decimal(1).scaleb(-_MOST_DECIMALS)
-# 64-bit counts times prices of at most 39 digits: nothing is ever rounded at this precision.
-_EXACT = Context(prec=120)
-
 
 _Detail = tuple[int | None, Decimal | None]  # how many tokens, and what a million of them costs
 
@@ -41,7 +37,8 @@ class ModelPricing:
 
     A price that is None is not a price of its own: cached, cache-write, audio and image tokens are input tokens,
     reasoning tokens and those of what is spoken or drawn are output tokens, and cost what those do; what is kept in a
-    cache for an hour costs what is written to it otherwise. `updated_at` is when the row was written.
+    cache for an hour costs what is written to it otherwise. `tiers` are for some requests, and the first that holds for
+    one counts. `updated_at` is when the row was written.
     """
 
     model: ModelName
@@ -61,6 +58,8 @@ class ModelPricing:
     image_output_cost_per_1m_tokens: Decimal | None = None
     valid_from: datetime = EPOCH
     source: PriceSource = PriceSource.SEED
+    tiers: Sequence[PriceTier] = ()
+    by_tier: Sequence[tuple[PriceTier, ModelPricing]] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if any(price.is_finite() and price < 0 for price in self._base_prices()):
@@ -71,6 +70,16 @@ class ModelPricing:
                 check_price(name, price)
         if self.max_context_tokens is not None and self.max_context_tokens <= 0:
             raise InvalidValue("Max context tokens must be greater than zero")
+        if self.tiers != ():
+            object.__setattr__(self, "tiers", tuple(by_precedence(self.tiers)))
+            object.__setattr__(self, "by_tier", tuple((tier, self._in(tier)) for tier in self.tiers))
+
+    def _in(self, tier: PriceTier) -> ModelPricing:
+        """All prices that a request of the tier has."""
+        if unknown := sorted(tier.prices.keys() - set(PRICES)):
+            raise InvalidValue(f"{unknown[0]} is no price")
+        own: Mapping[str, Any] = tier.prices
+        return replace(self, tiers=(), **own)
 
     def cost(self, input_tokens: int, output_tokens: int) -> CostAmount:
         """`input/1e6 * input_cost_per_1m + output/1e6 * output_cost_per_1m` and the request's fee, exact."""
@@ -81,18 +90,21 @@ class ModelPricing:
 
         Details that add up to more than their total count only as far as the total goes.
         """
+        for tier, price in self.by_tier:
+            if tier.holds_for(usage.input_tokens, usage.service_tier):
+                return price.cost_of(usage)
         input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
         if usage.cached_tokens or usage.cache_write_tokens or usage.audio_tokens or usage.image_tokens:
             per_1m = _apart(input_tokens, self.input_cost_per_1m_tokens, self._input_details(usage))
         else:
-            per_1m = _EXACT.multiply(input_tokens, self.input_cost_per_1m_tokens)
+            per_1m = EXACT.multiply(input_tokens, self.input_cost_per_1m_tokens)
         if usage.reasoning_tokens or usage.audio_output_tokens or usage.image_output_tokens:
             output = _apart(output_tokens, self.output_cost_per_1m_tokens, self._output_details(usage))
-            per_1m = _EXACT.add(per_1m, output)
+            per_1m = EXACT.add(per_1m, output)
         else:
-            per_1m = _EXACT.fma(output_tokens, self.output_cost_per_1m_tokens, per_1m)
-        total = _EXACT.scaleb(per_1m, _ONE_MILLIONTH)
-        return CostAmount(total if self.request_fee_usd is None else _EXACT.add(total, self.request_fee_usd))
+            per_1m = EXACT.fma(output_tokens, self.output_cost_per_1m_tokens, per_1m)
+        total = EXACT.scaleb(per_1m, ONE_MILLIONTH)
+        return CostAmount(total if self.request_fee_usd is None else EXACT.add(total, self.request_fee_usd))
 
     def _input_details(self, usage: Usage) -> Sequence[_Detail]:
         written, price = usage.cache_write_tokens, self.cache_write_1h_cost_per_1m_tokens
@@ -114,7 +126,7 @@ class ModelPricing:
 
     def costs_the_same_as(self, other: ModelPricing) -> bool:
         """Whether all prices are equal, whatever their dates, sources and context windows."""
-        return all(getattr(self, name) == getattr(other, name) for name in PRICES)
+        return all(getattr(self, name) == getattr(other, name) for name in (*PRICES, "tiers"))
 
     def _base_prices(self) -> Iterator[Decimal]:
         yield self.input_cost_per_1m_tokens
@@ -149,32 +161,6 @@ class PriceChanges:
         return PriceChanges(self.added + later.added, self.changed + later.changed, self.unchanged + later.unchanged)
 
 
-def check_price(name: str, price: Decimal) -> None:
-    """Raises InvalidValue, with the name, for what cannot be a price."""
-    if not price.is_finite():
-        raise InvalidValue(f"{name} must be a finite number")
-    if price < 0:
-        raise InvalidValue(f"{name} cannot be negative")
-    if price >= _ABSURD_PRICE:
-        raise InvalidValue(f"{name} must be less than {_ABSURD_PRICE}")
-    if price and (price.adjusted() < -_MOST_DECIMALS or not _has_few_decimals(price)):
-        raise InvalidValue(f"{name} must not have more than {_MOST_DECIMALS} decimals")
-
-
-def _has_few_decimals(price: Decimal) -> bool:
-    return price == _EXACT.quantize(price, _LAST_DECIMAL)
-
-
-def per_1m_tokens(usd_per_token: Decimal) -> Decimal:
-    """The same price for a million tokens, exact."""
-    return _EXACT.scaleb(usd_per_token, -_ONE_MILLIONTH)
-
-
-def exact_text(price: Decimal) -> str:
-    """All digits of a price, without an exponent and without trailing zeros."""
-    return f"{_EXACT.normalize(price):f}"
-
-
 def _apart(tokens: int, price: Decimal, details: Sequence[_Detail]) -> Decimal:
     """What tokens cost, those with a price of their own at that. For a million of each."""
     per_1m = _NOTHING
@@ -182,8 +168,8 @@ def _apart(tokens: int, price: Decimal, details: Sequence[_Detail]) -> Decimal:
         if count and own_price is not None:
             apart = _part(count, tokens)
             tokens -= apart
-            per_1m = _EXACT.fma(apart, own_price, per_1m)
-    return _EXACT.fma(tokens, price, per_1m)
+            per_1m = EXACT.fma(apart, own_price, per_1m)
+    return EXACT.fma(tokens, price, per_1m)
 
 
 def _part(count: int, total: int) -> int:

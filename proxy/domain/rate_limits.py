@@ -43,12 +43,14 @@ class RateLimit:
 class TokenEstimate(NamedTuple):
     """What a request may use at most, known before it is sent.
 
-    `has_media` is whether some of its input may be images or audio, which may have prices of their own.
+    `has_media` is whether some of its input may be images or audio, which may have prices of their own; so may the
+    requests of a `service_tier`, which is None for the usual one.
     """
 
     input_tokens: int
     output_tokens: int
     has_media: bool = False
+    service_tier: str | None = None
 
 
 NO_TOKENS: Final = TokenEstimate(0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,9 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from proxy.application.ports import PriceHistory
 from proxy.domain.errors import InvalidValue
-from proxy.domain.pricing import ModelPricing, PriceChanges, PriceSource, check_price, per_1m_tokens
+from proxy.domain.exact_prices import check_price, per_1m_tokens
+from proxy.domain.price_tiers import PriceTier
+from proxy.domain.pricing import ModelPricing, PriceChanges, PriceSource
 from proxy.domain.storable import is_storable
 from proxy.domain.values import ModelName
 from proxy.infrastructure.endpoint import ProviderEndpoint
@@ -33,10 +35,19 @@ _MAX_INT = 2**31 - 1
 _PER_TOKEN = {
     "cached_input_cost_per_1m_tokens": "input_cache_read",
     "cache_write_cost_per_1m_tokens": "input_cache_write",
+    "cache_write_1h_cost_per_1m_tokens": "input_cache_write_1h",
     "audio_input_cost_per_1m_tokens": "audio",
     "image_input_cost_per_1m_tokens": "image_token",  # not `image`, which is for a whole picture
     "reasoning_cost_per_1m_tokens": "internal_reasoning",
     "audio_output_cost_per_1m_tokens": "audio_output",
+}
+_BASE = {"input_cost_per_1m_tokens": "prompt", "output_cost_per_1m_tokens": "completion"}
+# What an override for long prompts alone may have; what it has besides is another condition, like an hour of the day.
+_OF_LONG_PROMPTS = {
+    "min_prompt_tokens",
+    *_BASE.values(),
+    *_PER_TOKEN.values(),
+    *("request", "image", "image_output", "web_search", "input_audio_cache"),  # are not for tokens, or not told apart
 }
 
 
@@ -131,10 +142,34 @@ def _price(entry: msgspec.Raw, asked_at: datetime) -> ModelPricing | None:
             request_fee_usd=_usd(given.get("request")) or None,
             valid_from=asked_at,
             source=PriceSource.SYNC,
-            **{price: _per_1m(given.get(key)) for price, key in _PER_TOKEN.items()},
+            tiers=_tiers(given.get("overrides")),
+            **_own_prices(given),
         )
     except (ValueError, RecursionError, InvalidOperation):  # InvalidValue and msgspec's errors are ValueErrors
         return None
+
+
+def _own_prices(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of some kinds of tokens; None for those that have none."""
+    return {price: _per_1m(given.get(key)) for price, key in _PER_TOKEN.items()}
+
+
+def _tiers(overrides: Any) -> Sequence[PriceTier]:
+    """Prices of long requests, from `min_prompt_tokens` on."""
+    listed = overrides if isinstance(overrides, list) else []
+    found = [tier for each in listed if isinstance(each, dict) and (tier := _tier(each)) is not None]
+    return list({tier.conditions: tier for tier in found}.values())
+
+
+def _tier(given: Mapping[str, Any]) -> PriceTier | None:
+    """Raises as `_price` does."""
+    least = given.get("min_prompt_tokens")
+    if type(least) is not int or least < 2 or not given.keys() <= _OF_LONG_PROMPTS:  # noqa: PLR2004  # above one token
+        return None
+    usd = {name: _usd(given.get(key)) for name, key in _BASE.items()}
+    prices = {name: per_1m_tokens(price) for name, price in usd.items() if price is not None}
+    prices |= {name: price for name, price in _own_prices(given).items() if price is not None}
+    return PriceTier(prices, above_input_tokens=least - 1) if prices else None
 
 
 def _per_1m(given: Any) -> Decimal | None:

@@ -246,6 +246,24 @@ async def test_prices_are_set_once_for_a_moment(gateway: TestGateway) -> None:
     assert (entry["action"], entry["object_id"], entry["before"], entry["after"]) == ("set", "some/model", None, made)
 
 
+async def test_prices_may_have_tiers_and_what_is_none_is_told_by_its_place(gateway: TestGateway) -> None:
+    price = {"model": "some/model", "input_cost_per_1m_tokens": "1.5", "output_cost_per_1m_tokens": "2"}
+    long = {"above_input_tokens": 200_000, "input_cost_per_1m_tokens": "3"}
+    flex = {"service_tier": "flex", "output_cost_per_1m_tokens": "0.00000000000000000001"}
+    made = await done(gateway, "POST", "/prices", {**price, "tiers": [long, flex]})
+    assert made["tiers"] == [flex, long]
+    assert made in (await done(gateway, "GET", "/prices"))["data"]
+    for tiers, field in (
+        ([long, {"input_cost_per_1m_tokens": "1"}], "tiers.1"),
+        ([{"service_tier": "default", "input_cost_per_1m_tokens": "1"}], "tiers.0"),
+        ([{"service_tier": "flex"}], "tiers.0"),
+        ([{**flex, "input_cost_per_1m_tokens": "-1"}], "tiers.0.input_cost_per_1m_tokens"),
+        ([long, long], "tiers"),
+    ):
+        refused = await ask(gateway, MASTER, "POST", "/prices", {**price, "tiers": tiers})
+        assert (refused.status, [each["field"] for each in refused.body["errors"]]) == (400, [field])
+
+
 async def test_a_drained_deployment_gets_no_requests_until_it_is_enabled(
     gateway: TestGateway, upstream: Upstream, firm: Company
 ) -> None:

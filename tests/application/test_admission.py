@@ -27,6 +27,7 @@ from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
 from proxy.domain.budgets import Budget, Charge, Period, Window, picodollars
 from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
 from proxy.domain.errors import BudgetExceeded, ModelNotAllowed, PermanentUpstreamError, RateLimited
+from proxy.domain.price_tiers import PriceTier
 from proxy.domain.rate_limits import Priority, RateLimit, TokenEstimate
 from proxy.domain.request_log import CostSource, RequestStatus
 from tests.application.conftest import FakeLedger, FakePrices, price
@@ -537,6 +538,35 @@ async def test_money_is_set_aside_for_the_dearest_model_before_anything_is_sent(
     # 1,000 tokens of prompt are all that the model's context window takes.
     assert money.set_aside_picodollars == [picodollars(Decimal("0.0005") / 1000 + Decimal("0.0010") / 1000)]
     assert len(money.settled) == 1
+
+
+@pytest.mark.parametrize(
+    ("input_tokens", "service_tier", "dollars"),
+    [(1000, None, 1), (1001, None, 2), (1000, "priority", 3), (1001, "priority", 3), (1000, "flex", 1)],
+)
+def test_money_is_set_aside_for_the_tiers_that_a_request_may_be_in(
+    input_tokens: int, service_tier: str | None, dollars: int
+) -> None:
+    """What flex would cost less is not counted on: who asks for it may be served otherwise."""
+    prices: list[tuple[dict[str, Any], int]] = [
+        ({"above_input_tokens": 1000}, 2),
+        ({"service_tier": "priority"}, 3),
+        ({"service_tier": "flex"}, 0),
+    ]
+    tiers = [PriceTier.from_told({**of, "request_fee_usd": str(usd)}) for of, usd in prices]
+    base = replace(price(GLM, "0", "0"), request_fee_usd=Decimal(1), tiers=tiers, max_context_tokens=None)
+    accounting = Accounting(FakePrices({GLM: base}), UnpricedModels())
+    estimate = TokenEstimate(input_tokens, 10, service_tier=service_tier)
+    assert accounting.most_cost([deployment("a", model=GLM)], [], estimate) == picodollars(Decimal(dollars))
+
+
+def test_an_estimate_knows_the_service_tier_that_is_wished_for() -> None:
+    assert token_estimate(asking(service_tier="fast"), 5).service_tier == "priority"
+    parts = [{"role": "user", "content": [{"type": "text", "text": "x"}]}]
+    assert token_estimate(asking(service_tier="flex", messages=parts), 5).service_tier == "flex"
+    for usual in ("default", "auto", None):
+        assert token_estimate(asking(service_tier=usual), 5).service_tier is None
+    assert token_estimate(asking(), 5).service_tier is None
 
 
 async def test_money_that_is_not_there_yet_is_waited_for(

@@ -9,8 +9,27 @@ from typing import Any
 from semantic_kernel import Kernel
 
 from proxy.application.plugins import CostTracking
+from proxy.domain.price_tiers import PriceTier
 from proxy.domain.values import CostAmount
 from tests.application.conftest import FakePrices, price
+
+
+async def test_a_service_tier_has_its_prices() -> None:
+    flex = PriceTier({"input_cost_per_1m_tokens": Decimal(1)}, service_tier="flex")
+    prices = FakePrices({"a/b": replace(price("a/b", "2", "10"), tiers=(flex,))})
+    kernel = Kernel()
+    kernel.add_plugin(CostTracking(prices), "CostTracking")
+    for named, expected in (("flex", 1), ("default", 2), (None, 2)):
+        result = await kernel.invoke(
+            plugin_name="CostTracking",
+            function_name="track_cost",
+            model="a/b",
+            input_tokens=1_000_000,
+            output_tokens=0,
+            service_tier=named,
+        )
+        assert result is not None
+        assert result.value == CostAmount(Decimal(expected))
 
 
 async def test_each_kind_of_token_costs_its_own_price() -> None:

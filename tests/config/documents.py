@@ -56,6 +56,9 @@ models:
           audio_output_usd_per_1m_tokens: 80
           image_output_usd_per_1m_tokens: 30
           request_fee_usd: 0.001
+          tiers:
+            - {above_input_tokens: 200000, input_usd_per_1m_tokens: 5, output_usd_per_1m_tokens: "15"}
+            - {service_tier: flex, above_input_tokens: 200000, input_usd_per_1m_tokens: 2.75, request_fee_usd: 0}
         context_window_tokens: 128000
         capabilities: [vision, tools]
         timeouts: {first_byte_seconds: 20}
@@ -124,6 +127,17 @@ _TIMEOUTS = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(("connect_seconds", "first_byte_seconds", "idle_seconds", "stream_total_seconds"), _SECONDS),
 )
+_TIER_PRICES = {"output_usd_per_1m_tokens": _PRICE, "cached_input_usd_per_1m_tokens": st.none() | _PRICE}
+_LONG_TIER = st.fixed_dictionaries(
+    {"above_input_tokens": _POSITIVE, "input_usd_per_1m_tokens": _PRICE}, optional=_TIER_PRICES
+)
+_SERVICE_TIER = st.fixed_dictionaries(
+    {"service_tier": st.sampled_from(["flex", "priority", "scale-1.x"]), "input_usd_per_1m_tokens": _PRICE},
+    optional={**_TIER_PRICES, "above_input_tokens": st.none()},
+)
+_TIERS: st.SearchStrategy[list[dict[str, Any]]] = st.one_of(
+    st.just([]), _LONG_TIER.map(lambda tier: [tier]), st.tuples(_LONG_TIER, _SERVICE_TIER).map(list)
+)
 _PRICES = st.fixed_dictionaries(
     {"input_usd_per_1m_tokens": _PRICE, "output_usd_per_1m_tokens": _PRICE},
     optional={
@@ -131,6 +145,7 @@ _PRICES = st.fixed_dictionaries(
         "request_fee_usd": _PRICE,
         "cache_write_1h_usd_per_1m_tokens": _PRICE,
         "audio_output_usd_per_1m_tokens": _PRICE,
+        "tiers": _TIERS,
     },
 )
 _PROVIDER_SECTION = st.fixed_dictionaries(

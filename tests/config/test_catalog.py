@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, get_args
 
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from proxy.bootstrap.blueprint import blueprint_of_file
 from proxy.config.names import Names
 from proxy.config.schema import CapabilityName, FallbacksConfig, ProviderKind, StrategyName
 from proxy.domain.catalog import Capability, FallbackKind, Strategy
+from proxy.domain.price_tiers import PriceTier
 from proxy.domain.pricing import PRICES
 from proxy.infrastructure.chat_completion.registry import KINDS
 from proxy.settings import Settings
@@ -43,8 +45,20 @@ def test_every_price_in_the_file_is_its_deployments() -> None:
     assert route is not None
     price = route.deployments[0].price
     told = {name.replace("_cost_per_", "_usd_per_"): getattr(price, name) for name in PRICES}
-    assert told == given.model_dump()
+    assert told == given.model_dump(exclude={"tiers"})
     assert len(set(told.values())) == len(PRICES)
+    assert price is not None
+    assert price.tiers == (
+        PriceTier(
+            {"input_cost_per_1m_tokens": Decimal("2.75"), "request_fee_usd": Decimal(0)},
+            above_input_tokens=200_000,
+            service_tier="flex",
+        ),
+        PriceTier(
+            {"input_cost_per_1m_tokens": Decimal(5), "output_cost_per_1m_tokens": Decimal(15)},
+            above_input_tokens=200_000,
+        ),
+    )
 
 
 def test_names_lead_to_models_where_the_catalog_says_so() -> None:

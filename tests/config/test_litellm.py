@@ -158,6 +158,56 @@ model_list:
     )
 
 
+def test_prices_of_long_requests_and_of_service_tiers_become_tiers() -> None:
+    text = """
+model_list:
+  - model_name: x
+    litellm_params: {model: openai/x, input_cost_per_token: 3e-6, output_cost_per_token: 1e-5}
+    model_info:
+      input_cost_per_token_above_200k_tokens: 6e-6
+      output_cost_per_token_above_200k_tokens: 1.5e-5
+      cache_creation_input_token_cost_above_1hr_above_200k_tokens: 2e-5
+      cache_read_input_token_cost_flex: 1e-7
+      output_cost_per_token_above_272k_tokens_priority: 4e-5
+      input_cost_per_token_priority_above_272k_tokens: 1e-5
+      input_cost_per_token_above_128k_tokens: null
+      input_cost_per_token_batches: 1e-6
+"""
+    config, told = converted(text)
+    (deployment,) = config.models["x"].deployments
+    assert deployment.prices is not None
+    assert [tier.model_dump(exclude_none=True) for tier in deployment.prices.tiers] == [
+        {
+            "above_input_tokens": 200_000,
+            "input_usd_per_1m_tokens": 6,
+            "output_usd_per_1m_tokens": 15,
+            "cache_write_1h_usd_per_1m_tokens": 20,
+        },
+        {"service_tier": "flex", "cached_input_usd_per_1m_tokens": Decimal("0.1")},
+        {
+            "service_tier": "priority",
+            "above_input_tokens": 272_000,
+            "input_usd_per_1m_tokens": 10,
+            "output_usd_per_1m_tokens": 40,
+        },
+    ]
+    assert [line.split(": ")[1] for line in told] == ["model_list[0].model_info.input_cost_per_token_batches"]
+
+
+def test_tiers_without_prices_of_other_requests_are_told_to_be_lost() -> None:
+    text = """
+model_list:
+  - model_name: x
+    litellm_params: {model: openai/x, input_cost_per_token: 3e-6, output_cost_per_token_flex: 1e-5}
+"""
+    config, told = converted(text)
+    assert config.models["x"].deployments[0].prices is None
+    assert [line.split(": ")[1].rpartition(".")[2] for line in told] == [
+        "input_cost_per_token",
+        "output_cost_per_token_flex",
+    ]
+
+
 def test_providers_are_gathered_and_their_keys_are_references() -> None:
     conversion = convert(FILE, "config.yaml")
     assert "base_url: https://europe.openai.azure.com/openai/v1\n    api_key: ${AZURE_API_KEY_EU}" in conversion.text

@@ -176,6 +176,12 @@ def test_what_others_read_has_nothing_that_the_file_says(text: str) -> None:
     assert "SECRET" not in told
 
 
+def _tiers(tiers: str) -> str:
+    """A deployment with those price tiers."""
+    prices = f"{{input_usd_per_1m_tokens: 1, output_usd_per_1m_tokens: 2, tiers: [{tiers}]}}"
+    return f"{{provider: local, prices: {prices}}}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -210,6 +216,27 @@ def test_what_others_read_has_nothing_that_the_file_says(text: str) -> None:
             "{provider: local}",
             "{provider: local, prices: {input_usd_per_1m_tokens: -1, output_usd_per_1m_tokens: 1}}",
             "the price cannot be negative",
+        ),
+        (
+            "{provider: local}",
+            _tiers("{input_usd_per_1m_tokens: 1}"),
+            "needs above_input_tokens, service_tier, or both",
+        ),
+        ("{provider: local}", _tiers("{above_input_tokens: 5}"), "needs a price, like input_usd_per_1m_tokens"),
+        (
+            "{provider: local}",
+            _tiers("{service_tier: flex, request_fee_usd: 1}, {service_tier: flex, request_fee_usd: 2}"),
+            "tiers[1]: is for the same requests as one before it",
+        ),
+        ("{provider: local}", _tiers("{above_input_tokens: 0, request_fee_usd: 1}"), "must be at least 1, not 0"),
+        ("{provider: local}", _tiers("{service_tier: default, request_fee_usd: 1}"), "like flex or priority"),
+        ("{provider: local}", _tiers("{service_tier: fast, request_fee_usd: 1}"), "priority (not fast)"),
+        ("{provider: local}", _tiers("{service_tier: Flex, request_fee_usd: 1}"), "in lower case"),
+        ("{provider: local}", _tiers("{service_tier: flex, requests_fee_usd: 1}"), "did you mean"),
+        (
+            "{provider: local}",
+            _tiers(", ".join(f"{{above_input_tokens: {n}, request_fee_usd: 1}}" for n in range(1, 34))),
+            "32",
         ),
         ("models:", "aliases: {auto: one}\nmodels:", "the name 'auto' is reserved"),
         ("models:", "model_groups: {cheap: [won]}\nmodels:", "there is no model 'won'; did you mean 'one'?"),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from proxy.domain.chat import Usage
 from proxy.domain.errors import InvalidValue
-from proxy.domain.pricing import PRICES, ModelPricing, exact_text, per_1m_tokens
+from proxy.domain.exact_prices import exact_text, per_1m_tokens
+from proxy.domain.pricing import PRICES, ModelPricing
 from proxy.domain.values import CostAmount, ModelName
 
 _property = settings(max_examples=200, deadline=None, database=None, derandomize=True)

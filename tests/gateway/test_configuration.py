@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from proxy.config.problems import ConfigErrors
+from proxy.domain.values import CostAmount
 from tests.harness import (
     ADMINISTERED,
     AS_ADMIN,
+    COMPLETION,
     HELLO,
     FakeTime,
     TestGateway,
@@ -190,6 +193,35 @@ async def test_a_deployments_own_price_counts(start: Start, upstream: Upstream, 
     cost = (await gateway.row()).cost()
     assert cost is not None
     assert cost.usd == 2
+
+
+_TIERED = """{input_usd_per_1m_tokens: 1, output_usd_per_1m_tokens: 3, request_fee_usd: 0.0005, tiers: [
+    {above_input_tokens: 1000, input_usd_per_1m_tokens: 4, output_usd_per_1m_tokens: 4},
+    {service_tier: flex, request_fee_usd: 0},
+    {service_tier: flex, above_input_tokens: 1000, input_usd_per_1m_tokens: 3.5, output_usd_per_1m_tokens: 4}]}"""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("input_tokens", "tier", "usd"),
+    [
+        (1000, "default", "0.003"),
+        (1001, "default", "0.006504"),
+        (1000, "flex", "0.0025"),
+        (1001, "flex", "0.0060035"),
+    ],
+)
+async def test_long_requests_and_those_of_a_service_tier_cost_what_they_do(
+    start: Start, upstream: Upstream, second: Upstream, stream: bool, input_tokens: int, tier: str, usd: str
+) -> None:
+    plain = "{input_usd_per_1m_tokens: 1, output_usd_per_1m_tokens: 2}"
+    gateway = await start(model_file(upstream, second).replace(plain, _TIERED))
+    usage = {"prompt_tokens": input_tokens, "completion_tokens": 500}
+    last = chunk(choices=[], usage=usage, service_tier=tier)
+    told = {**COMPLETION, "usage": usage, "service_tier": tier}
+    upstream.answer(streams(chunk("x"), last, b"data: [DONE]\n\n") if stream else says(told))
+    assert (await gateway.raw_chat({**HELLO, "model": "fast", "stream": stream}))[0] == 200
+    assert (await gateway.row()).estimated_cost == CostAmount(Decimal(usd))
 
 
 async def test_a_wrong_file_does_not_start(start: Start, upstream: Upstream, second: Upstream) -> None:

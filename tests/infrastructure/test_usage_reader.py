@@ -74,6 +74,34 @@ def test_what_usage_does_not_say_is_none(usage: bytes) -> None:
     assert usage_of(usage) == Usage(10, 20, None, None, None)
 
 
+_ANSWER = b'"id": "x", "model": "m", "usage": {"prompt_tokens": 3, "completion_tokens": 5}'
+
+
+@pytest.mark.parametrize(
+    ("told", "tier"),
+    [
+        (b'"flex"', "flex"),
+        (b'"priority"', "priority"),
+        (b'"FLEX"', "flex"),
+        (b'"default"', None),
+        (b'"standard"', None),
+        (b'""', None),
+        (b"null", None),
+        (b"5", None),
+        (b'["flex"]', None),
+    ],
+)
+def test_the_service_tier_is_that_of_the_answer(told: bytes, tier: str | None) -> None:
+    """Also where the answer is read carefully, which one with an odd member is."""
+    for odd in (b"", b', "provider": 5'):
+        whole = WholeAnswer(b'{%b%b, "service_tier": %b, "choices": [{"message": {}}]}' % (_ANSWER, odd, told))
+        assert whole.facts().usage == Usage(3, 5, service_tier=tier)
+        tail = StreamTail()
+        tail.feed(b'data: {"id": "x", "model": "m", "service_tier": %b, "choices": []}\n\n' % told)
+        tail.feed(b"data: {%b%b}\n\ndata: [DONE]\n\n" % (_ANSWER, odd))
+        assert tail.facts().usage == Usage(3, 5, service_tier=tier)
+
+
 def test_tokens_with_a_price_of_their_own_are_told_apart() -> None:
     usage = usage_of(
         b"""{"prompt_tokens": 100, "completion_tokens": 50,

@@ -24,6 +24,7 @@ from piccolo.apps.migrations.commands.forwards import run_forwards
 from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 
 import piccolo_migrations
+from proxy.domain.price_tiers import PriceTier
 from proxy.domain.request_log import RequestLog
 from proxy.domain.usage_report import Dimension, UsageQuery
 from proxy.domain.values import ModelName
@@ -255,14 +256,14 @@ async def test_whom_requests_were_for_is_added_once_and_sums_of_before_are_nobod
 
 
 async def test_prices_of_before_have_none_of_what_is_spoken_or_drawn(empty_url: str) -> None:
-    last = "2026-11-30T14:00:00:000000"
+    last, later = "2026-11-30T14:00:00:000000", "2026-11-30T16:00:00:000000"
     columns = ("cache_write_1h", "audio_output", "image_output")
     async with open_database(empty_url) as database:
         await _migrate_to(database, "2026-11-23T05:20:00:000000")
         before = await database.request_logs.raw("SELECT * FROM model_price_history")
         assert before
         assert not [name for name in before[0] if name.startswith(columns)]
-        assert await migrate(database) == [last]
+        assert await migrate(database) == [last, later]
         prices = await PiccoloModelPricing(database).get_all()
         assert {price.audio_output_cost_per_1m_tokens for price in prices} == {None}
         dear = replace(prices[0], audio_output_cost_per_1m_tokens=Decimal("80.5"))
@@ -273,6 +274,24 @@ async def test_prices_of_before_have_none_of_what_is_spoken_or_drawn(empty_url: 
         found = await PiccoloModelPricing(database).get_by_model(dear.model.value)
         assert found is not None
         assert (found.audio_output_cost_per_1m_tokens, found.image_output_cost_per_1m_tokens) == (Decimal("80.5"), None)
+
+
+async def test_prices_of_before_have_no_tiers(empty_url: str) -> None:
+    last = "2026-11-30T16:00:00:000000"
+    async with open_database(empty_url) as database:
+        await _migrate_to(database, "2026-11-30T14:00:00:000000")
+        assert "tiers" not in (await database.request_logs.raw("SELECT * FROM model_price_history"))[0]
+        assert await migrate(database) == [last]
+        prices = PiccoloModelPricing(database)
+        assert {price.tiers for price in await prices.get_all()} == {()}
+        tier = PriceTier({"input_cost_per_1m_tokens": Decimal("2.5")}, above_input_tokens=200_000)
+        dear = replace((await prices.get_all())[0], tiers=(tier,))
+        assert await prices.set(dear, datetime(2026, 3, 1, tzinfo=UTC))
+        await database.request_logs.raw("DELETE FROM migration WHERE name = {}", last)
+        assert await migrate(database) == [last]
+        found = await prices.get_by_model(dear.model.value)
+        assert found is not None
+        assert found.tiers == (tier,)
 
 
 async def test_prices_are_seeded_exactly_once(empty_url: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from proxy.domain.errors import InvalidValue
+from proxy.domain.price_tiers import PriceTier
 from proxy.domain.pricing import EPOCH, PRICES, ModelPricing, PriceSource
 from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.database import Database, open_database
@@ -106,7 +107,7 @@ async def test_prices_from_before_the_migration_are_copied_digit_for_digit(empty
             )
         )
         await database.request_logs.raw("DROP TABLE model_price_history")
-        await database.request_logs.raw("DELETE FROM migration WHERE name LIKE '%23:50%' OR name LIKE '%-30T14:00%'")
+        await database.request_logs.raw("DELETE FROM migration WHERE name LIKE '%23:50%' OR name LIKE '%-30T1%'")
         await migrate(database)
         prices = PiccoloModelPricing(database)
         assert [await input_cost(prices, f"own/{place}") for place in range(len(usd))] == [Decimal(x) for x in usd]
@@ -208,6 +209,7 @@ async def test_every_price_comes_back_digit_for_digit(prices: PiccoloModelPricin
         **usd,
         valid_from=NOON,
         source=PriceSource.SET,
+        tiers=(PriceTier(usd, 200_000, "flex"), PriceTier({"request_fee_usd": Decimal(0)}, service_tier="priority")),
     )
     await prices.set(full, NOON)
     assert await prices.get_by_model("exact/model") == full

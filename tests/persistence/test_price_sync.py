@@ -56,6 +56,7 @@ def test_prices_per_token_become_exact_prices_per_million() -> None:
             image_output="0.04",
             input_cache_read="0.000000025",
             input_cache_write="0.00000033333333",
+            input_cache_write_1h="0.000004",
         )
     ).prices
     assert price.input_cost_per_1m_tokens == Decimal("0.25")
@@ -68,8 +69,26 @@ def test_prices_per_token_become_exact_prices_per_million() -> None:
     assert price.image_output_cost_per_1m_tokens is None  # theirs is for a picture
     assert price.cached_input_cost_per_1m_tokens == Decimal("0.025")
     assert price.cache_write_cost_per_1m_tokens == Decimal("0.33333333")
+    assert price.cache_write_1h_cost_per_1m_tokens == 4
     assert (price.provider, price.max_context_tokens, price.source) == ("z-ai", 202_752, PriceSource.SYNC)
     assert price.valid_from == NOON
+
+
+def test_prices_of_long_prompts_become_tiers_and_those_of_an_hour_of_the_day_do_not() -> None:
+    """OpenRouter's are from so many tokens on, ours above so many."""
+    long: dict[str, Any] = {"min_prompt_tokens": 200_000, "prompt": "0.0000025", "input_cache_read": "0.00000025"}
+    longest = {"min_prompt_tokens": 500_000, "prompt": "0.000005", "completion": "0.00003", "image": "0.1"}
+    by_night = {**long, "min_prompt_tokens": 100_000, "utc_start": 100, "utc_end": 900}
+    odd: list[Any] = [{"utc_start": 1}, {"min_prompt_tokens": "5", "prompt": "1"}, {"min_prompt_tokens": 9}, None, 5]
+    (price,) = parsed(listed(overrides=[long, by_night, longest, *odd])).prices
+    assert [tier.told() for tier in price.tiers] == [
+        {"above_input_tokens": 499_999, "input_cost_per_1m_tokens": "5", "output_cost_per_1m_tokens": "30"},
+        {"above_input_tokens": 199_999, "input_cost_per_1m_tokens": "2.5", "cached_input_cost_per_1m_tokens": "0.25"},
+    ]
+    others: tuple[Any, ...] = (None, [], "x", {"min_prompt_tokens": 5})
+    for overrides in others:
+        (plain,) = parsed(listed(overrides=overrides)).prices
+        assert plain.tiers == ()
 
 
 def test_zero_means_free_for_all_tokens_and_no_price_of_their_own_for_some() -> None:

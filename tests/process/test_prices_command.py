@@ -109,6 +109,24 @@ async def test_what_is_spoken_drawn_or_kept_for_an_hour_has_prices_of_its_own(sq
     assert line.split()[1:6] == ["2.5", "10", "6", "80", "30"]
 
 
+async def test_long_requests_and_service_tiers_have_prices_of_their_own(sqlite_prices: Prices) -> None:
+    tiers = ("--tier", "service_tier=flex, input=0.60", "--tier", "above-input-tokens=200000,input=2.5,output=15")
+    row = await sqlite_prices.json("set", GLM, "--input", "1.25", "--output", "10", *tiers)
+    assert row["tiers"] == [
+        {"service_tier": "flex", "input_cost_per_1m_tokens": "0.6"},
+        {"above_input_tokens": 200_000, "input_cost_per_1m_tokens": "2.5", "output_cost_per_1m_tokens": "15"},
+    ]
+    assert (await sqlite_prices.json("history", GLM))[0] == row
+    _, table, _ = await sqlite_prices.run("history", GLM)
+    cells = [re.split(r"\s{2,}", line.strip())[:4] for line in table.splitlines()]
+    assert cells[:4] == [
+        ["model", "only for", "input", "output"],
+        [GLM, "-", "1.25", "10"],
+        [GLM, "flex", "0.6", "10"],
+        [GLM, "> 200000 tokens in", "2.5", "15"],
+    ]
+
+
 async def test_a_process_of_its_own_says_the_same(sqlite_prices: Prices, sqlite_url: str) -> None:
     alone = PricesOnTheirOwn(DATABASE_URL=sqlite_url)
     row = await alone.json("set", GLM, "--input", "1", "--output", "2", "--request-fee", "0.001")
@@ -143,6 +161,9 @@ async def test_a_price_may_begin_later_or_have_begun_before(sqlite_prices: Price
     assert [row["input_cost_per_1m_tokens"] for row in await prices.json("history", GLM)] == ["7", "0.0001"]
 
 
+_PLAIN = ("--input", "1", "--output", "1")
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -153,6 +174,14 @@ async def test_a_price_may_begin_later_or_have_begun_before(sqlite_prices: Price
         (("--input", "1", "--output", "1", "--cached-input", "-0.1"), ("--cached-input", "negative")),
         (("--input", "1", "--output", "1", "--request-fee", "1e999999999999999999999"), ("--request-fee",)),
         (("--input", "1"), ("--output", "Missing")),
+        ((*_PLAIN, "--tier", "input=1"), ("--tier", "above_input_tokens, service_tier, or both")),
+        ((*_PLAIN, "--tier", "service-tier=flex"), ("--tier", "at least one price")),
+        ((*_PLAIN, "--tier", "service-tier=default,input=1"), ("--tier", "like flex or priority")),
+        ((*_PLAIN, "--tier", "above-input-tokens=many,input=1"), ("--tier", "not a valid integer")),
+        ((*_PLAIN, "--tier", "above-input-tokens=0,input=1"), ("--tier", "from 1")),
+        ((*_PLAIN, "--tier", "service-tier=flex,input=-1"), ("--tier", "negative")),
+        ((*_PLAIN, "--tier", "service-tier=flex,price=1"), ("--tier", "cached-input")),
+        ((*_PLAIN, *("--tier", "service-tier=flex,input=1") * 2), ("--tier", "same above_input_tokens")),
         (("--input", "1", "--output", "1", "--context", "0"), ("--context",)),
         (("--input", "1", "--output", "1", "--from", "tomorrow"), ("--from", "2026-12-01")),
         (("--input", "1", "--output", "1", "--from", "1969-12-31"), ("1970",)),

@@ -6,14 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.api.admin.bodies import Moment, Name
 from proxy.api.admin.context import ADMIN, AdminApi, actor_of, body_of, named_page, page_answer, page_of, with_one_more
+from proxy.api.admin.price_bodies import PriceBody
 from proxy.api.permissions import needs
 from proxy.application.administration import prices
 from proxy.application.administration.objects import AUDITED_KINDS
@@ -22,46 +19,9 @@ from proxy.application.ports import ConfigurationControl, LiveDeployment
 from proxy.domain.access.permissions import Permission
 from proxy.domain.access.tenants import Team, VirtualKey
 from proxy.domain.errors import AlreadyThere, InvalidRequest, ObjectNotFound, RouteNotFound
-from proxy.domain.pricing import PRICES, ModelPricing, PriceSource
 from proxy.domain.usage_report import usage_query
-from proxy.domain.values import ModelName
 
 _CREATED = 201
-_Price = Annotated[Decimal, Field(ge=0, max_digits=24, decimal_places=12)]
-
-
-class PriceBody(BaseModel):
-    """A model's prices in USD from a moment on; what is null costs what other input or output tokens do."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: Name
-    input_cost_per_1m_tokens: _Price
-    output_cost_per_1m_tokens: _Price
-    cached_input_cost_per_1m_tokens: _Price | None = None
-    cache_write_cost_per_1m_tokens: _Price | None = None
-    audio_input_cost_per_1m_tokens: _Price | None = None
-    image_input_cost_per_1m_tokens: _Price | None = None
-    reasoning_cost_per_1m_tokens: _Price | None = None
-    request_fee_usd: _Price | None = None
-    cache_write_1h_cost_per_1m_tokens: _Price | None = None
-    audio_output_cost_per_1m_tokens: _Price | None = None
-    image_output_cost_per_1m_tokens: _Price | None = None
-    max_context_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)] | None = None
-    valid_from: Moment | None = None
-
-    def made(self) -> ModelPricing:
-        now = datetime.now(UTC)
-        model = ModelName(self.model)
-        return ModelPricing(
-            model=model,
-            provider=model.provider,
-            max_context_tokens=self.max_context_tokens,
-            updated_at=now,
-            valid_from=self.valid_from or now,
-            source=PriceSource.SET,
-            **{name: getattr(self, name) for name in PRICES},
-        )
 
 
 @needs(Permission.PRICES_READ, whole_gateway=True)

@@ -24,7 +24,7 @@ from proxy.api.admin.bodies import (
     TeamBody,
     TenantPatch,
 )
-from proxy.api.admin.operations import PriceBody
+from proxy.api.admin.price_bodies import PriceBody
 from proxy.api.openai.admin_objects import admin_objects
 
 Schema = dict[str, Any]

@@ -8,7 +8,8 @@ from typing import Any
 
 from proxy.application.administration.administration import Actor, Administration
 from proxy.application.ports import PriceHistory
-from proxy.domain.pricing import PRICES, ModelPricing, PriceChanges, exact_text
+from proxy.domain.exact_prices import exact_text
+from proxy.domain.pricing import PRICES, ModelPricing, PriceChanges
 
 _KIND = "prices"
 _MOST_NAMED = 500
@@ -55,6 +56,7 @@ def price_view(price: ModelPricing) -> Mapping[str, Any]:
     return {
         "model": price.model.value,
         **{name: text(name) for name in PRICES},
+        "tiers": [tier.told() for tier in price.tiers],
         "max_context_tokens": price.max_context_tokens,
         "valid_from": price.valid_from.isoformat(),
         "source": price.source.value,

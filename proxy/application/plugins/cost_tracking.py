@@ -9,6 +9,7 @@ from semantic_kernel.functions import kernel_function
 
 from proxy.application.ports import ModelPricingRepository
 from proxy.domain.chat import Usage
+from proxy.domain.price_tiers import priced_service_tier
 from proxy.domain.values import CostAmount, TokenCount
 
 _logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class CostTracking:
         cache_write_1h_tokens: Annotated[int | None, "of those written to a cache, for an hour"] = None,
         audio_output_tokens: Annotated[int | None, "completion tokens of audio"] = None,
         image_output_tokens: Annotated[int | None, "completion tokens of images"] = None,
+        service_tier: Annotated[str | None, "the service tier that answered"] = None,
     ) -> CostAmount | None:
         """The exact cost, None (never zero) for a model without a price. Raises InvalidValue for negative counts."""
         tokens = TokenCount(input_tokens), TokenCount(output_tokens)
@@ -53,5 +55,6 @@ class CostTracking:
                 cache_write_1h_tokens=cache_write_1h_tokens,
                 audio_output_tokens=audio_output_tokens,
                 image_output_tokens=image_output_tokens,
+                service_tier=priced_service_tier(service_tier),
             )
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 from proxy.config.litellm.source import Section, number
 from proxy.domain.errors import InvalidValue
-from proxy.domain.pricing import check_price, per_1m_tokens
+from proxy.domain.exact_prices import check_price, per_1m_tokens
 
 _PRICES = {
     "input_cost_per_token": "input_usd_per_1m_tokens",
@@ -20,6 +23,10 @@ _PRICES = {
     "output_cost_per_audio_token": "audio_output_usd_per_1m_tokens",
     "output_cost_per_image_token": "image_output_usd_per_1m_tokens",
 }
+_PRICE = re.compile(
+    rf"(?P<price>{'|'.join(sorted(_PRICES, key=len, reverse=True))})"
+    r"(?:_(?P<before>flex|priority))?(?:_above_(?P<thousands>[1-9][0-9]{0,6})k_tokens)?(?:_(?P<behind>flex|priority))?"
+)
 _CAPABILITIES = {
     "vision": "supports_vision",
     "audio": "supports_audio_input",
@@ -29,25 +36,46 @@ _CAPABILITIES = {
 }
 
 
-def prices_of(params: Section, info: Section) -> dict[str, Decimal] | None:
+def prices_of(params: Section, info: Section) -> dict[str, Any] | None:
     """The prices for a million tokens; None if there are none, or not those of both input and output."""
-    prices: dict[str, Decimal] = {}
-    for theirs, ours in _PRICES.items():
-        section = params if theirs in params else info
-        price = _price(section, theirs)
-        if price is not None:
-            prices[ours] = price
-    if not prices:
+    given = {theirs: price for theirs in _named(params, info) if (price := _price(params, info, theirs)) is not None}
+    prices: dict[str, Any] = {ours: given[theirs] for theirs, ours in _PRICES.items() if theirs in given}
+    if not given:
         return None
     if not {"input_usd_per_1m_tokens", "output_usd_per_1m_tokens"} <= prices.keys():
-        for theirs in _PRICES:
+        for theirs in given:
             for section in (params, info):
                 section.lose(theirs, "prices need both input_cost_per_token and output_cost_per_token")
         return None
-    return prices
+    tiers = _tiers(given)
+    return {**prices, "tiers": tiers} if tiers else prices
 
 
-def _price(section: Section, key: str) -> Decimal | None:
+def _named(params: Section, info: Section) -> list[str]:
+    """All prices that are there; LiteLLM's own file has those of tiers as null where there are none."""
+    names = dict.fromkeys([*_PRICES, *params.data, *info.data])
+    return [name for name in names if isinstance(name, str) and _PRICE.fullmatch(name)]
+
+
+def _tiers(given: Mapping[str, Decimal]) -> list[dict[str, Any]]:
+    """Prices whose names say for which requests they are, like `input_cost_per_token_above_200k_tokens_priority`."""
+    tiers: dict[tuple[str | None, str | None], dict[str, Any]] = {}
+    for theirs, price in given.items():
+        named = _PRICE.fullmatch(theirs)
+        if named is None or theirs in _PRICES:
+            continue
+        thousands, service_tier = named["thousands"], named["before"] or named["behind"]
+        tier = tiers.setdefault((thousands, service_tier), {})
+        if thousands is not None:
+            tier["above_input_tokens"] = int(thousands) * 1000
+        if service_tier is not None:
+            tier["service_tier"] = service_tier
+        tier[_PRICES[named["price"]]] = price
+    return list(tiers.values())
+
+
+def _price(params: Section, info: Section, key: str) -> Decimal | None:
+    section = params if key in params else info
     given = number(section.take(key))
     if given is None:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from proxy.config.document import PLAIN_WORDS
-from proxy.domain.pricing import exact_text
+from proxy.domain.exact_prices import exact_text
 
 _WIDTH = 120
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]+")

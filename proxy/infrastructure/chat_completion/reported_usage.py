@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from proxy.domain.chat import Usage
+from proxy.domain.price_tiers import priced_service_tier
 from proxy.domain.values import MOST_TOKENS, CostAmount
 from proxy.infrastructure.chat_completion.reading import FALSY, look
 
@@ -148,6 +149,14 @@ def usage_of(usage: PlainUsage) -> Usage:
         audio_output_tokens=_count(completion.audio_tokens),
         image_output_tokens=_count(completion.image_tokens),
     )
+
+
+def served_in(service_tier: str | None, usage: Usage | None) -> Usage | None:
+    """The usage of an answer that names the tier in which it was made; nearly all name none, or the usual one."""
+    if usage is None or service_tier is None or service_tier == "default":
+        return usage
+    priced = priced_service_tier(service_tier)
+    return usage if priced is None else usage._replace(service_tier=priced)
 
 
 def count_of(value: Any) -> int | None:

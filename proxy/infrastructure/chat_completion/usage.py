@@ -10,7 +10,7 @@ import msgspec
 from proxy.domain.chat import NO_FACTS, AnswerFacts, Usage
 from proxy.domain.values import estimate_tokens
 from proxy.infrastructure.chat_completion.reading import FALSY, Malformed, decode, look, text_of
-from proxy.infrastructure.chat_completion.reported_usage import PlainUsage, read_usage, usage_of
+from proxy.infrastructure.chat_completion.reported_usage import PlainUsage, read_usage, served_in, usage_of
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, says_done, split_events
 
 _TAIL_BYTES = 16 * 1024
@@ -40,6 +40,7 @@ class _Envelope(msgspec.Struct):
     provider: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
+    service_tier: msgspec.Raw = msgspec.Raw()
 
 
 class _Answer(_Envelope):
@@ -54,6 +55,7 @@ class _Plain(msgspec.Struct):
     provider: str | None = None
     usage: PlainUsage | None = None
     error: None = None
+    service_tier: str | None = None
 
 
 class _PlainAnswer(_Plain):
@@ -91,7 +93,7 @@ class WholeAnswer:
             return False
         if bytes(memoryview(answer.choices)[:1]) != b"[":
             return False
-        usage = None if answer.usage is None else usage_of(answer.usage)
+        usage = None if answer.usage is None else served_in(answer.service_tier, usage_of(answer.usage))
         self._facts = AnswerFacts(usage, answer.model or None, answer.id or None, answer.provider or None)
         self._choices = answer.choices
         return True
@@ -102,7 +104,7 @@ class WholeAnswer:
         if self.error is None and not bytes(answer.choices).startswith(b"["):
             raise Malformed("no choices in the answer")
         self._facts = AnswerFacts(
-            usage=read_usage(answer.usage),
+            usage=served_in(text_of(answer.service_tier), read_usage(answer.usage)),
             model=text_of(answer.model),
             generation_id=text_of(answer.id),
             upstream_provider=text_of(answer.provider),
@@ -185,7 +187,7 @@ class StreamTail:
     @staticmethod
     def read_carefully(tail: bytes) -> AnswerFacts:
         """Of events that may be anything."""
-        usage = model = generation_id = provider = finish_reason = error = None
+        usage = model = generation_id = provider = finish_reason = error = tier = None
         may_tell_error = ERROR_MARK in tail  # then in any of its events: some servers go on to usage and [DONE]
         is_final = False
         for event in events_from_the_end(tail):
@@ -202,9 +204,10 @@ class StreamTail:
             generation_id = generation_id or facts.generation_id
             provider = provider or facts.upstream_provider
             finish_reason = finish_reason or facts.finish_reason
+            tier = tier or text_of(chunk.service_tier)
             if usage and model and generation_id and finish_reason and not may_tell_error:
                 break
-        known = usage if is_final or finish_reason else _so_far(usage)
+        known = served_in(tier, usage if is_final or finish_reason else _so_far(usage))
         return AnswerFacts(known, model, generation_id, provider, finish_reason, error)
 
     def estimated_output_tokens(self) -> int:
@@ -221,7 +224,7 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
     """What the last events say, if they are as nearly all are: one line each, and no word of an error; else None."""
     if b"\r" in tail or ERROR_MARK in tail:
         return None
-    usage = model = generation_id = provider = finish_reason = None
+    usage = model = generation_id = provider = finish_reason = tier = None
     is_final = False
     end = tail.rfind(_EVENT_END)
     while end >= 0:
@@ -241,13 +244,14 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
             usage = usage_of(chunk.usage)
             is_final = is_final or not chunk.choices
         model, generation_id, provider = model or chunk.model, generation_id or chunk.id, provider or chunk.provider
+        tier = tier or chunk.service_tier
         if finish_reason is None and chunk.choices:
             finish_reason = _finish_reason(chunk.choices)
         if usage is None and chunk.choices:
             usage = read_usage(chunk.choices[0].usage)
         if usage is not None and model and generation_id and finish_reason:
             break
-    known = usage if is_final or finish_reason else _so_far(usage)
+    known = served_in(tier, usage if is_final or finish_reason else _so_far(usage))
     return AnswerFacts(known, model or None, generation_id or None, provider or None, finish_reason)
 
 

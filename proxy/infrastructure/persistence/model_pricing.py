@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,7 +14,9 @@ from typing import Any
 from piccolo.engine.sqlite import SQLiteEngine, TransactionType
 
 from proxy.domain.errors import InvalidValue
-from proxy.domain.pricing import EPOCH, PRICES, ModelPricing, PriceChanges, PriceSource, exact_text
+from proxy.domain.exact_prices import exact_text
+from proxy.domain.price_tiers import PriceTier
+from proxy.domain.pricing import EPOCH, PRICES, ModelPricing, PriceChanges, PriceSource
 from proxy.domain.storable import is_storable
 from proxy.domain.values import ModelName
 from proxy.infrastructure.persistence.database import Database
@@ -175,9 +178,10 @@ def _from_history(columns: Mapping[str, Any]) -> ModelPricing:
             updated_at=columns["recorded_at"].astimezone(UTC),
             valid_from=columns["valid_from"].astimezone(UTC),
             source=PriceSource(columns["source"]),
+            tiers=[PriceTier.from_told(tier) for tier in json.loads(columns["tiers"] or "[]")],
             **prices,
         )
-    except (ValueError, InvalidOperation) as problem:
+    except (AttributeError, TypeError, ValueError, InvalidOperation) as problem:
         raise InvalidValue(f"A price of {model} in model_price_history cannot be read: {problem!r}") from problem
 
 
@@ -211,5 +215,6 @@ def _to_columns(price: ModelPricing, valid_from: datetime, source: PriceSource) 
         "source": dated.source.value,
         "max_context_tokens": dated.max_context_tokens,
         "recorded_at": dated.updated_at,
+        "tiers": json.dumps([tier.told() for tier in dated.tiers]) if dated.tiers else None,
         **{name: None if usd is None else exact_text(usd) for name, usd in prices.items()},
     }

@@ -9,6 +9,7 @@ from piccolo.columns import (
     Integer,
     Numeric,
     SmallInt,
+    Text,
     Timestamptz,
     Varchar,
 )
@@ -70,8 +71,9 @@ class ModelPricingTable(Table, tablename="model_pricing"):
 class ModelPriceHistoryTable(Table, tablename="model_price_history"):
     """Every price that a model ever had, from `valid_from` on; one row for a model and a moment, never changed.
 
-    Prices are decimal text: SQLite's NUMERIC is a float. The migration makes this table with raw statements (Piccolo
-    cannot make an index over two columns on SQLite), so it is not among those that `--auto` compares.
+    Prices are decimal text: SQLite's NUMERIC is a float; `tiers` is JSON, a list of what PriceTier.told gives. The
+    migration makes this table with raw statements (Piccolo cannot make an index over two columns on SQLite), so it is
+    not among those that `--auto` compares.
     """
 
     id = UUID(default=UUID4(), primary_key=True)
@@ -92,3 +94,4 @@ class ModelPriceHistoryTable(Table, tablename="model_price_history"):
     cache_write_1h_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
     audio_output_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
     image_output_cost_per_1m_tokens = Varchar(length=WORD_LENGTH, null=True, default=None)
+    tiers = Text(null=True, default=None)

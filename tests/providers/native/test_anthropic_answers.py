@@ -118,6 +118,19 @@ async def test_an_answer_is_as_openai_would_give_it(anthropic: Provider) -> None
     assert (call.answer.facts().usage, call.answer.facts().model) == (SAME_USAGE, "served-model")
 
 
+@pytest.mark.parametrize(("served", "tier"), [("priority", "priority"), ("standard", None), (None, None), (5, None)])
+async def test_the_service_tier_is_the_one_that_served(anthropic: Provider, served: Any, tier: str | None) -> None:
+    usage = {**CACHED_USAGE, "service_tier": served}
+    anthropic.upstream.answer(message(text("Hi"), usage=usage))
+    call, history, settings = anthropic.call()
+    (whole,) = await anthropic.service.get_chat_message_contents(history, settings)
+    assert json.loads(data_of(whole)).get("service_tier") == tier
+    assert call.answer.facts().usage == SAME_USAGE._replace(service_tier=tier)
+    anthropic.upstream.answer(streaming(start(usage), *text_block(0, ["Hi"]), *ending(CACHED_USAGE)))
+    streamed = await anthropic.stream(ASKING_FOR_USAGE)
+    assert streamed.chunks[-1].get("service_tier") == tier
+
+
 @pytest.mark.parametrize(("stop_reason", "finish_reason"), FINISH_REASONS)
 async def test_why_an_answer_ended(anthropic: Provider, stop_reason: str, finish_reason: str) -> None:
     anthropic.upstream.answer(message(text("a"), stop_reason=stop_reason))

@@ -267,6 +267,10 @@ async def test_a_schema_for_the_answer(anthropic: Provider) -> None:
     assert body["output_config"] == {"effort": "low", "format": expected}
 
 
+async def test_the_default_service_tier_is_their_standard_one(anthropic: Provider) -> None:
+    assert (await sent(anthropic, service_tier="default"))["service_tier"] == "standard_only"
+
+
 @pytest.mark.parametrize(
     "members",
     [

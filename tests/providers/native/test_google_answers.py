@@ -54,6 +54,28 @@ async def test_tokens_of_audio_and_images_are_told_apart(google: Provider) -> No
     assert call.answer.facts().usage == expected
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("served", "tier"), [("flex", "flex"), ("PRIORITY", "priority"), ("standard", None)])
+async def test_the_service_tier_is_the_one_that_served(
+    google: Provider, stream: bool, served: str, tier: str | None
+) -> None:
+    """Google tells it by a header alone."""
+    answer, headers = response(text("Hi"), usageMetadata=THOUGHTFUL), {"X-Gemini-Service-Tier": served}
+    call, history, settings = google.call({**HELLO, "stream": stream, "stream_options": {"include_usage": True}})
+    if stream:
+        google.upstream.answer(streams(data(answer), headers=headers))
+        streamed = Streamed()
+        async for (content,) in google.service.get_streaming_chat_message_contents(history, settings):
+            streamed.data += content.inner_content or b""
+        told = streamed.chunks[-1]
+    else:
+        google.upstream.answer(says(answer, headers=headers))
+        (whole,) = await google.service.get_chat_message_contents(history, settings)
+        told = json.loads(whole.inner_content or b"")
+    assert (told["usage"]["prompt_tokens"], told.get("service_tier")) == (103, tier)
+    assert call.answer.facts().usage == Usage(103, 25, 30, 20, service_tier=tier)
+
+
 async def test_an_answer_is_as_openai_would_give_it(google: Provider) -> None:
     google.upstream.answer(
         says(response({"text": "Hm.", "thought": True}, text("Hi "), text("there!"), usageMetadata=THOUGHTFUL))

@@ -173,6 +173,14 @@ async def test_parameters_have_other_names(google: Provider) -> None:
 
 
 @pytest.mark.parametrize(
+    ("wished", "expected"),
+    [("auto", None), ("default", None), (None, None), ("flex", "flex"), ("priority", "priority"), ("fast", "priority")],
+)
+async def test_the_service_tier_is_asked_for(google: Provider, wished: str | None, expected: str | None) -> None:
+    assert (await sent(google, service_tier=wished)).get("serviceTier") == expected
+
+
+@pytest.mark.parametrize(
     ("tools", "asked", "expected"),
     [
         ([TOOL], {}, {"mode": "AUTO"}),

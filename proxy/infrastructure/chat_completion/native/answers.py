@@ -60,7 +60,7 @@ def completion(content: ChatMessageContent, model: str) -> bytes:
         ],
     }
     if usage is not None:
-        answer["usage"] = _usage(usage)
+        answer |= _told(usage)
     return json.dumps(answer, separators=(",", ":")).encode()
 
 
@@ -117,7 +117,7 @@ class ChunkWriter:
         data = b"".join(self._delta(_call_delta(index, {"arguments": "{}"})) for index in empty)
         data += self.opening() + self._chunk([_choice({}, _finish(self.finish_reason, self._calls))])
         if self._include_usage and self.usage is not None and not self.usage.estimated:
-            data += self._chunk([], usage=_usage(self.usage))
+            data += self._chunk([], **_told(self.usage))
         return data + DONE
 
     def _deltas(self, item: Any) -> Iterable[dict[str, Any]]:
@@ -223,6 +223,12 @@ def _reasoning_detail(thought: ReasoningContent, common: dict[str, Any]) -> dict
     detail = {"type": "reasoning.text", **({"text": thought.text} if thought.text else {}), **common}
     signature = thought.metadata.get("signature")
     return {**detail, "signature": signature} if signature else detail
+
+
+def _told(usage: Usage) -> dict[str, Any]:
+    """The members of an answer, or of a stream's last chunk, for it."""
+    tier = {} if usage.service_tier is None else {"service_tier": usage.service_tier}
+    return {**tier, "usage": _usage(usage)}
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -70,6 +70,8 @@ _STATUSES = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
+# Which of theirs serves is up to what the organisation has committed to: `auto` may be their priority tier.
+_SERVICE_TIERS: dict[str | None, str | None] = {None: None, "auto": None, "default": "standard_only"}
 
 
 class AnthropicDialect:
@@ -101,6 +103,7 @@ class AnthropicDialect:
             output_config=output or None,
             metadata={"user_id": user} if user else None,
             cache_control=request.object("cache_control"),
+            service_tier=_SERVICE_TIERS[request.word("service_tier", ("auto", "default"))],
             **thinking,
         )
         request.finish(IGNORED | {"safety_identifier"}, IDLE)

@@ -39,6 +39,7 @@ from semantic_kernel.contents.reasoning_content import ReasoningContent
 from semantic_kernel.contents.streaming_reasoning_content import StreamingReasoningContent
 
 from proxy.domain.chat import Usage
+from proxy.domain.price_tiers import priced_service_tier
 from proxy.infrastructure.chat_completion.native.messages import INSTRUCTIONS, refuse, refuse_late_instructions
 from proxy.infrastructure.chat_completion.reported_usage import count_of
 
@@ -64,6 +65,7 @@ class AnthropicSettings(AnthropicChatPromptExecutionSettings):
     output_config: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     cache_control: dict[str, Any] | None = None
+    service_tier: str | None = None
 
     @model_validator(mode="after")
     def validate_tool_choice(self) -> AnthropicSettings:
@@ -259,6 +261,7 @@ def _usage(counts: dict[str, Any]) -> Usage | None:
         count_of(counts.get("cache_creation_input_tokens")),
     )
     details, writing = counts.get("output_tokens_details"), counts.get("cache_creation")
+    tier = counts.get("service_tier")
     return Usage(
         input_tokens=fresh + (cached or 0) + (written or 0),
         output_tokens=output_tokens,
@@ -266,6 +269,7 @@ def _usage(counts: dict[str, Any]) -> Usage | None:
         cache_write_tokens=written,
         cache_write_1h_tokens=_count_in(writing, "ephemeral_1h_input_tokens"),
         reasoning_tokens=_count_in(details, "thinking_tokens"),
+        service_tier=priced_service_tier(tier) if isinstance(tier, str) else None,
     )
 
 

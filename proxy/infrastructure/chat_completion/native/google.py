@@ -54,6 +54,11 @@ _MOST_STOPS = 5
 _DIALECT = Dialect(api_key_header="x-goog-api-key", handed_back=())
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
+_SERVICE_TIERS: dict[str | None, str | None] = {
+    **dict.fromkeys((None, "auto", "default")),
+    "flex": "flex",
+    **dict.fromkeys(("priority", "fast"), "priority"),
+}
 _MODEL = re.compile(r"(?:(?:models|tunedModels)/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 _BUDGETED = re.compile(r"gemini-2")  # models that think by a budget of tokens; later ones by a level
 _LINE_END_ESCAPES = {b"\xe2\x80\xa8": rb"\u2028", b"\xe2\x80\xa9": rb"\u2029", b"\xc2\x85": rb"\u0085"}
@@ -87,6 +92,7 @@ class GoogleDialect:
             tools=_tools(request, tools),
             tool_config=_tool_config(request, tools),
             thinking_config=_thinking_config(request, model),
+            service_tier=_SERVICE_TIERS[request.word("service_tier", ("auto", "default", "flex", "priority", "fast"))],
             **_response_format(request),
         )
         request.finish(IGNORED | {"user", "safety_identifier"}, IDLE)

@@ -30,6 +30,7 @@ from google.genai.types import (
     Part,
 )
 from google.genai.types import FinishReason as GoogleFinishReason
+from multidict import CIMultiDict
 from semantic_kernel.connectors.ai.google.google_ai import GoogleAIChatCompletion, GoogleAIChatPromptExecutionSettings
 from semantic_kernel.connectors.ai.google.google_ai.services.utils import format_user_message
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
@@ -51,7 +52,7 @@ from semantic_kernel.contents.streaming_reasoning_content import StreamingReason
 from proxy.domain.chat import Usage
 from proxy.infrastructure.chat_completion.native.answers import UnusableAnswer
 from proxy.infrastructure.chat_completion.native.messages import INSTRUCTIONS, refuse, refuse_late_instructions
-from proxy.infrastructure.chat_completion.reported_usage import count_of
+from proxy.infrastructure.chat_completion.reported_usage import count_of, served_in
 
 _FINISH_REASONS = {
     GoogleFinishReason.STOP: FinishReason.STOP,
@@ -64,6 +65,7 @@ _FINISH_REASONS = {
 }
 _BAD_REQUEST = 400
 _WANTS_SIGNATURES = re.compile(r"gemini-(?:[3-9]|\d\d)")  # models that refuse calls without, with 400
+_SERVICE_TIER_HEADER = "x-gemini-service-tier"
 _NO_SIGNATURE = b"skip_thought_signature_validator"
 
 
@@ -83,6 +85,7 @@ class GoogleSettings(GoogleAIChatPromptExecutionSettings):
     frequency_penalty: float | None = None
     response_json_schema: Any | None = None
     thinking_config: dict[str, Any] | None = None
+    service_tier: str | None = None
 
 
 class GoogleConnector(GoogleAIChatCompletion):
@@ -292,7 +295,15 @@ def _function_call(part: Part, index: int) -> FunctionCallContent:
 def _metadata(response: GenerateContentResponse) -> dict[str, Any]:
     metadata: dict[str, Any] = {"id": response.response_id, "model": response.model_version}
     told = response.usage_metadata
-    return metadata | {"usage": _usage(told)} if told is not None else metadata
+    if told is None:
+        return metadata
+    return metadata | {"usage": served_in(_service_tier(response), _usage(told))}
+
+
+def _service_tier(response: GenerateContentResponse) -> str | None:
+    """That in which it was made, which is told by a header alone."""
+    headers = response.sdk_http_response.headers if response.sdk_http_response else None
+    return CIMultiDict(headers or {}).get(_SERVICE_TIER_HEADER)
 
 
 def _usage(told: GenerateContentResponseUsageMetadata) -> Usage | None:

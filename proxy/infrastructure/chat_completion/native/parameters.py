@@ -28,7 +28,6 @@ IDLE: dict[str, Any] = {
     "logit_bias": {},
     "store": False,
     "modalities": ["text"],
-    "service_tier": "auto",
     "verbosity": "medium",
 }
 _EMPTY_SCHEMA = {"type": "object", "properties": {}}
