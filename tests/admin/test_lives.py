@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.access.tenancy import Tenancy
 from tests.admin.company import MASTER, Company, ask, done
@@ -252,6 +253,7 @@ async def test_prices_may_have_tiers_and_what_is_none_is_told_by_its_place(gatew
     flex = {"service_tier": "flex", "output_cost_per_1m_tokens": "0.00000000000000000001"}
     made = await done(gateway, "POST", "/prices", {**price, "tiers": [long, flex]})
     assert made["tiers"] == [flex, long]
+    Draft202012Validator((await gateway.get("/openapi.json"))[1]["components"]["schemas"]["Price"]).validate(made)
     assert made in (await done(gateway, "GET", "/prices"))["data"]
     for tiers, field in (
         ([long, {"input_cost_per_1m_tokens": "1"}], "tiers.1"),

@@ -26,7 +26,7 @@ def _distinct(tiers: Sequence[PriceTierBody]) -> Sequence[PriceTierBody]:
     return tiers
 
 
-_Price = Annotated[Decimal, AfterValidator(_price)]
+_Price = Annotated[Decimal, Field(ge=0), AfterValidator(_price)]
 
 
 class _Prices(BaseModel):

@@ -53,6 +53,19 @@ _BUDGET: Final[Schema] = {
 _PRICE: Final[Schema] = {
     "model": _TEXT,
     **dict.fromkeys(PRICES, _TEXT_OR_NULL),
+    "tiers": {
+        "type": "array",
+        "description": "Prices of some requests, exact decimals; the first whose conditions are true counts.",
+        "items": {
+            "type": "object",
+            "properties": {
+                "above_input_tokens": {"type": "integer"},
+                "service_tier": _TEXT,
+                **dict.fromkeys(PRICES, _TEXT),
+            },
+            "additionalProperties": False,
+        },
+    },
     "max_context_tokens": _COUNT_OR_NULL,
     "valid_from": _TEXT,
     "source": _TEXT,
