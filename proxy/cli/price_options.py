@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import click
 
+from proxy.cli.moments import moment
 from proxy.domain.errors import InvalidValue
 from proxy.domain.exact_prices import check_price
 from proxy.domain.price_tiers import PriceTier, by_precedence
@@ -45,15 +45,6 @@ def _price(text: str) -> Decimal:
     except InvalidValue as problem:
         raise click.BadParameter(f"{text!r}: {problem}.") from None
     return price
-
-
-def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """A moment in ISO 8601; without a time zone it is UTC."""
-    try:
-        moment = None if value is None else datetime.fromisoformat(value)
-        return moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is not a time like 2026-12-01 or 2026-12-01T09:30:00+01:00.") from None
 
 
 class _Tier(click.ParamType[PriceTier]):
@@ -115,7 +106,7 @@ def price_options(command: Callable[..., None]) -> Callable[..., None]:
             "--from",
             "valid_from",
             metavar="TIME",
-            callback=_time,
+            callback=moment,
             help="When it begins, ISO 8601, UTC if not said. [default: now]",
         ),
     ]

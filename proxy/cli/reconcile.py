@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import click
 
 from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.moments import moment
 from proxy.cli.plain import plain
 from proxy.domain.reconciliation import Drift, Outcome, ReconcileReport
 from proxy.settings import Settings
@@ -20,17 +21,8 @@ from proxy.settings import Settings
 _INTERRUPTED = 130
 
 
-def _time(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """A moment in ISO 8601; without a time zone it is UTC."""
-    try:
-        moment = None if value is None else datetime.fromisoformat(value)
-        return moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is not a time like 2026-12-01 or 2026-12-01T09:30:00+01:00.") from None
-
-
 @click.command()
-@click.option("--since", callback=_time, help="Only requests from this ISO date or time on; UTC unless it has a zone.")
+@click.option("--since", callback=moment, help="Only requests from this ISO date or time on; UTC unless it has a zone.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask for at most so many requests, the oldest first.")
 @click.option(
     "--rate",
