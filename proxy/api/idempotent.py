@@ -95,7 +95,7 @@ class _Production:
         await exchange.durable()
         self._recording.begin(AnswerHead(_OK, headers))
         await self._recording.write(answer.body, completes=True)
-        return True
+        return not exchange.facts().tells_failure
 
     async def _fail(self, error: GatewayError) -> bool:
         status = status_of(error)
@@ -125,7 +125,7 @@ class _Production:
                 await recording.write(error_event(error))
         finally:
             await stream.aclose()
-        return recording.is_complete and exchange.facts().error_message is None
+        return recording.is_complete and not exchange.facts().tells_failure
 
 
 class _Delivery:

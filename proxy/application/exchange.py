@@ -312,8 +312,11 @@ class Exchange:
 
     def _row(self, final: Turn | None) -> RequestLog:
         facts = NO_FACTS if final is None else final.facts()
-        if facts.error_message is not None:  # told in the middle of a stream that went on to its end
+        has_part = self._status is None and facts.tells_failure  # in the midst of what was handed on to its end
+        if has_part and self._request is not None and self._request.stream:
             self._end(RequestStatus.STREAM_BROKEN, "error_in_stream")
+        elif has_part:
+            self._end(RequestStatus.UPSTREAM_ERROR, "error_in_answer")
         status = self._status or RequestStatus.SUCCESS
         losers = [hedge.loser(final) for hedge in self._hedges] if self._hedges else ()
         attempts, may_be_billed = 0, False
@@ -321,7 +324,7 @@ class Exchange:
             if turn not in losers:
                 attempts += turn.call.attempts
                 may_be_billed = may_be_billed or turn.call.may_have_generated
-        was_generated = self._first_byte_ms is not None and status is not RequestStatus.UPSTREAM_ERROR
+        was_generated = self._first_byte_ms is not None and (has_part or status is not RequestStatus.UPSTREAM_ERROR)
         ending = Ending(
             status,
             attempts,

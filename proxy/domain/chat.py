@@ -107,7 +107,10 @@ class Usage(NamedTuple):
 
 
 class AnswerFacts(NamedTuple):
-    """What an answer says of itself, as far as it has come; None where it does not say."""
+    """What an answer says of itself, as far as it has come; None where it does not say.
+
+    `error_message` is an answer's or a stream's own, `choice_error` that of a choice which broke off.
+    """
 
     usage: Usage | None = None
     model: str | None = None
@@ -115,6 +118,11 @@ class AnswerFacts(NamedTuple):
     upstream_provider: str | None = None
     finish_reason: str | None = None
     error_message: str | None = None
+    choice_error: str | None = None
+
+    @property
+    def tells_failure(self) -> bool:
+        return self.error_message is not None or self.choice_error is not None
 
 
 NO_FACTS = AnswerFacts()

@@ -488,6 +488,20 @@ def test_output_of_a_whole_answer_without_usage_is_estimated_from_its_text() -> 
     assert WholeAnswer(body).estimated_output_tokens() == 100
 
 
+@pytest.mark.parametrize("error", [b"null", b"{}", b"[]", b'"y"', b"7"])
+@pytest.mark.parametrize("finish_reason", [b"null", b'""', b"7", b'"stop"', rb'"\ud800"'])
+def test_what_is_no_error_of_a_choice_is_none(finish_reason: bytes, error: bytes) -> None:
+    choice = b'{"message": {}, "finish_reason": ' + finish_reason + b', "error": ' + error + b"}"
+    found = WholeAnswer(b'{"choices": [' + choice + b"]}")
+    assert (found.error, found.facts().choice_error) == (None, None)
+
+
+def test_a_failure_is_found_beside_members_that_only_our_books_read() -> None:
+    choices = [{"message": {"content": "Hi"}, "finish_reason": "error", "error": {"code": 502}}]
+    found = WholeAnswer(answer(id=7, choices=choices))
+    assert (found.error, found.facts().choice_error) == (None, "unspecified error")
+
+
 @pytest.mark.parametrize("odd", [{"id": 7}, {"model": 5}, {"provider": {"name": "Z.AI"}}])
 def test_an_answer_is_not_refused_for_a_member_that_only_our_books_read(odd: dict[str, Any]) -> None:
     """It has been paid for, and the client may well understand it."""
@@ -583,6 +597,11 @@ def test_a_last_event_is_kept_however_long_it_is(before: bytes) -> None:
 def test_an_error_in_a_flood_is_kept() -> None:
     tail = tail_of(event(error={"message": "Overloaded"}) + delta("word") * 4000 + DONE)
     assert tail.facts().error_message == "Overloaded"
+
+
+def test_the_error_of_a_choice_in_a_flood_is_kept() -> None:
+    broken = event(choices=[{"index": 1, "delta": {}, "finish_reason": "error", "error": {"message": "gone"}}])
+    assert tail_of(broken + delta("x") * 20_000 + DONE).facts().choice_error == "gone"
 
 
 def test_usage_beside_a_delta() -> None:
@@ -827,6 +846,8 @@ EVENTS = [
     event(id=7, model="", usage={"prompt_tokens": "x"}, choices=None),
     event(id="gen-3", error={"message": "no more"}),
     event(id="gen-4", choices=[{"delta": {}, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"}]),
+    event(id="gen-5", choices=[{"delta": {}, "finish_reason": "stop"}, {"delta": {}, "finish_reason": "error"}]),
+    event(id="gen-6", choices=[{"delta": {}, "error": {"message": "no more"}}]),
     b": a comment\n\n",
     b": a comment\ndata: {}\n\n",
     b"data:{}\n\n",

@@ -12,8 +12,10 @@ from typing import Any
 from aiohttp import StreamReader
 
 from proxy.domain.records import record
+from proxy.infrastructure.chat_completion.choices import failure_in, is_free, says_something
+from proxy.infrastructure.chat_completion.reported_usage import read_usage
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_start
-from proxy.infrastructure.chat_completion.usage import Chunk, error_member, parse_chunk
+from proxy.infrastructure.chat_completion.usage import ERROR_MARK, Chunk, error_member, parse_chunk
 
 HOLD_SECONDS = 10.0
 _HOLD_BYTES = 64 * 1024
@@ -59,7 +61,7 @@ def _judged(held: bytes) -> Opening | None:
     """The opening, if enough of it has come."""
     seen = _first_event_that_matters(held)
     if seen is not None:
-        return Opening(held, error=error_member(seen), chunk=seen)
+        return Opening(held, error=_error_in(seen) if ERROR_MARK in held else None, chunk=seen)
     return Opening(held) if _has_unreadable_event(held) else None
 
 
@@ -71,6 +73,16 @@ def _first_event_that_matters(held: bytes) -> Chunk | None:
     return None
 
 
+def _error_in(chunk: Chunk) -> dict[str, Any] | None:
+    """Its own, or that of a choice before anything was generated."""
+    if (error := error_member(chunk)) is not None:
+        return error
+    failure = failure_in(chunk.choices)
+    if failure is None or any(says_something(choice.delta) for choice in chunk.choices or ()):
+        return None
+    return failure if is_free(read_usage(chunk.usage)) else None
+
+
 def _has_unreadable_event(held: bytes) -> bool:
     """`[DONE]`, or data that is no chunk: not for us to judge, so the client gets it."""
     return any(event_data(event) is not None and parse_chunk(event) is None for event in events_from_the_start(held))
@@ -79,9 +91,6 @@ def _has_unreadable_event(held: bytes) -> bool:
 def _is_preamble(chunk: Chunk) -> bool:
     """A chunk that announces the role and says nothing yet."""
     for choice in chunk.choices or ():
-        if choice.finish_reason is not None:
+        if choice.finish_reason is not None or choice.error or says_something(choice.delta):
             return False
-        for key, value in (choice.delta or {}).items():
-            if value and key != "role":
-                return False
     return bool(chunk.choices)

@@ -1,9 +1,10 @@
-"""Errors that an upstream tells in the middle of a stream, without the secrets that it says in them."""
+"""Errors that an upstream tells in an answer that goes on to the client, without the secrets that it says in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from proxy.infrastructure.chat_completion.choices import failure_in
 from proxy.infrastructure.chat_completion.sse import EVENT_END
 from proxy.infrastructure.chat_completion.usage import ERROR_MARK, error_member, parse_chunk
 
@@ -24,6 +25,17 @@ def without_secrets(events: bytes, redacted: Callable[[str], str]) -> bytes:
 
 def _told(event: bytes, redacted: Callable[[str], str]) -> bytes:
     chunk = parse_chunk(event) if ERROR_MARK in event else None
-    if chunk is None or error_member(chunk) is None:
+    if chunk is None or (error_member(chunk) is None and failure_in(chunk.choices) is None):
         return event
-    return redacted(event.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+    return _clean(event, redacted)
+
+
+def errors_without_secrets(body: bytes, errors: Iterable[bytes], redacted: Callable[[str], str]) -> bytes:
+    """A whole answer, with `redacted` applied to the errors that stand in it. No other byte changes."""
+    for error in errors:
+        body = body.replace(error, _clean(error, redacted))
+    return body
+
+
+def _clean(text: bytes, redacted: Callable[[str], str]) -> bytes:
+    return redacted(text.decode(errors="surrogateescape")).encode(errors="surrogateescape")

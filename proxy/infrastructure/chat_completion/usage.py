@@ -9,6 +9,15 @@ import msgspec
 
 from proxy.domain.chat import NO_FACTS, AnswerFacts, Usage
 from proxy.domain.values import estimate_tokens
+from proxy.infrastructure.chat_completion.choices import (
+    FAILED,
+    Choice,
+    WholeChoice,
+    failed_with_nothing,
+    failure_in,
+    finish_reason_of,
+    read_choices,
+)
 from proxy.infrastructure.chat_completion.reading import FALSY, Malformed, decode, look, text_of
 from proxy.infrastructure.chat_completion.reported_usage import PlainUsage, read_usage, served_in, usage_of
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, says_done, split_events
@@ -19,14 +28,6 @@ _EVENT_END, _DONE_EVENT, _CHUNK_START = b"\n\n", b"data: [DONE]", b"data: {"
 _DATA_BYTES = len(b"data: ")
 ERROR_MARK = b'"error"'
 _REASONING = ("reasoning", "reasoning_content")  # the same text by two names; some servers send both
-
-
-class Choice(msgspec.Struct):
-    """Of a chunk. Moonshot tells a stream's usage in its choice, where `usage` of the chunk would be."""
-
-    delta: dict[str, Any] | None = None
-    finish_reason: str | None = None
-    usage: msgspec.Raw = msgspec.Raw()
 
 
 class _Envelope(msgspec.Struct):
@@ -59,7 +60,7 @@ class _Plain(msgspec.Struct):
 
 
 class _PlainAnswer(_Plain):
-    choices: msgspec.Raw = msgspec.Raw()
+    choices: list[WholeChoice] | None = None
 
 
 class _PlainChunk(_Plain):
@@ -82,6 +83,8 @@ class WholeAnswer:
     def __init__(self, body: bytes) -> None:
         """Raises Malformed when `body` is no JSON object with the members of a completion or an error."""
         self.error: dict[str, Any] | None = None
+        self.choice_errors: tuple[bytes, ...] = ()  # as they stand in the body
+        self._body = body
         if not self._read_plainly(body):
             self._read_carefully(body)
 
@@ -91,11 +94,10 @@ class WholeAnswer:
             answer = _plain_answers.decode(body)
         except (ValueError, RecursionError):
             return False
-        if bytes(memoryview(answer.choices)[:1]) != b"[":
+        if answer.choices is None or finish_reason_of(answer.choices) == FAILED:
             return False
         usage = None if answer.usage is None else served_in(answer.service_tier, usage_of(answer.usage))
         self._facts = AnswerFacts(usage, answer.model or None, answer.id or None, answer.provider or None)
-        self._choices = answer.choices
         return True
 
     def _read_carefully(self, body: bytes) -> None:
@@ -103,20 +105,25 @@ class WholeAnswer:
         self.error = error_member(answer)
         if self.error is None and not bytes(answer.choices).startswith(b"["):
             raise Malformed("no choices in the answer")
+        usage, choices = read_usage(answer.usage), read_choices(answer.choices)
+        failure = failure_in(choices)
+        if failure is not None and self.error is None and failed_with_nothing(answer.choices, usage):
+            self.error = failure
+        self.choice_errors = tuple(bytes(choice.error) for choice in choices if choice.error)
         self._facts = AnswerFacts(
-            usage=served_in(text_of(answer.service_tier), read_usage(answer.usage)),
+            usage=served_in(text_of(answer.service_tier), usage),
             model=text_of(answer.model),
             generation_id=text_of(answer.id),
             upstream_provider=text_of(answer.provider),
+            choice_error=_error_message(failure),
         )
-        self._choices = answer.choices
 
     def facts(self) -> AnswerFacts:
         return self._facts
 
     def estimated_output_tokens(self) -> int:
         """From the text of all choices, for answers without usage."""
-        choices = look(self._choices)
+        choices = look(decode(_answers, self._body).choices)
         messages = [choice.get("message") for choice in choices or () if isinstance(choice, dict)]
         return estimate_tokens(sum(_text_length(message) for message in messages))
 
@@ -133,7 +140,7 @@ class StreamTail:
         self._reads: deque[bytes] = deque()
         self._kept_bytes = 0
         self._dropped_bytes = 0
-        self._dropped_error: str | None = None  # some servers tell of one, and go on to usage and [DONE]
+        self._dropped = NO_FACTS  # of which errors count: some servers tell of one, and go on to usage and [DONE]
         self._told = NO_FACTS
         self._told_by_bytes = 0  # how many had come when that was read
 
@@ -160,8 +167,8 @@ class StreamTail:
         self._reads.append(read)
 
     def _drop(self, events: bytes) -> None:
-        if self._dropped_error is None and ERROR_MARK in events:
-            self._dropped_error = self.read_carefully(events).error_message
+        if not self._dropped.tells_failure and ERROR_MARK in events:
+            self._dropped = self.read_carefully(events)
         self._kept_bytes -= len(events)
         self._dropped_bytes += len(events)
 
@@ -176,7 +183,9 @@ class StreamTail:
         facts = _told_plainly(tail) or self.read_carefully(tail)
         if facts.usage is not None and facts.usage.estimated:
             facts = facts._replace(usage=self._with_all_written(facts.usage))
-        return facts if self._dropped_error is None else facts._replace(error_message=self._dropped_error)
+        if not self._dropped.tells_failure:
+            return facts
+        return facts._replace(error_message=self._dropped.error_message, choice_error=self._dropped.choice_error)
 
     def _with_all_written(self, usage: Usage) -> Usage:
         """The larger of what was told so far and what the text amounts to; beside a bill counts stay as told."""
@@ -187,7 +196,7 @@ class StreamTail:
     @staticmethod
     def read_carefully(tail: bytes) -> AnswerFacts:
         """Of events that may be anything."""
-        usage = model = generation_id = provider = finish_reason = error = tier = None
+        usage = model = generation_id = provider = finish_reason = error = choice_error = tier = None
         may_tell_error = ERROR_MARK in tail  # then in any of its events: some servers go on to usage and [DONE]
         is_final = False
         for event in events_from_the_end(tail):
@@ -196,7 +205,7 @@ class StreamTail:
                 is_final = is_final or says_done(event)
                 continue
             facts = _facts_of(chunk)
-            error = error or facts.error_message
+            error, choice_error = error or facts.error_message, choice_error or facts.choice_error
             if usage is None and facts.usage is not None:
                 usage = facts.usage
                 is_final = is_final or not chunk.choices
@@ -208,7 +217,7 @@ class StreamTail:
             if usage and model and generation_id and finish_reason and not may_tell_error:
                 break
         known = served_in(tier, usage if is_final or finish_reason else _so_far(usage))
-        return AnswerFacts(known, model, generation_id, provider, finish_reason, error)
+        return AnswerFacts(known, model, generation_id, provider, finish_reason, error, choice_error)
 
     def estimated_output_tokens(self) -> int:
         """Text per byte in the tail, times all bytes: an estimate for streams that ended before their usage."""
@@ -246,7 +255,7 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
         model, generation_id, provider = model or chunk.model, generation_id or chunk.id, provider or chunk.provider
         tier = tier or chunk.service_tier
         if finish_reason is None and chunk.choices:
-            finish_reason = _finish_reason(chunk.choices)
+            finish_reason = finish_reason_of(chunk.choices)
         if usage is None and chunk.choices:
             usage = read_usage(chunk.choices[0].usage)
         if usage is not None and model and generation_id and finish_reason:
@@ -266,8 +275,9 @@ def _facts_of(chunk: Chunk) -> AnswerFacts:
         model=text_of(chunk.model),
         generation_id=text_of(chunk.id),
         upstream_provider=text_of(chunk.provider),
-        finish_reason=_finish_reason(chunk.choices),
+        finish_reason=finish_reason_of(chunk.choices),
         error_message=_error_message(error_member(chunk)),
+        choice_error=_error_message(failure_in(chunk.choices)),
     )
 
 
@@ -318,13 +328,6 @@ def _length(text: Any) -> int:
     if isinstance(text, dict):
         return len(msgspec.json.encode(text))
     return len(text) if isinstance(text, str) else 0
-
-
-def _finish_reason(choices: list[Choice] | None) -> str | None:
-    for choice in choices or ():
-        if choice.finish_reason:
-            return choice.finish_reason
-    return None
 
 
 def _error_message(error: dict[str, Any] | None) -> str | None:

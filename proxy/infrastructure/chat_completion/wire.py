@@ -21,6 +21,7 @@ from proxy.infrastructure.chat_completion.headers import CallHeaders
 from proxy.infrastructure.chat_completion.opening import HOLD_SECONDS, Opening, read_opening
 from proxy.infrastructure.chat_completion.reading import Malformed, text_of
 from proxy.infrastructure.chat_completion.stream_usage import asking_for_usage
+from proxy.infrastructure.chat_completion.told_errors import errors_without_secrets
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
 from proxy.infrastructure.chat_completion.usage import WholeAnswer
 from proxy.infrastructure.chat_completion.wire_stream import StreamRules, WireStream
@@ -99,7 +100,7 @@ class Wire:
                     answer.error, body, response.headers, self.handed_back(response.headers)
                 )
             call.answer = answer
-            bodies.append(body)
+            bodies.append(errors_without_secrets(body, answer.choice_errors, self.errors.redacted))
 
         response = await self._run(call, call.body, read)
         return bodies[-1], response

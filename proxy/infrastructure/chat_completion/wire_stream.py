@@ -211,8 +211,9 @@ class WireStream:
 
     def _broken(self, what: str, kind: str) -> StreamBroken:
         self._response.close()
-        said, provider = self._tail.facts().error_message, self._rules.provider
+        facts, provider = self._tail.facts(), self._rules.provider
+        said = facts.error_message or facts.choice_error
         message = f"The stream from {provider} {what}." if said is None else self._rules.redacted(said)
         error = StreamBroken(message, status=_BAD_GATEWAY, kind=f"stream_{kind}", provider=provider)
-        error.told = said is not None
+        error.told = facts.error_message is not None  # a choice's error is nothing that SDKs raise
         return error
