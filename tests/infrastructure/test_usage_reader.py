@@ -429,6 +429,18 @@ def test_facts_of_a_whole_answer() -> None:
     assert WholeAnswer(answer()).error is None
 
 
+@pytest.mark.parametrize("odd", [{}, {"id": 7}])
+@pytest.mark.parametrize(
+    ("told", "finish_reason"),
+    [((), None), ((None,), None), (("",), None), (("length",), "length"), ((None, "stop", "length"), "stop")],
+)
+def test_the_finish_reason_of_a_whole_answer(
+    odd: dict[str, Any], told: tuple[str | None, ...], finish_reason: str | None
+) -> None:
+    choices = [{"message": {"content": "Hi"}, "finish_reason": each} for each in told]
+    assert WholeAnswer(answer(choices=choices, **odd)).facts().finish_reason == finish_reason
+
+
 @pytest.mark.parametrize(
     "body",
     [b" \n\n\t" + answer(b'{"prompt_tokens": 1}'), answer(b'{"prompt_tokens": 1}', model=None) + b"\r\n "],

@@ -113,6 +113,7 @@ async def test_a_plain_answer(collector: Collector, start: Start, upstream: Upst
         "gen_ai.request.model": "any",
         "gen_ai.response.model": "z-ai/glm-4.6",
         "gen_ai.response.id": "gen-1",
+        "gen_ai.response.finish_reasons": ["stop"],
         "gen_ai.usage.input_tokens": 10,
         "gen_ai.usage.output_tokens": 5,
         "gen_ai.usage.cache_read.input_tokens": 4,

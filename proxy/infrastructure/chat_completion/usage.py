@@ -94,10 +94,12 @@ class WholeAnswer:
             answer = _plain_answers.decode(body)
         except (ValueError, RecursionError):
             return False
-        if answer.choices is None or finish_reason_of(answer.choices) == FAILED:
+        if answer.choices is None or (finish_reason := finish_reason_of(answer.choices)) == FAILED:
             return False
         usage = None if answer.usage is None else served_in(answer.service_tier, usage_of(answer.usage))
-        self._facts = AnswerFacts(usage, answer.model or None, answer.id or None, answer.provider or None)
+        self._facts = AnswerFacts(
+            usage, answer.model or None, answer.id or None, answer.provider or None, finish_reason or None
+        )
         return True
 
     def _read_carefully(self, body: bytes) -> None:
@@ -115,6 +117,7 @@ class WholeAnswer:
             model=text_of(answer.model),
             generation_id=text_of(answer.id),
             upstream_provider=text_of(answer.provider),
+            finish_reason=finish_reason_of(choices),
             choice_error=_error_message(failure),
         )
 
