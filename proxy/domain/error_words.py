@@ -63,8 +63,14 @@ _POLICY_SENTENCES = re.compile(
 )
 
 _BAD_REQUEST, _UNAUTHORIZED, _PAYMENT_REQUIRED, _FORBIDDEN = 400, 401, 402, 403
-_KEY_SENTENCES = re.compile(r"API key (?:not valid|expired)|incorrect API key provided", re.IGNORECASE)  # Gemini, xAI
-_MONEY_SENTENCES = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic
+# How messages begin: further on they may quote what the client has sent.
+_KEY_SENTENCES = re.compile(
+    r"API key not valid\. Please pass a valid API key"  # Google
+    r"|API key expired\. Please renew the API key"
+    r"|Incorrect API key provided: "  # xAI
+)
+_KEY_CODE, _KEY_REASON = "invalid_api_key", "API_KEY_INVALID"  # OpenAI's, and Google's among its details
+_MONEY_SENTENCES = re.compile(r"Your credit balance is too low")  # Anthropic
 _MONEY_CODE = "arrearage"  # DashScope
 _FORBIDDING_STATUS = "FAILED_PRECONDITION"  # Google, of the operator's country and plan
 
@@ -76,11 +82,17 @@ def meant_status(status: int, details: Mapping[str, Any]) -> int:
     message = told if isinstance(told, str) else ""
     if status != _BAD_REQUEST:
         return status
-    if _KEY_SENTENCES.search(message):
+    codes = set(_codes(details))
+    if _KEY_CODE in codes or _has_reason(details, _KEY_REASON) or _KEY_SENTENCES.match(message):
         return _UNAUTHORIZED
-    if _MONEY_SENTENCES.search(message) or _MONEY_CODE in _codes(details):
+    if _MONEY_CODE in codes or _MONEY_SENTENCES.match(message):
         return _PAYMENT_REQUIRED
     return _FORBIDDEN if details.get("status") == _FORBIDDING_STATUS else status
+
+
+def _has_reason(details: Mapping[str, Any], reason: str) -> bool:
+    parts = details.get("details")
+    return isinstance(parts, list) and any(isinstance(part, Mapping) and part.get("reason") == reason for part in parts)
 
 
 def says_context_window(status: int | None, message: str, details: Mapping[str, Any]) -> bool:

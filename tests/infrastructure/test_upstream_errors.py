@@ -91,6 +91,8 @@ def test_an_answer_that_is_no_completion_is_permanent() -> None:
             403,
             {"error": {"message": "User location is not supported for the API use.", "status": "FAILED_PRECONDITION"}},
         ),
+        (401, {"error": {"code": 400, "message": "Schlüssel ungültig", "details": [{"reason": "API_KEY_INVALID"}]}}),
+        (401, {"error": {"code": "invalid_api_key", "message": "No."}}),
         (400, {"error": {"code": 400, "message": "Unknown name 'x'", "status": "INVALID_ARGUMENT"}}),
         (400, {"error": {"code": None, "message": None}}),
     ],
@@ -98,6 +100,22 @@ def test_an_answer_that_is_no_completion_is_permanent() -> None:
 def test_what_is_about_the_operators_account_is_no_bad_request(status: int, body: Any) -> None:
     error = from_response(json.dumps(body).encode(), 400)
     assert (type(error), error.status, error.kind) == (PermanentUpstreamError, status, f"http_{status}")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "messages[1]: 'API key expired. Please renew the API key.' is no valid text.",
+        "Invalid value: 'why does it say API key not valid. Please pass a valid API key.?'",
+        "API key expired: what does that mean?",
+        "Unsupported value 'Incorrect API key provided: sk-…'",
+        "Tool result 'Your credit balance is too low to access the Anthropic API.' has no tool call.",
+    ],
+)
+@pytest.mark.parametrize("details", [None, "API_KEY_INVALID", ["API_KEY_INVALID"], [{"reason": ["API_KEY_INVALID"]}]])
+def test_a_clients_bad_request_stays_one_whatever_it_quotes(message: str, details: Any) -> None:
+    assert from_response({"error": {"code": 400, "message": message, "details": details}}).status == 400
+    assert from_member({"code": 400, "message": message, "details": details}).status == 400
 
 
 # What an error answer says
