@@ -73,6 +73,7 @@ _KEY_CODE, _KEY_REASON = "invalid_api_key", "API_KEY_INVALID"  # OpenAI's, and G
 _MONEY_SENTENCES = re.compile(r"Your credit balance is too low")  # Anthropic
 _MONEY_CODE = "arrearage"  # DashScope
 _FORBIDDING_STATUS = "FAILED_PRECONDITION"  # Google, of the operator's country and plan
+_FILE_SENTENCES = re.compile(r"The File \S{1,200} is not in an ACTIVE state")  # the same, of a file that a client names
 
 
 def meant_status(status: int, details: Mapping[str, Any]) -> int:
@@ -87,7 +88,8 @@ def meant_status(status: int, details: Mapping[str, Any]) -> int:
         return _UNAUTHORIZED
     if _MONEY_CODE in codes or _MONEY_SENTENCES.match(message):
         return _PAYMENT_REQUIRED
-    return _FORBIDDEN if details.get("status") == _FORBIDDING_STATUS else status
+    is_forbidden = details.get("status") == _FORBIDDING_STATUS and not _FILE_SENTENCES.match(message)
+    return _FORBIDDEN if is_forbidden else status
 
 
 def _has_reason(details: Mapping[str, Any], reason: str) -> bool:

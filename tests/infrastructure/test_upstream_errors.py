@@ -91,6 +91,16 @@ def test_an_answer_that_is_no_completion_is_permanent() -> None:
             403,
             {"error": {"message": "User location is not supported for the API use.", "status": "FAILED_PRECONDITION"}},
         ),
+        (403, {"error": {"message": "Precondition check failed.", "status": "FAILED_PRECONDITION"}}),
+        (
+            400,
+            {
+                "error": {
+                    "message": "The File cxgja95z0ak1 is not in an ACTIVE state and usage is not allowed.",
+                    "status": "FAILED_PRECONDITION",
+                }
+            },
+        ),
         (401, {"error": {"code": 400, "message": "Schlüssel ungültig", "details": [{"reason": "API_KEY_INVALID"}]}}),
         (401, {"error": {"code": "invalid_api_key", "message": "No."}}),
         (400, {"error": {"code": 400, "message": "Unknown name 'x'", "status": "INVALID_ARGUMENT"}}),
