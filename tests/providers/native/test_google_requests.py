@@ -131,7 +131,15 @@ async def test_the_signature_of_a_thought_goes_back_with_its_call(google: Provid
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"), [("gemini-3-pro", [NO_SIGNATURE, None]), ("gemini-2.5-pro", [None, None])]
+    ("model", "expected"),
+    [
+        ("gemini-3-pro", [NO_SIGNATURE, None]),
+        ("gemini-pro-latest", [NO_SIGNATURE, None]),
+        ("gemini-flash-latest", [NO_SIGNATURE, None]),
+        ("gemini-flash-lite-latest", [NO_SIGNATURE, None]),
+        ("gemini-2.5-pro", [None, None]),
+        ("gemini-2.5-flash-latest", [None, None]),
+    ],
 )
 async def test_calls_whose_signature_is_not_to_be_had_say_so(google: Provider, model: str, expected: list[Any]) -> None:
     """Most clients keep what OpenAI's calls have, and other models sign nothing; without the words it would be 400."""

@@ -64,8 +64,9 @@ _FINISH_REASONS = {
     GoogleFinishReason.SPII: FinishReason.CONTENT_FILTER,
 }
 _BAD_REQUEST = 400
-_WANTS_SIGNATURES = re.compile(r"gemini-(?:[3-9]|\d\d)")  # models that refuse calls without, with 400
 _SERVICE_TIER_HEADER = "x-gemini-service-tier"
+# Models that refuse calls without, with 400. The aliases have been of Gemini 3 and later since 2026.
+_WANTS_SIGNATURES = re.compile(r"gemini-(?:[3-9]|\d\d|(?:pro|flash|flash-lite)-latest)")
 _NO_SIGNATURE = b"skip_thought_signature_validator"
 
 
