@@ -356,6 +356,48 @@ async def test_an_error_in_a_200_answer_is_an_error(
     assert (row.status, row.http_status) == (RequestStatus.UPSTREAM_ERROR, status)
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("choices", [{}, {"choices": None}], ids=["no choices", "null choices"])
+@pytest.mark.parametrize(
+    ("number", "told", "status", "code"),
+    [
+        (1002, "rate limit", 429, "1002"),
+        (1004, "not authorized", 502, "upstream_authentication_failed"),
+        (1008, "insufficient balance", 402, "1008"),
+        (1024, "internal error", 502, "1024"),
+        (1027, "output new_sensitive", 400, "content_filter"),
+        (2013, "invalid params", 400, "2013"),
+        (4711, "", 502, "4711"),
+    ],
+)
+async def test_what_minimax_says_beside_choices_that_it_has_not_is_an_error(
+    start_gateway: StartGateway,
+    upstream: Upstream,
+    number: int,
+    told: str,
+    status: int,
+    code: str,
+    choices: dict[str, Any],
+    streamed: bool,
+) -> None:
+    gateway = await start_gateway(**ONCE)
+    upstream.answer(says({"id": "1", **choices, "base_resp": {"status_code": number, "status_msg": told}}))
+    got, _, raw = await gateway.raw_chat({**HELLO, "stream": streamed})
+    assert (got, openai_error(raw)["code"]) == (status, code)
+    assert told in openai_error(raw)["message"] or number == 1004
+    assert (await gateway.row()).error_type == f"error_in_answer_{401 if number == 1004 else status}"
+
+
+@pytest.mark.parametrize("said", [0, None, "1002", True, {"a": 1}, 1.5])
+async def test_what_minimax_would_not_say_is_no_error_of_it(
+    gateway: TestGateway, upstream: Upstream, said: Any
+) -> None:
+    told = {"base_resp": {"status_code": said, "status_msg": "x"}}
+    upstream.answer(says({**COMPLETION, **told}), says(told), says({"base_resp": said}))
+    assert [(await gateway.raw_chat())[0] for _ in range(3)] == [200, 502, 502]
+    assert [row.error_type for row in await gateway.rows(3)] == ["invalid_answer", "invalid_answer", None]
+
+
 async def test_an_error_in_a_200_answer_is_retried_like_any_other(gateway: TestGateway, upstream: Upstream) -> None:
     upstream.answer(says({"error": {"code": 503, "message": "overloaded"}}), says())
     status, headers, _ = await gateway.chat()

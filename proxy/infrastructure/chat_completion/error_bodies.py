@@ -10,6 +10,23 @@ from proxy.infrastructure.chat_completion.reading import look
 
 _FIRST_ERROR_STATUS, _LAST_ERROR_STATUS = 400, 599
 _STATUS_DIGITS = 4
+# Of MiniMax's numbers those that mean something else than a failure of its own.
+_STATUS_BY_NUMBER = {
+    1002: 429,  # rate limit
+    1004: 401,  # not authorized
+    1008: 402,  # insufficient balance
+    1026: 400,  # input is sensitive
+    1027: 400,  # output is sensitive
+    1039: 429,  # token limit
+    1041: 429,  # connection limit
+    1042: 400,  # too many invisible characters
+    2013: 400,  # invalid parameters
+    2045: 429,  # rate growth limit
+    2049: 401,  # invalid API key
+    2056: 429,  # usage limit of a plan
+}
+_SENSITIVE = (1026, 1027)
+_BAD_GATEWAY = 502
 _SECONDS = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s")
 
 
@@ -36,6 +53,20 @@ def error_details(body: bytes) -> dict[str, Any] | None:
     if isinstance(message, str) and message:
         return _without_envelope(answer)
     return _from_detail(answer.get("detail")) or _from_list(answer.get("errors"))
+
+
+def base_resp_error(base_resp: bytes) -> dict[str, Any] | None:
+    """The error in MiniMax's `{"status_code": 1002, "status_msg": "rate limit"}`, with which it answers 200; None if it
+    tells of none."""
+    told = look(base_resp)
+    number = told.get("status_code") if isinstance(told, dict) else None
+    if type(number) is not int or number == 0:
+        return None
+    return {
+        "message": told.get("status_msg"),
+        "code": "content_filter" if number in _SENSITIVE else str(number),
+        "http_status": _STATUS_BY_NUMBER.get(number, _BAD_GATEWAY),
+    }
 
 
 def status_in(details: Mapping[str, Any]) -> int | None:

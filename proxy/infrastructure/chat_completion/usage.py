@@ -18,6 +18,7 @@ from proxy.infrastructure.chat_completion.choices import (
     finish_reason_of,
     read_choices,
 )
+from proxy.infrastructure.chat_completion.error_bodies import base_resp_error
 from proxy.infrastructure.chat_completion.reading import FALSY, Malformed, decode, look, text_of
 from proxy.infrastructure.chat_completion.reported_usage import PlainUsage, read_usage, served_in, usage_of
 from proxy.infrastructure.chat_completion.sse import event_data, events_from_the_end, says_done, split_events
@@ -46,6 +47,7 @@ class _Envelope(msgspec.Struct):
 
 class _Answer(_Envelope):
     choices: msgspec.Raw = msgspec.Raw()
+    base_resp: msgspec.Raw = msgspec.Raw()
 
 
 class _Plain(msgspec.Struct):
@@ -106,7 +108,9 @@ class WholeAnswer:
         answer = decode(_answers, body)
         self.error = error_member(answer)
         if self.error is None and not bytes(answer.choices).startswith(b"["):
-            raise Malformed("no choices in the answer")
+            self.error = base_resp_error(bytes(answer.base_resp))
+            if self.error is None:
+                raise Malformed("no choices in the answer")
         usage, choices = read_usage(answer.usage), read_choices(answer.choices)
         failure = failure_in(choices)
         if failure is not None and self.error is None and failed_with_nothing(answer.choices, usage):
