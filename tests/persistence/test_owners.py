@@ -133,21 +133,42 @@ async def test_owners_are_found_by_id_and_by_name_within_the_reach(database: Dat
     assert await requests(Subject(Scope.KEY, "' OR 1=1 --")) == 0
 
 
-async def test_of_hundreds_of_keys_with_one_name_all_are_counted(database: Database) -> None:
-    """As where each deployment makes its own key: a sum over the first 200 would be paid for, and be wrong."""
-    ids = [UUID(int=number) for number in range(1, 301)]
-    for key_id in ids:
-        key = VirtualKey(id=key_id, hash=generate_key().hash, hint="…", name="ci", created_at=START, created_by="test")
-        await insert(database, "virtual_keys", KEY_COLUMNS, key_row(key))
+async def namesakes(database: Database, name: str, count: int) -> list[UUID]:
+    """So many keys of one name, made by the database itself."""
+    async with session(database) as work:
+        await work.execute(
+            f"""INSERT INTO virtual_keys (id, hash, hint, name, role, created_at, created_by)
+            WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})
+            SELECT CAST('00000000-0000-0000-0000-' || substr(CAST(1000000000000 + n AS TEXT), 2)
+                AS {"UUID" if work.is_postgres else "TEXT"}), 'hash ' || n, '…', $1, 'member', $2, 'test'
+            FROM numbers""",
+            name,
+            START,
+        )
+    return [UUID(f"00000000-0000-0000-0000-{number:012}") for number in range(1, count + 1)]
+
+
+async def test_of_more_keys_with_one_name_than_a_statement_takes_arguments_all_are_counted(database: Database) -> None:
+    """As where each deployment makes its own key, for years: a sum over some of them would be paid for, and be wrong.
+
+    PostgreSQL's protocol counts arguments with 16 bits.
+    """
+    ids = await namesakes(database, "ci", 33_000)
+    booked, of_another = [ids[0], *ids[16_000:16_300], ids[-1]], UUID(int=2**100)
     await book(
         database,
-        [RequestLog(model=ModelName("m"), provider_name="p", key_id=key_id, timestamp=START) for key_id in ids],
+        [
+            RequestLog(model=ModelName("m"), provider_name="p", key_id=key_id, timestamp=START)
+            for key_id in (*booked, of_another)
+        ],
     )
     ci = Subject(Scope.KEY, "ci")
-    assert len(await PiccoloRequestLogs(database).get_recent(1000, [ci])) == len(ids)
+    rows = await PiccoloRequestLogs(database).get_recent(1000, [ci])
+    assert {row.key_id for row in rows} == set(booked)
     for _ in range(2):
-        report = await LedgerUsageReports(database).report(UsageQuery(Dimension.STATUS, of=(ci,)))
-        assert report.total().requests == len(ids)
+        for by in (Dimension.STATUS, Dimension.KEY):
+            report = await LedgerUsageReports(database).report(UsageQuery(by, of=(ci,)))
+            assert report.total().requests == len(booked)
         await sum_up(database)
 
 

@@ -15,7 +15,7 @@ from proxy.domain.request_log import RequestLog
 from proxy.domain.trace import RequestTrace
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
-from proxy.infrastructure.persistence.owners import OwnedBy, owned_columns
+from proxy.infrastructure.persistence.owners import OwnedBy, owned_rows
 from proxy.infrastructure.persistence.owners import within as owners_within
 from proxy.infrastructure.persistence.rows import readable_rows
 from proxy.infrastructure.persistence.sessions import session
@@ -57,13 +57,13 @@ class LedgerRequestArchive:
         except ValueError:
             return None
         table = self._database.request_logs
-        found = readable_rows(await table.select().where(table.id == row_id, *owned_columns(table, owned)))
+        found = readable_rows(await table.select().where(table.id == row_id, *owned_rows(owned)))
         return found[0] if found else None
 
     async def _rows(self, request_id: str, owned: Sequence[OwnedBy]) -> Sequence[RequestLog]:
         table = self._database.request_logs
-        wanted = (table.request_id == request_id, *owned_columns(table, owned))
-        query = table.select().where(*wanted).order_by(table.timestamp, ascending=False)
+        wanted = table.select().where(table.request_id == request_id, *owned_rows(owned))
+        query = wanted.order_by(table.timestamp, ascending=False)
         return readable_rows(await query.limit(_MOST_ROWS))
 
     async def _traces(self, row_ids: Sequence[UUID]) -> Mapping[UUID, RequestTrace]:

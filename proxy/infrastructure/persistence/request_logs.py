@@ -13,7 +13,7 @@ from proxy.domain.errors import InvalidValue
 from proxy.domain.request_log import RequestLog
 from proxy.domain.values import CostAmount
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.owners import meant_by, names_of, owned_columns
+from proxy.infrastructure.persistence.owners import meant_by, names_of, owned_rows
 from proxy.infrastructure.persistence.rows import ledger_row, readable_rows
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
@@ -45,7 +45,7 @@ class PiccoloRequestLogs:
         query = table.select().order_by(table.timestamp, ascending=False).limit(count)
         if of:
             async with session(self._database) as reader:
-                query = query.where(*owned_columns(table, await meant_by(reader, of)))
+                query = query.where(*owned_rows(await meant_by(reader, of)))
         return readable_rows(await query)
 
     async def key_names(self, rows: Sequence[RequestLog]) -> Mapping[UUID, str]:

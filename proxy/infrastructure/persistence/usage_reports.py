@@ -135,7 +135,11 @@ class _Reading:
     ) -> None:
         self._reader = reader
         self._by = by
-        self._sql = UsageSql(is_postgres=reader.is_postgres, only=condition(owned, first_place=3))
+        self._sql = UsageSql(
+            is_postgres=reader.is_postgres,
+            only_rows=condition(owned, first_place=3),
+            only_sums=condition(owned, first_place=3, of_sums=True),
+        )
         self._owners = arguments(owned)
         self._groups = groups
 

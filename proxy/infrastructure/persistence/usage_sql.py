@@ -85,11 +85,11 @@ class UsageSql:
     the errors. Times are those of requests, and have name, measure, bucket and count.
     """
 
-    def __init__(self, *, is_postgres: bool, only: str = "") -> None:
-        """`only` is a further condition (` AND …`) on the owners of what reports read, with arguments from `$3` on."""
+    def __init__(self, *, is_postgres: bool, only_rows: str = "", only_sums: str = "") -> None:
+        """`only_…` are further conditions (` AND …`) on the owners of what is read, with arguments from `$3` on."""
         self._dialect = POSTGRES if is_postgres else SQLITE
-        self._rows = _SPAN_OF_ROWS + only
-        self._hours = _SPAN_OF_HOURS + only
+        self._rows = _SPAN_OF_ROWS + only_rows
+        self._hours = _SPAN_OF_HOURS + only_sums
 
     def roll_up_hours(self) -> str:
         """From the rows of a span of whole hours."""
