@@ -27,7 +27,8 @@ class RequestLogRepository(Protocol):
     async def get_recent(self, count: int, of: Sequence[Subject] = ()) -> Sequence[RequestLog]:
         """The last `count` rows, newest first. Raises InvalidValue unless count > 0.
 
-        `of` are keys, teams and organisations by id or name, each of which must own a row.
+        `of` are keys, teams and organisations by id or name, each of which must own a row; ObjectNotFound is raised if
+        there is no row, and one of them is not there either.
         """
         ...
 
@@ -225,7 +226,10 @@ class UsageReports(Protocol):
     """What was used and what it cost, of all time: also of requests whose rows are kept no more."""
 
     async def report(self, query: UsageQuery) -> UsageReport:
-        """Raises NotServing while the database is away."""
+        """Raises NotServing while the database is away.
+
+        Raises ObjectNotFound if there is nothing to tell, and an owner that is named is not there, or not to be seen.
+        """
         ...
 
 

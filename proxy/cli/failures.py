@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from pydantic import ValidationError
 
-from proxy.domain.errors import InvalidValue
+from proxy.cli.plain import plain
+from proxy.domain.errors import InvalidValue, ObjectNotFound
 from proxy.settings import Settings, explain
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ def config_or_fail(file: Path, settings: Settings) -> LoadedConfig:
         return load_config(file, os.environ, settings.model_dump(include=settings.model_fields_set))
     except ConfigErrors as problem:
         raise click.ClickException(f"The configuration is not valid.\n{problem}") from None
+
+
+def not_there(problem: ObjectNotFound) -> click.BadParameter:
+    """For a key, team or organisation that an option of that name was to limit rows to."""
+    kind = problem.kind
+    return click.BadParameter(
+        f"{plain(str(problem))} `llmgateway {kind}s list` shows those that there are.", param_hint=f"--{kind}"
+    )
 
 
 def with_database(work: Coroutine[Any, Any, _T]) -> _T:

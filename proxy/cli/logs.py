@@ -10,9 +10,10 @@ from uuid import UUID
 
 import click
 
-from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.failures import not_there, settings_or_fail, with_database
 from proxy.cli.plain import plain
 from proxy.domain.access.scopes import Scope, Subject
+from proxy.domain.errors import ObjectNotFound
 from proxy.domain.explanation import row_as_dict
 from proxy.domain.request_log import CostSource, RequestLog
 from proxy.domain.trace import exact_usd
@@ -27,7 +28,10 @@ from proxy.settings import Settings
 def logs(limit: int, key: str | None, team: str | None, as_json: bool) -> None:
     """Show the last requests, newest first, with their tokens and cost."""
     of = [Subject(scope, named) for scope, named in ((Scope.KEY, key), (Scope.TEAM, team)) if named is not None]
-    rows, key_names = with_database(_recent(settings_or_fail(), limit, of))
+    try:
+        rows, key_names = with_database(_recent(settings_or_fail(), limit, of))
+    except ObjectNotFound as problem:
+        raise not_there(problem) from None
     if as_json:
         shown = [{**row_as_dict(row), "key_name": _key_name(row, key_names)} for row in rows]
         click.echo(json.dumps({"rows": shown, "totals": totals(rows)}, indent=2))

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from proxy.cli.failures import settings_or_fail, with_database
+from proxy.cli.failures import not_there, settings_or_fail, with_database
 from proxy.cli.plain import csv_cell, plain
-from proxy.domain.errors import InvalidRequest, NotServing
+from proxy.domain.errors import InvalidRequest, NotServing, ObjectNotFound
 from proxy.domain.usage_report import OWNERS, Dimension, UsageQuery, UsageReport, usage_query
 from proxy.settings import Settings
 
@@ -57,6 +57,8 @@ async def _report(settings: Settings, query: UsageQuery) -> UsageReport:
     async with usage_reports(settings) as reports:
         try:
             return await reports.report(query)
+        except ObjectNotFound as problem:
+            raise not_there(problem) from None
         except NotServing as problem:
             raise click.ClickException(str(problem)) from None
 

@@ -269,10 +269,11 @@ class RequestNotFound(GatewayError):
 
 
 class ObjectNotFound(GatewayError):
-    """Nothing of that kind and name is administered, or it is not the caller's to see."""
+    """Nothing of that kind (`key`) and name is administered, or it is not the caller's to see."""
 
     def __init__(self, kind: str, named: str) -> None:
         super().__init__(f"There is no {kind} '{named}'.")
+        self.kind = kind
 
 
 class AlreadyThere(GatewayError):

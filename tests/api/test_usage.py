@@ -95,6 +95,17 @@ async def test_wrong_arguments_are_refused_by_name(gateway: TestGateway, query: 
     assert param in answer["error"]["message"]
 
 
+@pytest.mark.parametrize("owner", ["key", "team", "organisation"])
+async def test_an_owner_that_there_is_not_is_told(gateway: TestGateway, owner: str) -> None:
+    await gateway.chat()
+    await gateway.rows(1)
+
+    status, answer = await gateway.get(f"/v1/usage?by=day&{owner}=typo")
+
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+    assert answer["error"]["message"] == f"There is no {owner} 'typo'."
+
+
 async def test_only_those_with_the_key_are_told(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(llmgateway_master_key="sk-gateway")
 

@@ -7,10 +7,11 @@ import json
 from decimal import Decimal
 from uuid import UUID
 
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from proxy.cli import main
 from proxy.cli.logs import totals
+from proxy.cli.plain import plain
 from proxy.domain.request_log import CostSource, RequestLog, RequestStatus
 from proxy.domain.values import CostAmount, ModelName
 from proxy.infrastructure.persistence.database import open_database
@@ -64,4 +65,24 @@ def test_rows_of_a_key_or_team_are_shown_with_the_keys_name(sqlite_url: str) -> 
         shown = json.loads(logs(*arguments, "--json"))
         assert [(one["key_name"], one["key_id"]) for one in shown["rows"]] == [("[red]bot", str(key.id))]
     assert "1 requests" in logs("--key", str(gone))
-    assert "0 requests" in logs("--key", "nobody")
+
+
+def test_a_key_or_team_that_there_is_not_is_told_with_its_option(sqlite_url: str) -> None:
+    tenancy = Tenancy(sqlite_url)
+    team = asyncio.run(tenancy.team())
+    asyncio.run(tenancy.key(name="revoked", disabled=True))
+    asyncio.run(_book(sqlite_url))
+
+    def logs(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["logs", *arguments], env={"DATABASE_URL": sqlite_url})
+
+    for arguments in (("--key", "revoked"), ("--team", team.name), ("--team", str(team.id))):
+        shown = logs(*arguments)
+        assert (shown.exit_code, "0 requests" in shown.stdout) == (0, True)
+    for option in ("key", "team"):
+        for named in ("typo\x1b[31m", str(UUID(int=7)), "\udcff"):
+            refused = logs(f"--{option}", named, "--json")
+            assert (refused.exit_code, refused.stdout) == (2, "")
+            assert f"--{option}" in refused.stderr
+            assert f"There is no {option} '{plain(named)}'" in refused.stderr
+            assert f"llmgateway {option}s list" in refused.stderr

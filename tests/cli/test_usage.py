@@ -100,6 +100,16 @@ def test_the_table_shows_names_as_they_are_and_what_is_not_known(booked_url: str
     assert "total" in shown
 
 
+@pytest.mark.parametrize("option", ["key", "team", "organisation"])
+def test_an_owner_that_there_is_not_is_told_with_its_option(booked_url: str, option: str) -> None:
+    for more in ("--json", "--csv"):
+        result = run(booked_url, "--by", "day", f"--{option}", "typo", more)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"--{option}" in result.stderr
+        assert f"There is no {option} 'typo'" in result.stderr
+        assert f"llmgateway {option}s list" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

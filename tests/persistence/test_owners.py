@@ -10,6 +10,7 @@ import pytest
 from proxy.domain.access.keys import generate_key
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.access.tenants import Organisation, Team, VirtualKey
+from proxy.domain.errors import ObjectNotFound
 from proxy.domain.request_log import RequestLog
 from proxy.domain.usage_report import Dimension, UsageQuery
 from proxy.domain.values import ModelName
@@ -128,9 +129,47 @@ async def test_owners_are_found_by_id_and_by_name_within_the_reach(database: Dat
     assert await requests(bot, within=Subject(Scope.TEAM, str(TEAMS[1]))) == sum(
         row.team_id == TEAMS[1] for row in bots
     )
-    assert await requests(research, within=Subject(Scope.TEAM, str(TEAMS[1]))) == 0
-    assert await requests(Subject(Scope.KEY, "")) == 0
-    assert await requests(Subject(Scope.KEY, "' OR 1=1 --")) == 0
+    assert await requests(Subject(Scope.ORGANISATION, "acme"), within=Subject(Scope.KEY, str(KEY))) > 0
+
+
+async def test_who_is_not_there_or_not_within_the_reach_is_told_where_there_is_nothing_to_tell(
+    database: Database,
+) -> None:
+    await name_owners(database)
+    reports, logs = LedgerUsageReports(database), PiccoloRequestLogs(database)
+
+    async def is_there(of: Subject, within: Subject = GATEWAY) -> bool:
+        try:
+            report = await reports.report(UsageQuery(Dimension.DAY, of=(of,), within=within))
+        except ObjectNotFound:
+            return False
+        return report.rows == {}
+
+    acme, research = Subject(Scope.ORGANISATION, "acme"), Subject(Scope.TEAM, "it's; research")
+    bot, none = Subject(Scope.KEY, "bot"), UUID(int=99)
+    for owner in (acme, research, bot):
+        assert await is_there(owner)
+        assert await logs.get_recent(10, [owner]) == []
+        for named in ("", "' OR 1=1 --", "Bot", str(none)):
+            unknown = Subject(owner.scope, named)
+            assert not await is_there(unknown)
+            with pytest.raises(ObjectNotFound):
+                await logs.get_recent(10, [owner, unknown])
+    for scope in (Scope.KEY, Scope.TEAM, Scope.ORGANISATION):
+        beyond = Subject(scope, str(none))
+        assert not await is_there(bot, beyond)
+        assert not await is_there(research, beyond)
+        # To a key nothing of organisations is told but its own rows: neither that there is one nor that there is not.
+        assert await is_there(acme, beyond) is (scope is Scope.KEY)
+    assert await is_there(bot, Subject(Scope.KEY, str(KEY)))
+    assert await is_there(research, Subject(Scope.TEAM, str(TEAMS[0])))
+    assert await is_there(acme, Subject(Scope.ORGANISATION, str(ORGANISATION)))
+    assert not await is_there(bot, Subject(Scope.KEY, str(UUID(int=3))))
+
+    await book(database, [RequestLog(model=ModelName("m"), provider_name="p", key_id=none, timestamp=START)])
+    gone = Subject(Scope.KEY, str(none))
+    assert len(await logs.get_recent(10, [gone])) == 1
+    assert (await reports.report(UsageQuery(Dimension.DAY, of=(gone,)))).total().requests == 1
 
 
 async def namesakes(database: Database, name: str, count: int) -> list[UUID]:
@@ -178,8 +217,10 @@ async def test_what_no_database_takes_is_nobodys_name(database: Database, name: 
     await book(database, some_rows(40))
     for scope in (Scope.KEY, Scope.TEAM, Scope.ORGANISATION):
         of = Subject(scope, name)
-        assert (await LedgerUsageReports(database).report(UsageQuery(Dimension.STATUS, of=(of,)))).rows == {}
-        assert await PiccoloRequestLogs(database).get_recent(10, [of]) == []
+        with pytest.raises(ObjectNotFound):
+            await LedgerUsageReports(database).report(UsageQuery(Dimension.STATUS, of=(of,)))
+        with pytest.raises(ObjectNotFound):
+            await PiccoloRequestLogs(database).get_recent(10, [of])
 
 
 async def test_reports_and_logs_name_the_owners_that_there_still_are(database: Database) -> None:
@@ -195,7 +236,6 @@ async def test_reports_and_logs_name_the_owners_that_there_still_are(database: D
     for named in ("it's; research", str(TEAMS[0])):
         found = await logs.get_recent(100, [Subject(Scope.TEAM, named)])
         assert {row.id for row in found} == {row.id for row in rows if row.team_id == TEAMS[0]}
-    assert await logs.get_recent(100, [Subject(Scope.TEAM, "nobody")]) == []
 
 
 async def test_rows_of_others_with_the_same_request_id_are_not_told(database: Database) -> None:

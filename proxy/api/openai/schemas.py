@@ -11,7 +11,7 @@ from proxy.api.openai.admin_schemas import admin_paths, admin_schemas, problem_r
 from proxy.api.openai.document_examples import ANSWER, ERRORS, REQUESTS, STREAM
 from proxy.api.openai.errors import error_object, status_of
 from proxy.api.openai.object_schemas import object_schemas
-from proxy.domain.errors import RequestNotFound
+from proxy.domain.errors import ObjectNotFound, RequestNotFound
 from proxy.domain.usage_report import Dimension
 
 Document = dict[str, Any]
@@ -192,7 +192,15 @@ def _get_usage() -> Document:
         "parameters": [
             _ref("parameters", name) for name in ("By", "Since", "Until", "Key", "Team", "Organisation", "RequestId")
         ],
-        "responses": {"200": _answer("The sums.", "UsageReport"), **_error_refs([400, 401, 403, 503])},
+        "responses": {
+            "200": _answer("The sums.", "UsageReport"),
+            "404": {
+                "description": "Nothing to sum up, and no such key, team or organisation that the caller may see.",
+                "headers": _header_refs(),
+                "content": _json("Error", example=error_object(ObjectNotFound("team", "serach"))),
+            },
+            **_error_refs([400, 401, 403, 503]),
+        },
     }
 
 

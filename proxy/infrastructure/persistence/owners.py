@@ -11,7 +11,10 @@ from uuid import UUID
 from piccolo.columns.combination import WhereRaw
 
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
+from proxy.domain.access.tenants import Organisation, Team, VirtualKey
+from proxy.domain.errors import ObjectNotFound
 from proxy.domain.storable import is_storable
+from proxy.infrastructure.persistence.access_tables import TABLES
 from proxy.infrastructure.persistence.sessions import Session
 
 OWNER_COLUMNS: Final[Mapping[Scope, str]] = {
@@ -19,7 +22,11 @@ OWNER_COLUMNS: Final[Mapping[Scope, str]] = {
     Scope.TEAM: "team_id",
     Scope.ORGANISATION: "organisation_id",
 }
-_TABLES: Final = {Scope.KEY: "virtual_keys", Scope.TEAM: "teams", Scope.ORGANISATION: "organisations"}
+_TABLES: Final = {
+    Scope.KEY: TABLES[VirtualKey],
+    Scope.TEAM: TABLES[Team],
+    Scope.ORGANISATION: TABLES[Organisation],
+}
 _AT_A_TIME = 500
 _ID = "id"
 _ID_IN_SUMS = "CAST(id AS VARCHAR(36))"
@@ -39,7 +46,7 @@ class OwnedBy:
         if self.argument is None:
             return "1 = 0"
         if self.by_name:
-            return f"{column} IN (SELECT {id_} FROM {_TABLES[self.scope]} WHERE name = {place})"
+            return f"{column} IN (SELECT {id_} FROM {_TABLES[self.scope].table} WHERE name = {place})"
         return f"{column} = {place}"
 
 
@@ -68,11 +75,36 @@ async def _meant_by(reader: Session, subject: Subject) -> OwnedBy:
         return OwnedBy(subject.scope, str(found))
     if not is_storable(subject.id):
         return OwnedBy(subject.scope, None)
-    query = f"SELECT id FROM {_TABLES[subject.scope]} WHERE name = $1 LIMIT 2"
+    query = f"SELECT id FROM {_TABLES[subject.scope].table} WHERE name = $1 LIMIT 2"
     ids = await reader.fetch(query, subject.id)
     if len(ids) > 1:
         return OwnedBy(subject.scope, subject.id, by_name=True)
     return OwnedBy(subject.scope, str(ids[0][0]) if ids else None)
+
+
+async def check_there(reader: Session, named: Iterable[Subject], reach: Subject = GATEWAY) -> None:
+    """For an answer without rows: whether there are such owners. Raises ObjectNotFound, DATABASE_ERRORS.
+
+    What is not within the reach does not exist. Where a reach tells nothing of a kind, as a key's of organisations,
+    nothing is told of it here either.
+    """
+    for subject in named:
+        if not await _is_there(reader, subject, reach):
+            raise ObjectNotFound(subject.scope.value, subject.id)
+
+
+async def _is_there(reader: Session, subject: Subject, reach: Subject) -> bool:
+    if not is_storable(subject.id):
+        return False
+    table, found = _TABLES[subject.scope], _uuid(subject.id)
+    wanted, values = ("name = $1", [subject.id]) if found is None else ("id = $1", [str(found)])
+    if reach != GATEWAY:
+        limited = table.within.get(reach.scope)
+        if limited is None:
+            return True
+        wanted += f" AND {limited.format(of='$2')}"
+        values.append(reach.id)
+    return bool(await reader.fetch(f"SELECT 1 FROM {table.table} WHERE {wanted} LIMIT 1", *values))
 
 
 async def names_of(reader: Session, scope: Scope, ids: Iterable[str]) -> dict[str, str]:
@@ -82,7 +114,7 @@ async def names_of(reader: Session, scope: Scope, ids: Iterable[str]) -> dict[st
     for first in range(0, len(wanted), _AT_A_TIME):
         some = wanted[first : first + _AT_A_TIME]
         places = ", ".join(f"${place}" for place in range(1, len(some) + 1))
-        query = f"SELECT id, name FROM {_TABLES[scope]} WHERE id IN ({places})"
+        query = f"SELECT id, name FROM {_TABLES[scope].table} WHERE id IN ({places})"
         names |= {str(id_): name for id_, name in await reader.fetch(query, *some)}
     return names
 

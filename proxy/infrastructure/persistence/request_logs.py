@@ -13,7 +13,7 @@ from proxy.domain.errors import InvalidValue
 from proxy.domain.request_log import RequestLog
 from proxy.domain.values import CostAmount
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.owners import meant_by, names_of, owned_rows
+from proxy.infrastructure.persistence.owners import check_there, meant_by, names_of, owned_rows
 from proxy.infrastructure.persistence.rows import ledger_row, readable_rows
 from proxy.infrastructure.persistence.sessions import session
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
@@ -43,10 +43,15 @@ class PiccoloRequestLogs:
             raise InvalidValue("Count must be greater than zero")
         table = self._table
         query = table.select().order_by(table.timestamp, ascending=False).limit(count)
-        if of:
+        if not of:
+            return readable_rows(await query)
+        async with session(self._database) as reader:
+            owned = await meant_by(reader, of)
+        rows = readable_rows(await query.where(*owned_rows(owned)))
+        if not rows:
             async with session(self._database) as reader:
-                query = query.where(*owned_rows(await meant_by(reader, of)))
-        return readable_rows(await query)
+                await check_there(reader, of)
+        return rows
 
     async def key_names(self, rows: Sequence[RequestLog]) -> Mapping[UUID, str]:
         ids = {str(row.key_id) for row in rows if row.key_id is not None}

@@ -19,7 +19,15 @@ from proxy.domain.usage_report import OWNERS, Dimension, Usage, UsageQuery, Usag
 from proxy.domain.values import name_or_unknown
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, not_serving
-from proxy.infrastructure.persistence.owners import OwnedBy, arguments, condition, meant_by, names_of, within
+from proxy.infrastructure.persistence.owners import (
+    OwnedBy,
+    arguments,
+    check_there,
+    condition,
+    meant_by,
+    names_of,
+    within,
+)
 from proxy.infrastructure.persistence.sessions import Session, session
 from proxy.infrastructure.persistence.usage_rollups import (
     BEGINNING,
@@ -110,6 +118,8 @@ class LedgerUsageReports:
                 for segment in segments(query, await read_state(reader)):
                     await reading.add_sums(segment)
                     await reading.add_times(segment)
+                if not groups:
+                    await check_there(reader, query.of, query.within)
                 scope = OWNERS.get(query.by)
                 names = {} if scope is None else await names_of(reader, scope, groups)
         except DATABASE_ERRORS as problem:
