@@ -140,7 +140,10 @@ def update(key: str, clear: tuple[str, ...], url: str | None, key_env: str, as_j
 )
 @administering
 def rotate(key: str, grace_seconds: float, url: str | None, key_env: str, as_json: bool) -> None:
-    """Give KEY, by name or id, a new secret. It is shown once."""
+    """Give KEY, by name or id, a new secret. It is shown once.
+
+    While an old secret has its grace another rotation with one is refused; without a grace all old ones end at once.
+    """
     made = ask(url, key_env, lambda api: api.post("keys", key, "rotate", body={"grace_seconds": grace_seconds}))
     _show_secret(made, as_json=as_json)
 

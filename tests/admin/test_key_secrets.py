@@ -55,6 +55,34 @@ async def test_without_a_grace_the_old_secret_is_dead_at_once(gateway: TestGatew
     assert await status_with(gateway, rotated["key"]) == 200
 
 
+async def test_a_grace_that_was_given_is_not_cut_short_by_another_rotation_with_one(
+    gateway: TestGateway, firm: Company
+) -> None:
+    made = await done(gateway, "POST", "/keys", {"name": "rotated"})
+    first = await done(gateway, "POST", "/keys/rotated/rotate", {"grace_seconds": 3600})
+    refused = await ask(gateway, MASTER, "POST", "/keys/rotated/rotate", {"grace_seconds": 60})
+    assert refused.status == 400
+    assert [each["field"] for each in refused.body["errors"]] == ["grace_seconds"]
+    assert first["previous_key_until"] in refused.body["detail"]
+    for secret in (made["key"], first["key"]):
+        await comes_to(gateway, secret, 200)
+
+    await firm.tenancy.execute("UPDATE virtual_keys SET previous_until = $1", datetime.now(UTC))
+    second = await done(gateway, "POST", "/keys/rotated/rotate", {"grace_seconds": 60})
+    await comes_to(gateway, made["key"], 401)
+    for secret in (first["key"], second["key"]):
+        await comes_to(gateway, secret, 200)
+
+
+async def test_a_rotation_without_a_grace_ends_what_earlier_ones_left(gateway: TestGateway, firm: Company) -> None:
+    made = await done(gateway, "POST", "/keys", {"name": "rotated"})
+    first = await done(gateway, "POST", "/keys/rotated/rotate", {"grace_seconds": 3600})
+    second = await done(gateway, "POST", "/keys/rotated/rotate")
+    for secret in (made["key"], first["key"]):
+        await comes_to(gateway, secret, 401)
+    assert await status_with(gateway, second["key"]) == 200
+
+
 async def test_a_revoked_key_dies_in_another_gateway_within_a_second(
     start_gateway: StartGateway, database_url: str, gateway: TestGateway, firm: Company
 ) -> None:

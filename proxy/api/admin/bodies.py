@@ -247,7 +247,7 @@ class KeyPatch(_KeyFields):
 
 
 class RotateBody(_Body):
-    """How long the old secret stays good."""
+    """How long the old secret stays good; 400 while an earlier one is. With 0 all old ones end at once."""
 
     grace_seconds: Annotated[float, Field(ge=0, le=90 * 86_400, allow_inf_nan=False)] = 0.0
 

@@ -140,13 +140,20 @@ class Administration:
         await self.take_up()
 
     async def rotate(self, actor: Actor, id_or_name: str, grace_seconds: float) -> tuple[VirtualKey, NewKey]:
-        """A new secret; the old one is good for as long as that."""
-        secret, until = generate_key(), self.clock() + timedelta(seconds=grace_seconds)
+        """A new secret; the old one is good for as long as that. A key has one old secret: no grace is cut short."""
+        secret, now = generate_key(), self.clock()
+        keeps, until = grace_seconds > 0, now + timedelta(seconds=grace_seconds)
 
         def rotated(key: VirtualKey) -> VirtualKey:
             if key.disabled:
                 raise InvalidRequest("The key is revoked; make another one.", param="id")
-            keeps = grace_seconds > 0
+            if keeps and key.previous_until is not None and now < key.previous_until:
+                raise InvalidRequest(
+                    f"The secret before the last rotation is good until {key.previous_until.isoformat()}, and another "
+                    "rotation with a grace would end it now. Wait until then, make another key, or rotate without a "
+                    "grace, which ends both old secrets at once.",
+                    param="grace_seconds",
+                )
             return replace(
                 key,
                 hash=secret.hash,
