@@ -19,7 +19,10 @@ import pytest
 from proxy.domain.budgets import Charge
 from proxy.domain.errors import LedgerFull
 from proxy.domain.request_log import RequestLog, RequestStatus
+from proxy.infrastructure.ledger.adoption import adopt_dead_spools
+from proxy.infrastructure.ledger.drain import Drain
 from proxy.infrastructure.ledger.ledger import Fsync, SpoolLedger, spool_ledger
+from proxy.infrastructure.ledger.quarantine import Quarantine
 from proxy.infrastructure.ledger.records import intent_payload, outcome_payload
 from proxy.infrastructure.ledger.spool import Spool, SpoolFull
 from proxy.infrastructure.persistence.bulk_insert import row_writer
@@ -122,6 +125,30 @@ async def test_the_log_tells_of_an_outage_its_reason_and_its_end(
         ("ledger cannot reach its database, rows wait", "OperationalError (SQLITE_FULL)"),
         ("ledger reaches its database again", None),
     ]
+
+
+async def test_an_outage_that_only_a_dead_spool_has_told_of_ends_also_when_another_process_adopts_it(
+    writer: Writer, tmp_path: Path
+) -> None:
+    """There may be no row of its own for long, and nothing else asks the database."""
+    dead = Spool(tmp_path, max_bytes=64 * MEBIBYTE)
+    dead.reserve()
+    left = row("left")
+    dead.note_outcome(left.id, outcome_payload(ledger_row(left)))
+    dead._lock.close()  # the process dies
+    spool, quarantine, sibling = Spool(tmp_path, max_bytes=64 * MEBIBYTE), Quarantine(tmp_path), Writer()
+    ledger = SpoolLedger(spool, Drain(writer, quarantine), quarantine, Fsync.NEVER)
+    writer.is_away = True
+    await ledger.adopt()
+    assert ledger.state()["last_error"] == "ConnectionRefusedError"
+    assert await adopt_dead_spools(tmp_path, spool.directory, Drain(sibling, quarantine), quarantine) == 1
+    assert sibling.names() == ["left"]
+    await ledger.adopt()
+    assert not ledger.can_book()
+    writer.is_away = False
+    await ledger.adopt()
+    assert ledger.can_book()
+    spool.close()
 
 
 async def test_a_backlog_is_booked_in_few_transactions(writer: Writer, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from proxy.infrastructure.persistence.rows import LedgerRow
 from proxy.infrastructure.turns import in_turns
 
 _logger = logging.getLogger(__name__)
+_NOBODY = ""
 
 
 class Drain:
@@ -78,6 +79,10 @@ class Drain:
             return False
         self._count(0)
         return True
+
+    async def ask(self) -> None:
+        """Whether the database takes rows again, where there is none to book: by releasing what nobody holds."""
+        await self.release(_NOBODY)
 
     async def _book_one_by_one(
         self, rows: Sequence[LedgerRow], holder: str, *, again: bool, is_own: bool

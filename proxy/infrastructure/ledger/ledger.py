@@ -163,8 +163,13 @@ class SpoolLedger:
         self._sync_error = error
 
     async def adopt(self) -> None:
-        """Takes over the spools of processes that died."""
+        """Takes over the spools of processes that died.
+
+        Others do so, too: then nothing may be left here that would tell when the database is back.
+        """
         await adopt_dead_spools(self._spool.directory.parent, self._spool.directory, self._drain, self._quarantine)
+        if not self.can_book() and not self._spool.waiting_rows():
+            await self._drain.ask()
 
     def stop(self) -> None:
         """Let `book` end after the batch that it is writing."""
