@@ -25,7 +25,7 @@ _LOOK_SECONDS = 1.0
 _VERSION_DIGITS = 12
 _NOT_BUILT = "no gateway can be made of it; POST /admin/config/reload says why"
 
-_Look = tuple[int, int, int]
+_Look = tuple[int, int, int, int]
 Note = Callable[[str, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[None]]
 """Puts a change into the audit log: what made it, an id of the event, and the states before and after."""
 
@@ -128,7 +128,7 @@ def _look(path: Path) -> _Look | None:
         facts = path.stat()
     except OSError:
         return None
-    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+    return facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size  # ctime: of its rights, say
 
 
 def _iso(moment: datetime | None) -> str | None:

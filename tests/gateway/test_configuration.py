@@ -296,6 +296,22 @@ async def test_a_mounted_directory_that_is_swapped_as_a_whole_is_followed(
             await asyncio.sleep(0.1)
 
 
+async def test_a_change_that_shows_in_nothing_but_the_time_of_the_change_is_followed(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
+) -> None:
+    """As by `chmod`, for a file that could not be read: it has its size and its time of before."""
+    gateway = await start(model_file(upstream, second))
+    path = tmp_path / "gateway.yaml"
+    facts = path.stat()
+    path.write_text(model_file(upstream, second).replace("  large:", "  grand:").replace("[large]", "[grand]"))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    async with asyncio.timeout(10):
+        while (await gateway.chat({**HELLO, "model": "grand"}))[0] != 200:
+            await asyncio.sleep(0.1)
+
+
 async def test_what_is_known_of_unchanged_deployments_survives(
     start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
 ) -> None:
