@@ -157,6 +157,7 @@ class BackgroundWriter(Generic[_Item, _Row]):
                 await self._write_rows(rows)
             except DATABASE_ERRORS as problem:
                 if is_about_the_row(problem):
+                    self._last_error = None  # it answers
                     await self._write_apart(rows, problem)
                     return
                 self._last_error = type(problem).__name__

@@ -112,6 +112,13 @@ async def test_a_refused_row_does_not_take_others_with_it(writer: Writer) -> Non
     assert store.state()["refused"] == 1
 
 
+async def test_a_database_that_refuses_a_row_is_back(writer: Writer) -> None:
+    writer.failures, writer.disliked = 2, "a"
+    async with running(writer) as store:
+        store.offer(row("a"), capture())
+    assert (store.state()["refused"], store.state()["last_error"]) == (1, None)
+
+
 @pytest.mark.parametrize("hook", [fail, wrong_type])
 async def test_what_cannot_be_redacted_is_not_stored_and_counted(
     writer: Writer, hook: Any, caplog: pytest.LogCaptureFixture
