@@ -10,6 +10,7 @@ import pytest
 from proxy.domain.budgets import Budget
 from proxy.infrastructure.budgets.account import Account
 from proxy.infrastructure.persistence.database import Database
+from proxy.infrastructure.persistence.sessions import session
 from tests.budgets.conftest import USD, Process, Start, a_budget, leases, put
 
 
@@ -96,4 +97,30 @@ async def test_nothing_is_told_of_an_account_that_is_over(
         await process.book.bank.close(account.key)
         process.book.forget(account)
     await waiting
+    assert await leases(database, budget) == {}
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_of_a_budget_that_was_removed_while_in_use_nothing_stays(
+    database: Database, start: Start, ahead: bool
+) -> None:
+    """Keys that live for a day may have budgets that do: a process must not keep something of each."""
+    now = [1000.0]
+    budget, process = await put(database, a_budget("1")), start("p", now)
+    account = await used(process, budget, "0.1")
+    await process.book.finish()
+    assert account.free > 0
+    async with session(database) as to:
+        await to.execute("DELETE FROM budgets WHERE id = $1", str(budget.id))
+    if ahead:
+        process.book.lease_ahead(account, account.free + 1)
+        await process.book.finish()
+    else:
+        process.end(await process.begin("0.9", budget), "0.9")
+        await process.drain()
+    assert account.is_removed
+    now[0] += 61
+    for _ in range(2):  # what is left is given back, and then closed
+        await process.upkeep.settle_idle()
+    assert process.book.accounts == {}
     assert await leases(database, budget) == {}

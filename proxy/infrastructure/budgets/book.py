@@ -169,8 +169,7 @@ class LeasedBudgets:
         account.has_lease, account.told_held = True, -1
         lease = await self.bank.lease(account, amount - account.free)
         account.granted = lease.granted
-        account.is_removed = lease.is_removed
-        account.has_lease = not lease.is_removed
+        account.is_removed = lease.is_removed  # what was leased of it before is still there, to be closed
         account.renewed_seconds = asked_at
         account.learn(lease.standing)
         return lease
