@@ -36,19 +36,25 @@ class Tracing:
 
 @asynccontextmanager
 async def tracing_of(settings: Settings) -> AsyncIterator[Tracing]:
-    """Raises InvalidValue when spans are asked for by LLMGATEWAY_OTEL and the package is not there."""
+    """Raises InvalidValue when spans are asked for by LLMGATEWAY_OTEL and the package is not there, and for variables
+    `OTEL_…` that it cannot use.
+    """
     if not spans_are_wanted(settings):
         yield Tracing()
         return
     try:
-        from proxy.infrastructure.telemetry.spans.exporting import exporting_tracer  # noqa: PLC0415
+        from proxy.infrastructure.telemetry.spans.exporting import exporting_provider, tracer_of  # noqa: PLC0415
+
+        provider = exporting_provider()
     except ModuleNotFoundError as problem:
         if settings.llmgateway_otel == "on":
             raise InvalidValue(f"LLMGATEWAY_OTEL=on needs the package {problem.name}: {_EXTRA}") from problem
         _logger.warning("no spans are sent, a package is missing", extra={"package": problem.name, "remedy": _EXTRA})
         yield Tracing()
         return
-    async with exporting_tracer() as tracer:
+    except ValueError as problem:
+        raise InvalidValue(f"A variable OTEL_… has a value that cannot be used: {problem}") from problem
+    async with tracer_of(provider) as tracer:
         yield _with(tracer)
 
 

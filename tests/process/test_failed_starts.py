@@ -112,3 +112,17 @@ def test_a_place_that_is_none_is_that_of_its_setting(tmp_path: Path, settings: d
 )
 def test_what_a_setting_takes_is_told_in_words(tmp_path: Path, name: str, value: str, words: str) -> None:
     assert f"{name}: {words}" in refused(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "max_queue_size must be a positive integer"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer"),
+    ],
+)
+def test_what_spans_cannot_be_made_by_is_told(tmp_path: Path, workers: str, name: str, value: str, words: str) -> None:
+    collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "LLMGATEWAY_WORKERS": workers}
+    told = refused(tmp_path, **collector, **{name: value})
+    assert f"Error: A variable OTEL_… has a value that cannot be used: {words}" in told

@@ -20,14 +20,21 @@ _LAST_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def exporting_tracer() -> AsyncIterator[Tracer]:
-    """A tracer whose spans are exported in the background, in batches; what is left is sent at the end.
+def exporting_provider() -> TracerProvider:
+    """What makes tracers whose spans are exported in the background, in batches.
 
-    It is no global one, so that libraries which look for that stay silent.
+    It is no global one, so that libraries which look for that stay silent. Raises ValueError for variables `OTEL_…`
+    that cannot be used, as importing this module may.
     """
+    processor = BatchSpanProcessor(OTLPSpanExporter())
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(processor)
+    return provider
+
+
+@asynccontextmanager
+async def tracer_of(provider: TracerProvider) -> AsyncIterator[Tracer]:
+    """A tracer of ours; what is left of its spans is sent at the end."""
     try:
         yield provider.get_tracer("llmgateway", __version__)
     finally:
