@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 from proxy import __version__
@@ -33,6 +36,8 @@ def main() -> None:
     Settings come from environment variables, providers and models from gateway.yaml if there is one;
     `llmgateway check-config` shows and checks both.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names hold any letters, which not every locale has
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 for command in (

@@ -41,6 +41,14 @@ def test_a_booked_name_cannot_change_the_terminal(sqlite_url: str) -> None:
         assert SHOWN in shown(sqlite_url, *command)
 
 
+def test_letters_that_a_terminal_does_not_have_are_escaped(sqlite_url: str) -> None:
+    asyncio.run(_book(sqlite_url))
+    for command in (("logs",), ("usage", "--by", "model"), ("usage", "--by", "model", "--csv")):
+        done = CliRunner(charset="latin-1").invoke(main, command, env={"DATABASE_URL": sqlite_url})
+        assert done.exit_code == 0, done.exception
+        assert r"chat\ufffd[31mX" in done.stdout
+
+
 def test_a_booked_name_is_no_formula_in_a_spreadsheet(sqlite_url: str) -> None:
     asyncio.run(_book(sqlite_url))
     lines = csv.DictReader(shown(sqlite_url, "usage", "--by", "model", "--csv").splitlines())
