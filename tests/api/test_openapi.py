@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aiohttp import web
@@ -20,9 +22,13 @@ from proxy.api.openai.object_schemas import FIELD_NOTES
 from proxy.api.openai.schemas import openapi_document
 from proxy.api.permissions import OPEN, access_to
 from proxy.api.routes import add_routes
+from proxy.application.allowances import Rulebook
+from proxy.domain.access.scopes import GATEWAY
 from proxy.domain.errors import GatewayError, InvalidRequest
+from proxy.domain.rate_limits import RateLimit
+from proxy.domain.usage_report import OWNERS
 from tests.conftest import StartGateway
-from tests.harness import HELLO, TestGateway, Upstream, chunk, ending, fails, streams
+from tests.harness import ADMINISTERED, AS_ADMIN, HELLO, TestGateway, Upstream, chunk, ending, fails, streams
 
 DOCUMENT: Any = openapi_document()
 CHAT = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
@@ -211,9 +217,10 @@ def test_every_status_that_the_gateway_gives_an_error_is_described() -> None:
         assert schema_name(CHAT["responses"][str(status)]) == "Error"
 
 
-def gateway_headers(headers: dict[str, str]) -> set[str]:
+def gateway_headers(headers: Mapping[str, str]) -> set[str]:
     """Those of the gateway itself."""
-    return {name.lower() for name in headers if name.lower().startswith("x-gateway-") or name.lower() == "x-request-id"}
+    ours = ("x-gateway-", "x-ratelimit-", "x-request-id", "x-should-retry")
+    return {name.lower() for name in headers if name.lower().startswith(ours)}
 
 
 async def test_answers_have_the_described_shape_and_headers(gateway: TestGateway) -> None:
@@ -221,7 +228,43 @@ async def test_answers_have_the_described_shape_and_headers(gateway: TestGateway
 
     assert status == 200
     assert faults("ChatCompletion", answer) == []
-    assert gateway_headers(headers) | {"idempotent-replayed"} == set(CHAT["responses"]["200"]["headers"])
+    others = {name for name in CHAT["responses"]["200"]["headers"] if name.startswith("x-ratelimit-")}
+    others |= {"idempotent-replayed", "x-gateway-limits", "x-gateway-budget-warning"}
+    assert gateway_headers(headers) | others == set(CHAT["responses"]["200"]["headers"])
+
+
+async def test_headers_of_limits_are_described(start_gateway: StartGateway) -> None:
+    limit = RateLimit(id=uuid4(), subject=GATEWAY, requests_per_minute=1, tokens_per_minute=100_000)
+    gateway = await start_gateway(rules=lambda: Rulebook(limits=[limit]))
+
+    for status in ("200", "429"):
+        _, headers, _ = await gateway.chat()
+
+        told = {name for name in gateway_headers(headers) if name.startswith("x-ratelimit-")}
+        assert told
+        assert told <= set(resolved(CHAT["responses"][status])["headers"])
+
+
+async def test_headers_of_the_admin_apis_errors_are_described(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(**ADMINISTERED)
+    described = set(DOCUMENT["components"]["responses"]["Problem"]["headers"])
+
+    for method, path, headers in (("GET", "keys", {}), ("GET", "keys/none", AS_ADMIN), ("PUT", "keys", AS_ADMIN)):
+        async with gateway.http.request(method, gateway.url / "admin" / path, headers=headers) as response:
+            assert not response.ok
+            assert gateway_headers(response.headers)
+            assert gateway_headers(response.headers) <= described
+            assert {"Allow", "WWW-Authenticate"} & set(response.headers) <= described
+
+
+def test_both_reports_of_usage_are_asked_for_in_the_same_words() -> None:
+    asked = [
+        [resolved(each) for each in operations()["GET", path]["parameters"] if resolved(each)["in"] == "query"]
+        for path in ("/v1/usage", "/admin/usage")
+    ]
+
+    assert asked[0] == asked[1]
+    assert {each["name"] for each in asked[0]} == {"by", "since", "until", *OWNERS}
 
 
 async def test_streams_have_the_described_shape_and_headers(gateway: TestGateway, upstream: Upstream) -> None:

@@ -47,7 +47,9 @@ _TIMES: Final = ("since", "until")
 
 @dataclass(frozen=True, slots=True)
 class _Operation:
-    """`answer` is the schema of what comes; `status` its status; `page` its filters if it comes in pages."""
+    """`answer` is the schema of what comes; `status` its status; `page` its filters if it comes in pages; `query` the
+    parameters that are those of `GET /v1/usage`.
+    """
 
     id: str
     summary: str
@@ -142,15 +144,17 @@ def problem_response() -> Schema:
     return {
         "description": "An error (RFC 9457): 400 with the fields that are wrong, 401, 403, 404 also for what is not "
         "the caller's to see, 405, 409 for what is taken, 413, 415, 422, 503 with `Retry-After`.",
+        "headers": {name: _header(name) for name in ("x-request-id", "Retry-After", "Allow", "WWW-Authenticate")},
         "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
     }
 
 
 def _described(path: str, operation: _Operation) -> Schema:
-    filters = (*operation.query, *(operation.page or ()), *(("limit", "after") if operation.page is not None else ()))
+    filters = (*(operation.page or ()), *(("limit", "after") if operation.page is not None else ()))
+    shared = ({"$ref": f"#/components/parameters/{name.capitalize()}"} for name in operation.query)
     answer: Schema = {
         "description": "Done.",
-        "headers": {"x-request-id": {"$ref": "#/components/headers/x-request-id"}},
+        "headers": {"x-request-id": _header("x-request-id")},
     }
     if operation.answer is not None:
         name = operation.answer if operation.page is None else f"{operation.answer}Page"
@@ -160,7 +164,7 @@ def _described(path: str, operation: _Operation) -> Schema:
         "operationId": operation.id,
         "summary": operation.summary,
         "security": [{"bearer": []}],
-        "parameters": [*_places(path), *(_query(name) for name in filters)],
+        "parameters": [*_places(path), *shared, *(_query(name) for name in filters)],
         "responses": {str(operation.status): answer, "default": {"$ref": "#/components/responses/Problem"}},
     }
     if operation.body is not None:
@@ -181,7 +185,7 @@ def _query(name: str) -> Schema:
     if name == "limit":
         schema = {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
     note = {"after": "`next` of the page before.", "name": "A part of the name."}.get(name)
-    return {"name": name, "in": "query", "required": name == "by", "schema": schema} | (
+    return {"name": name, "in": "query", "required": False, "schema": schema} | (
         {} if note is None else {"description": note}
     )
 
@@ -195,6 +199,10 @@ def _page(name: str) -> Schema:
         },
         "required": ["data", "next"],
     }
+
+
+def _header(name: str) -> Schema:
+    return {"$ref": f"#/components/headers/{name}"}
 
 
 def _json(name: str) -> Schema:

@@ -23,12 +23,16 @@ Fields that the gateway does not know pass through. Every request is booked once
 """
 
 _ERRORS_OF_EVERY_PATH = (405, 500)
+_LIMIT_HEADERS = (
+    *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+    "x-gateway-limits",
+)
 _ERROR_HEADERS = {
     401: ("WWW-Authenticate",),
     405: ("Allow",),
     402: ("Retry-After",),
     409: ("x-should-retry",),
-    429: ("Retry-After", "x-should-retry"),
+    429: ("Retry-After", "x-should-retry", *_LIMIT_HEADERS),
     500: ("x-should-retry",),
     502: ("x-should-retry",),
     503: ("Retry-After", "x-should-retry"),
@@ -41,6 +45,8 @@ _ANSWER_HEADERS = (
     "x-gateway-cost-usd",
     "x-gateway-overhead-ms",
     "x-gateway-trace",
+    *_LIMIT_HEADERS,
+    "x-gateway-budget-warning",
 )
 
 
@@ -347,6 +353,17 @@ def _headers() -> Document:
         "x-gateway-cost-usd": header("string", "The cost as a decimal, where it is known before the answer is sent."),
         "x-gateway-overhead-ms": header("number", "Time spent in the gateway itself."),
         "x-gateway-trace": header("string", "Each attempt: deployment, outcome, calls if several, seconds."),
+        "x-gateway-limits": header("string", "`local` where limits are not shared just now."),
+        "x-gateway-budget-warning": header("string", "Budgets of which the warning share is spent."),
+        **{
+            f"x-ratelimit-{what}-{of}": header(kind, f"{described} of the tightest limit on {of}, if there is one.")
+            for of in ("requests", "tokens")
+            for what, kind, described in (
+                ("limit", "integer", "The amount"),
+                ("remaining", "integer", "What is left"),
+                ("reset", "string", "The time until all is there again (`1.5s`, `6m0s`),"),
+            )
+        },
         "idempotent-replayed": header(
             "string", "`true` where the answer is that of an earlier request with the same Idempotency-Key."
         ),
