@@ -6,10 +6,11 @@ that is read wrongly, what looks like a host may be some of its password.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Annotated, Final, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
@@ -17,6 +18,7 @@ from proxy.config.fields import BASE_URL, BASE_URL_IN_WORDS
 
 SQLITE_PREFIX: Final = "sqlite:///"  # what follows is a path, not a URL's parts
 _ESCAPES: Final = "write # / ? @ within a password as %23 %2F %3F %40"
+_TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SECURE: Final = r"https://\S+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/\S*)?"
 
 _Check: TypeAlias = Callable[[str], str]
@@ -51,7 +53,14 @@ def _of_a_server(url: str) -> str:
 
 
 def _of_a_database(url: str) -> str:
-    return url if url.startswith(SQLITE_PREFIX) else _of_a_server(url)
+    """Raises ValueError also for a file of TLS that is not there: it would be taken for a server that is away."""
+    if url.startswith(SQLITE_PREFIX):
+        return url
+    options = parse_qs(_parts_of(_of_a_server(url)).query)
+    for name in _TLS_FILES:
+        if not all(os.access(file, os.R_OK) for file in options.get(name, ())):
+            raise ValueError(f"{name} names a file that cannot be read")
+    return url
 
 
 def _of_valkey(url: str) -> str:

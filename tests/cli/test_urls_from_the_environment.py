@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from proxy.settings import Settings
@@ -21,6 +23,8 @@ NO_PORT = f"the port is not a number from 1 to 65535; {ESCAPES}"
         ("DATABASE_URL", "postgresql://u:12/heim@h/x", ESCAPES),
         ("DATABASE_URL", "postgresql://u:ge[heim@h/x", ESCAPES),
         ("DATABASE_URL", "postgresql://u:geheim@h:99999/x", NO_PORT),
+        ("DATABASE_URL", "postgresql://u:heim@h/x?sslrootcert=/99999.pem", "sslrootcert names a file"),
+        ("DATABASE_URL", "postgresql://h/x?sslcert=/99999.pem&sslkey=/99999.key", "sslcert names a file"),
         ("LLMGATEWAY_VALKEY_URL", "redis://:ge#heim@h", NO_PORT),
         ("LLMGATEWAY_VALKEY_URL", "valkey://:12#heim@h", ESCAPES),
         ("BUDGET_WEBHOOK_URL", "https://h:geheim/", NO_PORT),
@@ -63,6 +67,7 @@ def test_an_upstream_is_what_the_file_takes_for_one(url: str) -> None:
         ("database_url", "postgresql://u:ge%23h%2Fe%3Fi%40m@h:5432/x?sslmode=require"),
         ("database_url", "postgresql://me@[::1]/x"),
         ("database_url", "postgresql://me@/x?host=/run/postgresql"),
+        ("database_url", f"postgresql://h/x?sslmode=verify-full&sslrootcert={quote(__file__)}"),
         ("database_url", "sqlite:///a#b@c:d.db"),
         ("llmgateway_valkey_url", "rediss://:ge%23heim@h:6379/0"),
         ("openrouter_base_url", "https://h:65535/v1"),
