@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ class Configuration:
         return blueprint
 
     def _read(self, path: Path) -> tuple[Blueprint, str]:
+        if _is_pipe(path):
+            raise InvalidValue(f"{path} is a pipe. LLMGATEWAY_CONFIG must be a file that can be read more than once.")
         blueprint = blueprint_of_file(read_configuration(path, self._settings), self._settings)
         return blueprint, hashlib.sha256(path.read_bytes()).hexdigest()[:_VERSION_DIGITS]
 
@@ -121,6 +123,12 @@ async def following(configuration: Configuration) -> AsyncIterator[None]:
     directory that is swapped as a whole (as Kubernetes does) sends none."""
     async with repeating(configuration.reload_if_changed, lambda: _LOOK_SECONDS, "configuration"):
         yield
+
+
+def _is_pipe(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_fifo()
+    return False
 
 
 def _look(path: Path) -> _Look | None:

@@ -99,6 +99,6 @@ def _service_links(names: Iterable[str]) -> tuple[str, ...]:
 def _referred_to(file: Path | None) -> frozenset[str]:
     """By the configuration file. One that cannot be read is told of by those who load it."""
     try:
-        return variables_in(file.read_text("utf-8", "replace")) if file else frozenset()
+        return variables_in(file.read_text("utf-8", "replace")) if file and file.is_file() else frozenset()
     except OSError:
         return frozenset()

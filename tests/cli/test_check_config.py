@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_a_valid_file_is_said_so(file: Path) -> None:
     assert checked.exit_code == 0, checked.output
     assert f"{file} is valid: 2 providers, 2 models, 3 deployments." in checked.stdout
     assert "providers.openrouter" not in checked.stdout
+
+
+def test_a_file_may_come_through_a_pipe() -> None:
+    end, start = os.pipe()
+    os.write(start, SMALL.encode())
+    os.close(start)
+    checked = run("check-config", f"/dev/fd/{end}")
+    os.close(end)
+    assert checked.exit_code == 0, checked.output
 
 
 def test_show_gives_each_value_with_its_origin_and_masks_secrets(file: Path) -> None:

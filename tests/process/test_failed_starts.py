@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import subprocess
@@ -82,6 +83,14 @@ def test_a_file_that_cannot_be_used_is_not_repeated(tmp_path: Path) -> None:
     assert "gateway.yaml:1: providers.…: must be a mapping of keys to values" in told
     assert "llmgateway check-config" in told
     assert "SECRET" not in told
+
+
+def test_a_pipe_is_no_configuration_file(tmp_path: Path) -> None:
+    """Nobody writes into it: whoever opened it would wait."""
+    os.mkfifo(tmp_path / "gateway.yaml")
+    assert "gateway.yaml is a pipe. LLMGATEWAY_CONFIG must be a file that can be read more than once" in refused(
+        tmp_path
+    )
 
 
 @pytest.mark.parametrize(
