@@ -19,9 +19,11 @@ from proxy.domain.request_log import CostSource, RequestLog
 from proxy.domain.trace import exact_usd
 from proxy.settings import Settings
 
+_MOST_ROWS = 1_000_000
+
 
 @click.command()
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many rows.")
+@click.option("-n", "--limit", type=click.IntRange(1, _MOST_ROWS), default=20, show_default=True, help="How many rows.")
 @click.option("--key", help="Only of this key: its id, or its name.")
 @click.option("--team", help="Only of this team: its id, or its name.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: rows and totals.")

@@ -86,3 +86,9 @@ def test_a_key_or_team_that_there_is_not_is_told_with_its_option(sqlite_url: str
             assert f"--{option}" in refused.stderr
             assert f"There is no {option} '{plain(named)}'" in refused.stderr
             assert f"llmgateway {option}s list" in refused.stderr
+
+
+def test_more_rows_than_a_database_can_count_are_refused(sqlite_url: str) -> None:
+    asyncio.run(_book(sqlite_url))
+    for rows, exit_code in (("1000000", 0), ("99999999999999999999", 2)):
+        assert CliRunner().invoke(main, ["logs", "-n", rows], env={"DATABASE_URL": sqlite_url}).exit_code == exit_code
