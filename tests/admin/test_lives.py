@@ -49,6 +49,23 @@ async def test_each_kind_is_made_read_and_changed(gateway: TestGateway, kind: st
         assert [each["field"] for each in answer.body["errors"]] == ["nonsense"]
 
 
+@pytest.mark.parametrize("value", [[1, [2], 3], [0, [5], 0], ["a", [], 0], [], {}, True])
+@pytest.mark.parametrize(
+    ("kind", "body", "field"),
+    [
+        ("budgets", BODIES["budgets"], "amount_usd"),
+        ("keys", BODIES["keys"], "monthly_budget_usd"),
+        ("prices", {"model": "a/b", "output_cost_per_1m_tokens": 1}, "input_cost_per_1m_tokens"),
+    ],
+)
+async def test_an_amount_is_one_number(
+    gateway: TestGateway, kind: str, body: dict[str, Any], field: str, value: Any
+) -> None:
+    answer = await ask(gateway, MASTER, "POST", f"/{kind}", {**body, field: value})
+    assert (answer.status, answer.body["type"]) == (400, "urn:llmgateway:invalid_body")
+    assert [each["field"] for each in answer.body["errors"]] == [field]
+
+
 async def test_a_new_key_has_not_ended_already_and_a_change_may_end_one(gateway: TestGateway) -> None:
     past = "2020-01-01T00:00:00+00:00"
     refused = await ask(gateway, MASTER, "POST", "/keys", BODIES["keys"] | {"expires_at": past})

@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -73,6 +74,13 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("must be a time that the calendar has in UTC") from None
 
 
+def no_list(value: object) -> object:
+    """pydantic makes a Decimal of a list of its parts, and lets what is wrong with those out as it comes."""
+    if isinstance(value, list):
+        raise ValueError("must be a number, or one as a string")  # noqa: TRY004  # which pydantic would let through
+    return value
+
+
 Hash = Annotated[
     str,
     AfterValidator(_fitting(_HASH, "must be a SHA-256 in hexadecimal: 64 digits, letters in lower case")),
@@ -88,7 +96,7 @@ Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_print
 Names = Annotated[list[Name], Field(max_length=1000)]
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 Count = Annotated[int, Field(ge=1, le=_MOST_COUNT, strict=True)]
-Usd = Annotated[Decimal, Field(ge=0, le=MOST_USD, max_digits=19, decimal_places=12)]
+Usd = Annotated[Decimal, Field(ge=0, le=MOST_USD, max_digits=19, decimal_places=12), BeforeValidator(no_list)]
 PriorityName = Literal["low", "normal", "high"]
 ScopeName = Literal["gateway", "organisation", "team", "key", "end_user", "model"]
 Endpoint = Literal["chat.completions", "models", "route", "usage", "requests", "me"]

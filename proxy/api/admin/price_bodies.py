@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from proxy.api.admin.bodies import Moment, Name
+from proxy.api.admin.bodies import Moment, Name, no_list
 from proxy.domain.exact_prices import check_price
 from proxy.domain.price_tiers import MOST_TIERS, PriceTier, by_precedence
 from proxy.domain.pricing import PRICES, ModelPricing, PriceSource
@@ -26,7 +26,7 @@ def _distinct(tiers: Sequence[PriceTierBody]) -> Sequence[PriceTierBody]:
     return tiers
 
 
-_Price = Annotated[Decimal, Field(ge=0), AfterValidator(_price)]
+_Price = Annotated[Decimal, Field(ge=0), BeforeValidator(no_list), AfterValidator(_price)]
 
 
 class _Prices(BaseModel):
