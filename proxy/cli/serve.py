@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from proxy.cli.failures import settings_or_fail
+from proxy.server.saying import say
 from proxy.settings import Settings
 
 
@@ -27,7 +28,7 @@ def serve(host: str | None, port: int | None, workers: int | None, take_over: bo
     connection is refused or reset.
     """
     settings = settings_or_fail(llmgateway_host=host, llmgateway_port=port, llmgateway_workers=workers)
-    click.echo("Starting LLM Gateway …", err=True)
+    say("Starting LLM Gateway …")
     gc.disable()  # what is imported stays: who looks for garbage there finds none; `proxy.server` enables it again
     from proxy.bootstrap.logs import log_as_configured  # noqa: PLC0415
     from proxy.server.metrics_directory import prepare_metrics_directory  # noqa: PLC0415

@@ -1,8 +1,9 @@
-"""File descriptors: a stream needs two, and the usual soft limit of 1024 is soon reached."""
+"""File descriptors: a stream needs two, and the usual soft limit of 1024 is soon reached; and the first three."""
 
 from __future__ import annotations
 
 import logging
+import os
 import resource
 
 _logger = logging.getLogger(__name__)
@@ -21,3 +22,13 @@ def raise_limit() -> int:
     if soft != resource.RLIM_INFINITY and soft < _LOW:
         _logger.warning("few open files are allowed: each running request needs two (ulimit -n)", extra={"limit": soft})
     return soft
+
+
+def fill_standard_streams() -> None:
+    """Those that are closed become /dev/null: else the next file or socket takes the number, and with it what libraries
+    write to stderr; libuv aborts when it closes such a one."""
+    for standard in (0, 1, 2):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
@@ -12,9 +11,10 @@ from typing import Any, Final
 from proxy.bootstrap.gateway import RunningGateway, import_for_workers, running_gateway
 from proxy.bootstrap.siblings import prepare_for_workers
 from proxy.server.banner import banner
-from proxy.server.descriptors import raise_limit
+from proxy.server.descriptors import fill_standard_streams, raise_limit
 from proxy.server.listening import Handover, Listening, handover_path, listening
 from proxy.server.memory import keep_for_good, keep_freed_memory
+from proxy.server.saying import say
 from proxy.server.site import serve_on, stop_accepting
 from proxy.settings import Settings
 
@@ -27,13 +27,14 @@ def listen(settings: Settings, *, take_over: bool = False) -> None:
 
     Raises InvalidValue when the address cannot be had, or there is no gateway to take over from.
     """
+    fill_standard_streams()
     raise_limit()
     sockets = listening(settings, take_over=take_over)
     workers = settings.llmgateway_workers
     address = sockets.sockets["api"][0].getsockname()
 
     def ready(gateway: RunningGateway) -> None:
-        print(banner(gateway, address, settings, workers), file=sys.stderr, flush=True)  # noqa: T201
+        say(banner(gateway, address, settings, workers))
 
     if workers > 1:
         from proxy.server.workers import supervise  # noqa: PLC0415  # and gunicorn, which one process does not need

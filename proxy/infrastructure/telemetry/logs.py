@@ -17,7 +17,7 @@ def configure_logging(level: str, log_format: str | None = None, *more: structlo
     Standard `logging` calls are used everywhere; facts go into `extra`, never into the message, so that neither a new
     line nor an escape sequence from a request can forge a line.
     """
-    pretty = log_format == "pretty" or (log_format is None and sys.stderr.isatty())
+    pretty = log_format == "pretty" or (log_format is None and sys.stderr is not None and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(default=str)
     handler = logging.StreamHandler()
     handler.setFormatter(
