@@ -3,11 +3,49 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
+import stat
 import sys
+from collections.abc import Callable
+from typing import TextIO
 
 import structlog
 
 _MAX_VALUE_CHARACTERS = 2000
+
+
+class _NeverWaiting(logging.StreamHandler[TextIO]):
+    """Lines for a pipe that is full are lost, and counted: to wait for its reader would stop every request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_room = _room_in(self.stream)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._has_room():
+            self._lost += 1
+            return
+        if self._lost:
+            facts = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "lines": self._lost}
+            self._lost = 0
+            super().emit(logging.makeLogRecord({**facts, "msg": "log lines were lost, stderr was not read"}))
+        super().emit(record)
+
+
+def _room_in(stream: TextIO | None) -> Callable[[], bool]:
+    """Whether a line can be written without waiting; files and terminals are not asked."""
+    try:
+        descriptor = -1 if stream is None else stream.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except OSError:  # there is none, or it is none of the system's
+        return lambda: True
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return lambda: True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return lambda: bool(poll.poll(0))
 
 
 def configure_logging(level: str, log_format: str | None = None, *more: structlog.typing.Processor) -> None:
@@ -19,7 +57,7 @@ def configure_logging(level: str, log_format: str | None = None, *more: structlo
     """
     pretty = log_format == "pretty" or (log_format is None and sys.stderr is not None and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(default=str)
-    handler = logging.StreamHandler()
+    handler = _NeverWaiting()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
