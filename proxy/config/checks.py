@@ -106,26 +106,32 @@ def _deployment(
 
 
 def _price_tiers(tiers: Any, path: Path) -> Iterator[Problem]:
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[float | str, str]] = set()
     for index, tier in enumerate(tiers if isinstance(tiers, list) else ()):
         if not isinstance(tier, dict):
             continue
         where = (*path, index)
         above, named = tier.get("above_input_tokens"), tier.get("service_tier")
+        conditions = _as_number(above), str(named)
         if above is None and named is None:
             yield _plainly(where, "needs above_input_tokens, service_tier, or both")
-        elif (str(above), str(named)) in seen:
+        elif conditions in seen:
             yield _plainly(where, "is for the same requests as one before it")
         if all(value is None for key, value in tier.items() if key not in _TIER_CONDITIONS):
             yield _plainly(where, "needs a price, like input_usd_per_1m_tokens")
-        seen.add((str(above), str(named)))
+        seen.add(conditions)
 
 
 def _is_zero(weight: Any) -> bool:
+    return not isinstance(weight, bool) and _as_number(weight) == 0
+
+
+def _as_number(value: Any) -> float | str:
+    """However it is spelt, also by a reference; whatever is no number as its text."""
     try:
-        return weight is not None and not isinstance(weight, bool) and float(weight) == 0
+        return float(value)
     except (TypeError, ValueError, OverflowError):
-        return False
+        return str(value)
 
 
 def _aliases(aliases: Mapping[str, Any], names: Names) -> Iterator[Problem]:

@@ -95,6 +95,8 @@ def _message(error: ErrorDetails, path: Path, written: Any) -> tuple[str | None,
 
 def _of_kind(error: ErrorDetails, given: Any) -> tuple[str | None, str]:
     kind = error["type"]
+    if kind == "too_long":
+        return f"must have at most {error['ctx']['max_length']} entries", ""
     if must_be := _MUST_BE.get(kind):
         return f"must be {must_be}", f", not {_shown(given)}" + _quotes(kind, given)
     return (error["msg"], "") if kind in _WITHOUT_VALUES else (None, error["msg"])

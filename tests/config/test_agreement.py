@@ -24,6 +24,9 @@ BETWEEN = (
     "is the model itself",
     "is a model, too",
     "'*' stands for",
+    "needs above_input_tokens, service_tier, or both",
+    "needs a price, like",
+    "is for the same requests as",
 )
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

@@ -228,6 +228,20 @@ def _tiers(tiers: str) -> str:
             _tiers("{service_tier: flex, request_fee_usd: 1}, {service_tier: flex, request_fee_usd: 2}"),
             "tiers[1]: is for the same requests as one before it",
         ),
+        (
+            "{provider: local}",
+            _tiers(
+                "{above_input_tokens: 200000, request_fee_usd: 1}, {above_input_tokens: 2.0e+5, request_fee_usd: 2}"
+            ),
+            "tiers[1]: is for the same requests as one before it",
+        ),
+        (
+            "{provider: local}",
+            _tiers(
+                "{above_input_tokens: 5, request_fee_usd: 1}, {above_input_tokens: '${N:-5.0}', request_fee_usd: 2}"
+            ),
+            "tiers[1]: is for the same requests as one before it",
+        ),
         ("{provider: local}", _tiers("{above_input_tokens: 0, request_fee_usd: 1}"), "must be at least 1, not 0"),
         ("{provider: local}", _tiers("{service_tier: default, request_fee_usd: 1}"), "like flex or priority"),
         ("{provider: local}", _tiers("{service_tier: fast, request_fee_usd: 1}"), "priority (not fast)"),
@@ -236,7 +250,7 @@ def _tiers(tiers: str) -> str:
         (
             "{provider: local}",
             _tiers(", ".join(f"{{above_input_tokens: {n}, request_fee_usd: 1}}" for n in range(1, 34))),
-            "32",
+            "tiers: must have at most 32 entries",
         ),
         ("models:", "aliases: {auto: one}\nmodels:", "the name 'auto' is reserved"),
         ("models:", "model_groups: {cheap: [won]}\nmodels:", "there is no model 'won'; did you mean 'one'?"),
