@@ -101,8 +101,9 @@ async def test_an_answer_in_which_nothing_was_generated_is_asked_for_again(
 async def test_a_stream_in_which_nothing_was_generated_is_asked_for_again(
     start_gateway: StartGateway, upstream: Upstream
 ) -> None:
+    """What comes before, with a choice that tells of no error yet, says nothing."""
     gateway = await start_gateway(retry_max_retries=1, retry_base_seconds=0.001)
-    role = chunk(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+    role = last_piece(None, error=None)
     sent = [chunk("a"), *ending()]
     upstream.answer(streams(role, last_piece(error=GONE), DONE), streams(*sent))
     status, headers, raw = await gateway.raw_chat(STREAMED)

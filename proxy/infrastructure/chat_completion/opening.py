@@ -91,6 +91,6 @@ def _has_unreadable_event(held: bytes) -> bool:
 def _is_preamble(chunk: Chunk) -> bool:
     """A chunk that announces the role and says nothing yet."""
     for choice in chunk.choices or ():
-        if choice.finish_reason is not None or choice.error or says_something(choice.delta):
+        if choice.finish_reason is not None or says_something(choice.delta):
             return False
-    return bool(chunk.choices)
+    return bool(chunk.choices) and failure_in(chunk.choices) is None
