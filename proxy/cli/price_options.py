@@ -58,9 +58,13 @@ class _Tier(click.ParamType[PriceTier]):
         above: int | None = None
         service_tier: str | None = None
         prices: dict[str, Decimal] = {}
+        names: set[str] = set()
         for part in value.split(","):
             name, _, given = (side.strip() for side in part.partition("="))
             name = name.replace("_", "-")
+            if name in names:
+                self.fail(f"{value!r}: {name} is given twice.", param, ctx)
+            names.add(name)
             if name == _ABOVE:
                 above = click.INT.convert(given, param, ctx)
             elif name == _SERVICE_TIER:

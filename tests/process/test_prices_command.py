@@ -181,6 +181,7 @@ _PLAIN = ("--input", "1", "--output", "1")
         ((*_PLAIN, "--tier", "above-input-tokens=0,input=1"), ("--tier", "from 1")),
         ((*_PLAIN, "--tier", "service-tier=flex,input=-1"), ("--tier", "negative")),
         ((*_PLAIN, "--tier", "service-tier=flex,price=1"), ("--tier", "cached-input")),
+        ((*_PLAIN, "--tier", "above-input-tokens=5,input=1,input=2"), ("--tier", "input is given twice")),
         ((*_PLAIN, *("--tier", "service-tier=flex,input=1") * 2), ("--tier", "same above_input_tokens")),
         (("--input", "1", "--output", "1", "--context", "0"), ("--context",)),
         (("--input", "1", "--output", "1", "--from", "tomorrow"), ("--from", "2026-12-01")),
