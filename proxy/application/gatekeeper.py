@@ -139,10 +139,13 @@ def token_estimate(request: ChatRequest, default_output_tokens: int) -> TokenEst
     body_bytes = len(request.body)
     if "n" in request.members:
         output *= min(choices(request), _MOST_CHOICES)
-    tier = request.service_tier() if "service_tier" in request.members else None
     if not request.has_parts:
-        return TokenEstimate(-(-body_bytes // _BYTES_PER_TOKEN), output, service_tier=tier)
-    fetched, has_media, image_bytes, audio_bytes = mentioned_parts(request)
-    tokens = -(-(body_bytes - image_bytes - audio_bytes) // _BYTES_PER_TOKEN)
-    tokens += -(-audio_bytes // _AUDIO_BYTES_PER_TOKEN)
-    return TokenEstimate(tokens + _TOKENS_PER_MENTION * fetched, output, has_media, tier)
+        estimate = TokenEstimate(-(-body_bytes // _BYTES_PER_TOKEN), output)
+    else:
+        fetched, has_media, image_bytes, audio_bytes = mentioned_parts(request)
+        tokens = -(-(body_bytes - image_bytes - audio_bytes) // _BYTES_PER_TOKEN)
+        tokens += -(-audio_bytes // _AUDIO_BYTES_PER_TOKEN)
+        estimate = TokenEstimate(tokens + _TOKENS_PER_MENTION * fetched, output, has_media)
+    if "service_tier" in request.members:
+        estimate = estimate._replace(service_tier=request.service_tier())
+    return estimate
