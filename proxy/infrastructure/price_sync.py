@@ -155,21 +155,23 @@ def _own_prices(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tiers(overrides: Any) -> Sequence[PriceTier]:
-    """Prices of long requests, from `min_prompt_tokens` on."""
+    """Prices of long requests, from `min_prompt_tokens` on; single ones that make no sense are ignored."""
     listed = overrides if isinstance(overrides, list) else []
     found = [tier for each in listed if isinstance(each, dict) and (tier := _tier(each)) is not None]
     return list({tier.conditions: tier for tier in found}.values())
 
 
 def _tier(given: Mapping[str, Any]) -> PriceTier | None:
-    """Raises as `_price` does."""
     least = given.get("min_prompt_tokens")
     if type(least) is not int or least < 2 or not given.keys() <= _OF_LONG_PROMPTS:  # noqa: PLR2004  # above one token
         return None
-    usd = {name: _usd(given.get(key)) for name, key in _BASE.items()}
-    prices = {name: per_1m_tokens(price) for name, price in usd.items() if price is not None}
-    prices |= {name: price for name, price in _own_prices(given).items() if price is not None}
-    return PriceTier(prices, above_input_tokens=least - 1) if prices else None
+    try:
+        usd = {name: _usd(given.get(key)) for name, key in _BASE.items()}
+        prices = {name: per_1m_tokens(price) for name, price in usd.items() if price is not None}
+        prices |= {name: price for name, price in _own_prices(given).items() if price is not None}
+        return PriceTier(prices, above_input_tokens=least - 1) if prices else None
+    except (ValueError, InvalidOperation):  # as of a model: the prices of all other requests are good
+        return None
 
 
 def _per_1m(given: Any) -> Decimal | None:

@@ -80,6 +80,7 @@ def test_prices_of_long_prompts_become_tiers_and_those_of_an_hour_of_the_day_do_
     longest = {"min_prompt_tokens": 500_000, "prompt": "0.000005", "completion": "0.00003", "image": "0.1"}
     by_night = {**long, "min_prompt_tokens": 100_000, "utc_start": 100, "utc_end": 900}
     odd: list[Any] = [{"utc_start": 1}, {"min_prompt_tokens": "5", "prompt": "1"}, {"min_prompt_tokens": 9}, None, 5]
+    odd += [{**long, "min_prompt_tokens": 10**15}, {**long, "min_prompt_tokens": 600_000, "completion": "-1"}]
     (price,) = parsed(listed(overrides=[long, by_night, longest, *odd])).prices
     assert [tier.told() for tier in price.tiers] == [
         {"above_input_tokens": 499_999, "input_cost_per_1m_tokens": "5", "output_cost_per_1m_tokens": "30"},
