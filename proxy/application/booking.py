@@ -14,7 +14,7 @@ from proxy.application.upstream import UpstreamCall
 from proxy.domain.budgets import picodollars
 from proxy.domain.catalog import Deployment
 from proxy.domain.chat import AnswerFacts, ChatRequest, Usage
-from proxy.domain.price_tiers import PriceTier
+from proxy.domain.price_tiers import PriceTier, priced_service_tier
 from proxy.domain.pricing import ModelPricing, price_for
 from proxy.domain.rate_limits import TokenEstimate
 from proxy.domain.request_log import CostSource, UsageSource
@@ -48,11 +48,12 @@ class Turn:
             return facts.usage, UsageSource.REPORTED
         if not was_generated:
             return None, UsageSource.NONE
+        tier = facts.service_tier
         usage = Usage(
             input_tokens=request.estimated_billed_input_tokens(),
             output_tokens=self.call.answer.estimated_output_tokens(),
             estimated=True,
-            service_tier=request.service_tier(),
+            service_tier=request.service_tier() if tier is None else priced_service_tier(tier),
         )
         return usage, UsageSource.ESTIMATED
 

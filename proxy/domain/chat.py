@@ -109,7 +109,8 @@ class Usage(NamedTuple):
 class AnswerFacts(NamedTuple):
     """What an answer says of itself, as far as it has come; None where it does not say.
 
-    `error_message` is an answer's or a stream's own, `choice_error` that of a choice which broke off.
+    `error_message` is an answer's or a stream's own, `choice_error` that of a choice which broke off. `service_tier` is
+    as the answer names it, also where it tells no usage.
     """
 
     usage: Usage | None = None
@@ -117,6 +118,7 @@ class AnswerFacts(NamedTuple):
     generation_id: str | None = None
     upstream_provider: str | None = None
     finish_reason: str | None = None
+    service_tier: str | None = None
     error_message: str | None = None
     choice_error: str | None = None
 

@@ -15,6 +15,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from proxy.config.problems import ConfigErrors
+from proxy.domain.request_log import UsageSource
 from proxy.domain.values import CostAmount
 from tests.harness import (
     ADMINISTERED,
@@ -195,6 +196,7 @@ async def test_a_deployments_own_price_counts(start: Start, upstream: Upstream, 
     assert cost.usd == 2
 
 
+_FLEX = {"service_tier": "flex"}
 _TIERED = """{input_usd_per_1m_tokens: 1, output_usd_per_1m_tokens: 3, request_fee_usd: 0.0005, tiers: [
     {above_input_tokens: 1000, input_usd_per_1m_tokens: 4, output_usd_per_1m_tokens: 4},
     {service_tier: flex, request_fee_usd: 0},
@@ -222,6 +224,27 @@ async def test_long_requests_and_those_of_a_service_tier_cost_what_they_do(
     upstream.answer(streams(chunk("x"), last, b"data: [DONE]\n\n") if stream else says(told))
     assert (await gateway.raw_chat({**HELLO, "model": "fast", "stream": stream}))[0] == 200
     assert (await gateway.row()).estimated_cost == CostAmount(Decimal(usd))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("wished", "told", "usd"), [("flex", {}, "0"), ("flex", {"service_tier": "default"}, "1"), ("auto", _FLEX, "0")]
+)
+async def test_what_is_estimated_has_the_prices_of_the_tier_that_the_answer_names_if_it_names_one(
+    start: Start, upstream: Upstream, second: Upstream, stream: bool, wished: str, told: dict[str, str], usd: str
+) -> None:
+    tiers = "tiers: [{service_tier: flex, request_fee_usd: 0}]"
+    plain = "{input_usd_per_1m_tokens: 1, output_usd_per_1m_tokens: 2}"
+    free = f"{{input_usd_per_1m_tokens: 0, output_usd_per_1m_tokens: 0, request_fee_usd: 1, {tiers}}}"
+    gateway = await start(model_file(upstream, second).replace(plain, free))
+    upstream.answer(
+        streams(chunk("x", **told), chunk("y"), b"data: [DONE]\n\n")
+        if stream
+        else says({**COMPLETION, "usage": None, **told})
+    )
+    assert (await gateway.raw_chat({**HELLO, "model": "fast", "stream": stream, "service_tier": wished}))[0] == 200
+    row = await gateway.row()
+    assert (row.usage_source, row.estimated_cost) == (UsageSource.ESTIMATED, CostAmount(Decimal(usd)))
 
 
 async def test_a_wrong_file_does_not_start(start: Start, upstream: Upstream, second: Upstream) -> None:

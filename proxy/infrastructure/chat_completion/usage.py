@@ -100,7 +100,12 @@ class WholeAnswer:
             return False
         usage = None if answer.usage is None else served_in(answer.service_tier, usage_of(answer.usage))
         self._facts = AnswerFacts(
-            usage, answer.model or None, answer.id or None, answer.provider or None, finish_reason or None
+            usage,
+            answer.model or None,
+            answer.id or None,
+            answer.provider or None,
+            finish_reason or None,
+            answer.service_tier or None,
         )
         return True
 
@@ -112,16 +117,18 @@ class WholeAnswer:
             if self.error is None:
                 raise Malformed("no choices in the answer")
         usage, choices = read_usage(answer.usage), read_choices(answer.choices)
+        tier = text_of(answer.service_tier)
         failure = failure_in(choices)
         if failure is not None and self.error is None and failed_with_nothing(answer.choices, usage):
             self.error = failure
         self.choice_errors = tuple(bytes(choice.error) for choice in choices if choice.error)
         self._facts = AnswerFacts(
-            usage=served_in(text_of(answer.service_tier), usage),
+            usage=served_in(tier, usage),
             model=text_of(answer.model),
             generation_id=text_of(answer.id),
             upstream_provider=text_of(answer.provider),
             finish_reason=finish_reason_of(choices),
+            service_tier=tier,
             choice_error=_error_message(failure),
         )
 
@@ -224,7 +231,7 @@ class StreamTail:
             if usage and model and generation_id and finish_reason and not may_tell_error:
                 break
         known = served_in(tier, usage if is_final or finish_reason else _so_far(usage))
-        return AnswerFacts(known, model, generation_id, provider, finish_reason, error, choice_error)
+        return AnswerFacts(known, model, generation_id, provider, finish_reason, tier, error, choice_error)
 
     def estimated_output_tokens(self) -> int:
         """Text per byte in the tail, times all bytes: an estimate for streams that ended before their usage."""
@@ -268,7 +275,7 @@ def _told_plainly(tail: bytes) -> AnswerFacts | None:
         if usage is not None and model and generation_id and finish_reason:
             break
     known = served_in(tier, usage if is_final or finish_reason else _so_far(usage))
-    return AnswerFacts(known, model or None, generation_id or None, provider or None, finish_reason)
+    return AnswerFacts(known, model or None, generation_id or None, provider or None, finish_reason, tier or None)
 
 
 def _so_far(usage: Usage | None) -> Usage | None:
