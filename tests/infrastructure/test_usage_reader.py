@@ -628,6 +628,14 @@ def test_usage_in_an_event_of_a_read_with_many() -> None:
     assert facts.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("odd", [{}, {"provider": 7}])
+def test_an_empty_finish_reason_is_none_and_hides_none(odd: dict[str, Any]) -> None:
+    unfinished = [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": ""}]
+    first, last = event(choices=unfinished), event(choices=unfinished, **odd)
+    assert tail_of(first, last).facts().finish_reason is None
+    assert tail_of(first, delta("", "stop"), last, DONE).facts().finish_reason == "stop"
+
+
 def test_null_usage_on_other_chunks_hides_none() -> None:
     facts = tail_of(delta("Hi", usage=None), event(choices=[], usage=USAGE), delta("", usage=None), DONE).facts()
     assert facts.usage is not None

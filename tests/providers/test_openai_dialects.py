@@ -240,12 +240,16 @@ async def test_a_marker_that_comes_all_the_same_passes(unmarked: Provider) -> No
 
 
 @pytest.mark.parametrize("end", [b"", b'data: {"choices":[{"index":0,"delta":{"content":"b'])
-async def test_without_a_marker_an_end_before_any_finish_reason_is_a_cut(unmarked: Provider, end: bytes) -> None:
-    unmarked.upstream.answer(streams(event({"content": "a"}), end))
+@pytest.mark.parametrize("unfinished", [None, ""])
+async def test_without_a_marker_an_end_before_any_finish_reason_is_a_cut(
+    unmarked: Provider, unfinished: str | None, end: bytes
+) -> None:
+    first = event({"content": "a"}, unfinished)
+    unmarked.upstream.answer(streams(first, end))
     streamed = Streamed()
     with pytest.raises(StreamBroken, match="Acme ended before it was complete"):
         await unmarked.stream(into=streamed)
-    assert streamed.data == event({"content": "a"})
+    assert streamed.data == first
 
 
 async def test_without_a_marker_a_broken_connection_is_a_cut_even_after_a_finish_reason(unmarked: Provider) -> None:

@@ -45,13 +45,13 @@ _odd_choices = msgspec.json.Decoder(list[_OddChoice])
 
 
 def finish_reason_of(choices: Iterable[Choice | WholeChoice] | None) -> str | None:
-    """FAILED if any choice says so, else the first that is told."""
+    """FAILED if any choice says so, else the first that is told; some servers write "" for none."""
     told = None
     for choice in choices or ():
         if choice.finish_reason == FAILED:
             return FAILED
         told = told or choice.finish_reason
-    return told
+    return told or None
 
 
 def read_choices(raw: msgspec.Raw) -> list[Choice]:

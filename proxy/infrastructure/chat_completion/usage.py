@@ -104,7 +104,7 @@ class WholeAnswer:
             answer.model or None,
             answer.id or None,
             answer.provider or None,
-            finish_reason or None,
+            finish_reason,
             answer.service_tier or None,
         )
         return True
