@@ -154,13 +154,20 @@ async def test_an_answer_that_broke_off_is_not_kept_for_its_idempotency_key(
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("finish_reason", ["error", "stop", None])
+@pytest.mark.parametrize("is_object", [True, False])
 async def test_keys_in_the_error_of_a_choice_are_blotted_out_and_nothing_else(
-    gateway: TestGateway, upstream: Upstream, streamed: bool
+    gateway: TestGateway, upstream: Upstream, is_object: bool, finish_reason: str | None, streamed: bool
 ) -> None:
+    """However the choice ended, and whatever the error is."""
     key = "sk-or-v1-0123456789abcdef0123456789abcdef"
-    error = {"code": 502, "message": f"Incorrect API key provided: {key}"}
+    message = f"Incorrect API key provided: {key}"
+    error = {"code": 502, "message": message} if is_object else message
+    quoting = chunk(choices=[{"index": 0, "delta": {"content": f"{key} is"}, "finish_reason": None, "error": None}])
     upstream.answer(
-        streams(chunk(f"{key} is"), last_piece(error=error)) if streamed else says(whole(f"{key} is", error=error))
+        streams(quoting, last_piece(finish_reason, error=error), DONE)
+        if streamed
+        else says(whole(f"{key} is", finish_reason, error=error))
     )
     _, _, raw = await gateway.raw_chat({**HELLO, "stream": streamed})
     assert raw.count(key.encode()) == 1

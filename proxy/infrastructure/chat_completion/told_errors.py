@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from proxy.infrastructure.chat_completion.choices import failure_in
+from proxy.infrastructure.chat_completion.reading import FALSY
 from proxy.infrastructure.chat_completion.sse import EVENT_END
-from proxy.infrastructure.chat_completion.usage import ERROR_MARK, error_member, parse_chunk
+from proxy.infrastructure.chat_completion.usage import ERROR_MARK, Chunk, error_member, parse_chunk
 
 
 def without_secrets(events: bytes, redacted: Callable[[str], str]) -> bytes:
@@ -25,9 +25,12 @@ def without_secrets(events: bytes, redacted: Callable[[str], str]) -> bytes:
 
 def _told(event: bytes, redacted: Callable[[str], str]) -> bytes:
     chunk = parse_chunk(event) if ERROR_MARK in event else None
-    if chunk is None or (error_member(chunk) is None and failure_in(chunk.choices) is None):
-        return event
-    return _clean(event, redacted)
+    return _clean(event, redacted) if chunk is not None and _tells_error(chunk) else event
+
+
+def _tells_error(chunk: Chunk) -> bool:
+    """Its own or a choice's, however that one ended."""
+    return error_member(chunk) is not None or any(bytes(choice.error) not in FALSY for choice in chunk.choices or ())
 
 
 def errors_without_secrets(body: bytes, errors: Iterable[bytes], redacted: Callable[[str], str]) -> bytes:
