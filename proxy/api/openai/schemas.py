@@ -203,7 +203,7 @@ def _get_usage() -> Document:
             "404": {
                 "description": "Nothing to sum up, and no such key, team or organisation that the caller may see.",
                 "headers": _header_refs(),
-                "content": _json("Error", example=error_object(ObjectNotFound("team", "serach"))),
+                "content": _json("Error", example=error_object(ObjectNotFound("team", "no-such-team"))),
             },
             **_error_refs([400, 401, 403, 503]),
         },
