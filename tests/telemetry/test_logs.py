@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -34,6 +35,42 @@ def test_the_pool_does_not_tell_of_an_outage_again_and_again() -> None:
     )
     (line,) = done.stderr.splitlines()
     assert "something else" in line
+
+
+_LONG_LINES_FOR_NOBODY = """
+import json, logging, os
+from proxy.infrastructure.telemetry.logs import configure_logging
+reader, writer = os.pipe()
+os.dup2(writer, 2)
+configure_logging("INFO", "json")
+
+def log():
+    for bytes in (100, 3000, 5000, 70000, 10000, 4000):
+        logging.error("a line", extra={"long": ["x" * bytes]})
+
+def read(bytes):
+    os.set_blocking(reader, False)
+    return os.read(reader, bytes)
+
+for _ in range(20):
+    log()
+seen = read(4096)
+log()
+seen += read(4096) + read(4096) + read(65536)
+logging.error("a line")
+print((seen + read(65536)).decode())
+"""
+
+
+def test_a_line_longer_than_what_is_free_of_a_pipe_is_lost_and_told_of() -> None:
+    """Room for a page is all that the system tells of; a traceback may be longer."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LONG_LINES_FOR_NOBODY], capture_output=True, text=True, timeout=20, check=True
+    )
+    whole = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{") and line.endswith("}")]
+    lost = sum(line["lines"] for line in whole if "lost" in line["event"])
+    assert lost + sum(line["event"] == "a line" for line in whole) == 21 * 6 + 1
+    assert whole[-1] == {"event": "a line", "level": "error", "logger": "root", "timestamp": whole[-1]["timestamp"]}
 
 
 def _of_requests(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

@@ -7,45 +7,81 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
 _MAX_VALUE_CHARACTERS = 2000
 
 
-class _NeverWaiting(logging.StreamHandler[TextIO]):
-    """Lines for a pipe that is full are lost, and counted: to wait for its reader would stop every request."""
+class _Pipe:
+    """A pipe or socket that is written to without waiting for its reader: what has no room is lost, and counted.
+
+    Room for a page is all that the system tells of, so a longer line is written by pages, and its end may be what is
+    lost.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self.lost = 0
+        self._descriptor = descriptor
+        self._encoding = encoding
+        self._is_torn = False
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def has_room(self) -> bool:
+        """For a page."""
+        return bool(self._poll.poll(0))
+
+    def write(self, line: str) -> None:
+        data = line.encode(self._encoding, "backslashreplace")
+        if self._is_torn:
+            data = b"\n" + data
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not self._wrote(data[start : start + select.PIPE_BUF]):
+                self.lost += 1
+                self._is_torn = self._is_torn or start > 0
+                return
+        self._is_torn = False
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def _wrote(self, page: bytes) -> bool:
+        try:
+            return self.has_room() and os.write(self._descriptor, page) == len(page)
+        except BlockingIOError:  # somebody else was faster, and has set it to say so rather than wait
+            return False
+
+
+class _NeverWaiting(logging.StreamHandler[Any]):
+    """Lines for a pipe that is full are lost, and told of later: to wait for its reader would stop every request."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._has_room = _room_in(self.stream)
-        self._lost = 0
+        self._pipe = _pipe_of(self.stream)
+        self.stream = self._pipe or self.stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._has_room():
-            self._lost += 1
-            return
-        if self._lost:
-            facts = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "lines": self._lost}
-            self._lost = 0
+        if self._pipe is not None and self._pipe.lost:
+            if not self._pipe.has_room():
+                self._pipe.lost += 1
+                return
+            facts = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "lines": self._pipe.lost}
+            self._pipe.lost = 0
             super().emit(logging.makeLogRecord({**facts, "msg": "log lines were lost, stderr was not read"}))
         super().emit(record)
 
 
-def _room_in(stream: TextIO | None) -> Callable[[], bool]:
-    """Whether a line can be written without waiting; files and terminals are not asked."""
+def _pipe_of(stream: TextIO | None) -> _Pipe | None:
+    """Files and terminals are none."""
+    if stream is None:
+        return None
     try:
-        descriptor = -1 if stream is None else stream.fileno()
-        mode = os.fstat(descriptor).st_mode
-    except OSError:  # there is none, or it is none of the system's
-        return lambda: True
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        return lambda: True
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return lambda: bool(poll.poll(0))
+        mode = os.fstat(stream.fileno()).st_mode
+    except OSError:  # it is none of the system's
+        return None
+    return _Pipe(stream.fileno(), stream.encoding) if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
 
 
 def configure_logging(level: str, log_format: str | None = None, *more: structlog.typing.Processor) -> None:
