@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import subprocess
 import sys
@@ -29,7 +31,9 @@ def ask(port: int) -> None:
 
 
 def until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
-    while process.poll() is None:
+    for _ in range(300):
+        if process.poll() is not None:
+            return
         try:
             ask(port)
             return
@@ -83,3 +87,21 @@ def test_it_does_not_wait_for_who_reads_its_log(tmp_path: Path, workers: str) ->
         assert b"log lines were lost, stderr was not read" in rest
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_starts_where_an_earlier_one_has_filled_the_pipe(tmp_path: Path, workers: str) -> None:
+    """As one does that is to take over while the log's collector stands still."""
+    port = free_port()
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
+    command = [sys.executable, "-m", "proxy", "serve"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path, port, workers), stderr=writer)
+    try:
+        until_it_answers(process, port)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        os.close(reader)
+        os.close(writer)
