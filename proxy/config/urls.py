@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
@@ -18,7 +19,8 @@ from proxy.config.fields import BASE_URL, BASE_URL_IN_WORDS
 
 SQLITE_PREFIX: Final = "sqlite:///"  # what follows is a path, not a URL's parts
 _ESCAPES: Final = "write # / ? @ within a password as %23 %2F %3F %40"
-_TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_SERVERS_FILES: Final = ("sslrootcert", "sslcrl")  # of TLS, by which the server is known
+_OWN_FILES: Final = ("sslcert", "sslkey")
 _SECURE: Final = r"https://\S+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/\S*)?"
 
 _Check: TypeAlias = Callable[[str], str]
@@ -56,11 +58,23 @@ def _of_a_database(url: str) -> str:
     """Raises ValueError also for a file of TLS that is not there: it would be taken for a server that is away."""
     if url.startswith(SQLITE_PREFIX):
         return url
-    options = parse_qs(_parts_of(_of_a_server(url)).query)
-    for name in _TLS_FILES:
-        if not all(os.access(file, os.R_OK) for file in options.get(name, ())):
+    query = _parts_of(_of_a_server(url)).query
+    try:
+        options = {name: values[-1] for name, values in parse_qs(query, strict_parsing=bool(query)).items()}
+    except ValueError:
+        raise ValueError(f"what follows its ? cannot be read; {_ESCAPES}") from None
+    for name in _files_read_with(options.get("sslmode") or os.environ.get("PGSSLMODE", "prefer")):
+        file = options.get(name)
+        if file and (not os.access(file, os.R_OK) or Path(file).is_dir()):
             raise ValueError(f"{name} names a file that cannot be read")
     return url
+
+
+def _files_read_with(mode: str) -> tuple[str, ...]:
+    """The driver does not open the others, so they may be missing."""
+    if mode == "disable":
+        return ()
+    return _OWN_FILES if mode in ("allow", "prefer") else (*_SERVERS_FILES, *_OWN_FILES)
 
 
 def _of_valkey(url: str) -> str:
