@@ -16,4 +16,4 @@ def config_schema() -> None:
     """
     from proxy.config.editors import json_schema  # noqa: PLC0415
 
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False).encode())  # whatever the locale

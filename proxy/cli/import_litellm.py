@@ -30,7 +30,7 @@ def import_litellm(file: Path, output: Path | None) -> None:
     for loss in conversion.losses:
         click.secho(f"Not carried over: {loss.text(file.name)}", fg="yellow", err=True)
     if output is None:
-        click.echo(conversion.text, nl=False)
+        click.echo(conversion.text.encode(), nl=False)  # UTF-8 as it is read, whatever the locale
     else:
         _write(output, conversion.text)
 

@@ -93,6 +93,17 @@ def test_a_converted_file_passes_the_check(tmp_path: Path) -> None:
     assert run("import-litellm", theirs).stdout == ours.read_text()
 
 
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252"])
+def test_files_are_printed_in_utf_8_whatever_the_locale(tmp_path: Path, charset: str) -> None:
+    """As they are read: an escaped letter would be another name."""
+    theirs = tmp_path / "config.yaml"
+    model = "{model_name: 模型é, litellm_params: {model: openai/x, api_key: os.environ/KEY}}"
+    theirs.write_text(f"model_list: [{model}]", encoding="utf-8")
+    runner = CliRunner(charset=charset)
+    assert "模型é" in runner.invoke(main, ["import-litellm", str(theirs)]).stdout_bytes.decode()
+    assert json.loads(runner.invoke(main, ["config-schema"]).stdout_bytes.decode()) == json_schema()
+
+
 def test_an_existing_file_is_not_overwritten(tmp_path: Path, file: Path) -> None:
     theirs = tmp_path / "config.yaml"
     theirs.write_text(FILE)
