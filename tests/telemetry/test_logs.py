@@ -73,6 +73,32 @@ def test_a_line_longer_than_what_is_free_of_a_pipe_is_lost_and_told_of() -> None
     assert whole[-1] == {"event": "a line", "level": "error", "logger": "root", "timestamp": whole[-1]["timestamp"]}
 
 
+_TWO_WORKERS_FOR_NOBODY = """
+import logging, os
+from proxy.infrastructure.telemetry.logs import configure_logging
+for _ in range(100):
+    reader, writer = os.pipe()
+    os.dup2(writer, 2)
+    configure_logging("INFO", "json")
+    workers = []
+    for _ in range(2):
+        workers.append(os.fork())
+        if not workers[-1]:
+            os.close(reader)
+            for _ in range(200):
+                logging.error("a line", extra={"long": ["x" * 2900]})
+            os._exit(0)
+    for worker in workers:
+        os.waitpid(worker, 0)
+    os.close(reader), os.close(writer)
+"""
+
+
+def test_workers_that_write_at_the_same_time_do_not_wait_either() -> None:
+    """The last room of the pipe may be taken by another after one of them has asked for it."""
+    subprocess.run([sys.executable, "-c", _TWO_WORKERS_FOR_NOBODY], timeout=60, check=True)
+
+
 def _of_requests(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     about_others = ("proxy.infrastructure.breaker", "proxy.bootstrap", "proxy.application.unpriced")
     return [record for record in caplog.records if not record.name.startswith((*about_others, "asyncio"))]

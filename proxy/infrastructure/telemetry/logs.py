@@ -50,7 +50,7 @@ class _Pipe:
     def _wrote(self, page: bytes) -> bool:
         try:
             return self.has_room() and os.write(self._descriptor, page) == len(page)
-        except BlockingIOError:  # somebody else was faster, and has set it to say so rather than wait
+        except BlockingIOError:  # another process was faster
             return False
 
 
@@ -81,7 +81,16 @@ def _pipe_of(stream: TextIO | None) -> _Pipe | None:
         mode = os.fstat(stream.fileno()).st_mode
     except OSError:  # it is none of the system's
         return None
-    return _Pipe(stream.fileno(), stream.encoding) if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
+    is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return _Pipe(_never_blocking(stream.fileno()), stream.encoding) if is_pipe else None
+
+
+def _never_blocking(descriptor: int) -> int:
+    """The same pipe opened anew, since flags are shared with other processes; where it cannot be, as it is."""
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:  # it is a socket, or somebody else's, or the system has no such name for it
+        return descriptor
 
 
 def configure_logging(level: str, log_format: str | None = None, *more: structlog.typing.Processor) -> None:
