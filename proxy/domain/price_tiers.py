@@ -12,13 +12,13 @@ from proxy.domain.errors import InvalidValue
 from proxy.domain.exact_prices import exact_text
 
 MOST_TIERS: Final = 32
-SERVICE_TIER: Final = r"^(?!(?:auto|default|standard|standard_only|fast)$)[a-z0-9][a-z0-9._-]{0,63}$(?!\n)"
+_USUAL: Final = ("auto", "default", "standard", "standard_only")
+_FAST, _PRIORITY = "fast", "priority"  # what OpenAI's requests may call it, and what its answers do
+SERVICE_TIER: Final = rf"^(?!(?:{'|'.join((*_USUAL, _FAST))})$)[a-z0-9][a-z0-9._-]{{0,63}}$(?!\n)"
 SERVICE_TIER_IN_WORDS: Final = (
     "what answers call it, in lower case, like flex or priority (not fast); the default one has the model's own prices"
 )
 _MOST_TOKENS: Final = 10**12
-_USUAL: Final = frozenset({"", "auto", "default", "standard", "standard_only"})
-_FAST, _PRIORITY = "fast", "priority"  # what OpenAI's requests may call it, and what its answers do
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class PriceTier:
 
     All tokens of such a request cost that, and its input is all of it, what came from a cache included: so bill those
     who have such prices (OpenAI, Google, xAI). `service_tier` is where the request was served, not what it wished for.
-    `prices` are by their names in ModelPricing; what is not
-    among them costs what it costs in other requests. Raises InvalidValue for a tier that makes no difference.
+    `prices` are by their names in ModelPricing; what is not among them costs what it costs in other requests. Raises
+    InvalidValue for a tier that makes no difference.
     """
 
     prices: Mapping[str, Decimal]
@@ -88,7 +88,7 @@ def by_precedence(tiers: Iterable[PriceTier]) -> Sequence[PriceTier]:
 def priced_service_tier(name: str | None) -> str | None:
     """By which name prices may know a tier that a request or an answer names; None for the usual one."""
     name = (name or "").lower()
-    if name in _USUAL:
+    if not name or name in _USUAL:
         return None
     return _PRIORITY if name == _FAST else name
 

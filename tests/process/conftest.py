@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,13 @@ def clean_environment(**settings: str) -> dict[str, str]:
     """This process's environment without any setting of the gateway."""
     ours = ("LLMGATEWAY_", "OPENROUTER_", "DATABASE_URL", "RETRY_", "CIRCUIT_", "LEDGER_", "PRICES_", "RECONCILE_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | settings
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ import httpx
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from tests.process.conftest import Serving, serving
+from tests.process.conftest import Serving, free_port, serving
 from tests.telemetry.scraping import Scrape
 
 QUESTION = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "Hello"}]}
@@ -30,13 +29,6 @@ models:
   first: {deployments: [{provider: one, model: m}, {provider: two, model: m}]}
 """
 LABELLED = ("llmgateway_provider_up", "llmgateway_breaker_state", "llmgateway_deployment_drained")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def scraped(url: str) -> Scrape:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import clean_environment
+from tests.process.conftest import clean_environment, free_port
 
 _PAGE_BYTES = 4096  # in which a pipe is emptied
 _MORE_LINES_THAN_A_PIPE_HOLDS = 600
@@ -32,20 +32,11 @@ def ask(port: int) -> None:
 
 def until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
     for _ in range(300):
-        if process.poll() is not None:
-            return
-        try:
-            ask(port)
-            return
-        except OSError:
-            time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+        assert process.poll() is None
+        with suppress(OSError):
+            return ask(port)
+        time.sleep(0.1)
+    raise AssertionError("it does not answer")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
