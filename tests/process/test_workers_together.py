@@ -233,7 +233,7 @@ def test_a_budget_is_never_overspent_whichever_worker_is_asked(pair: Serving) ->
     path = Path(pair.environment["LLMGATEWAY_DATA_DIR"]).parent / "gateway.yaml"
     fee = "prices: {input_usd_per_1m_tokens: 0, output_usd_per_1m_tokens: 0, request_fee_usd: 0.01}"
     path.write_text(path.read_text() + f"  dear:\n    deployments: [{{provider: up, model: m, {fee}}}]\n")
-    assert admin(pair, "POST", "config/reload")[1]["changed"]
+    assert admin(pair, "POST", "config/reload")[0] == 200  # nothing may be left to change: the file is followed, too
     budget = {"name": "thirty", "scope": "model", "subject": "dear", "amount_usd": "0.30", "period": "total"}
     assert admin(pair, "POST", "budgets", budget)[0] == 201
     until(lambda: "thirty" in str(admin(pair, "GET", "budgets")))
