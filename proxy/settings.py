@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from proxy.config.environment import SUFFIX, SecretFileError, secret_file, variable
 from proxy.config.fields import fits_a_header
 from proxy.config.urls import (
     SQLITE_PREFIX,
@@ -69,7 +72,10 @@ _OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535)] | None, BeforeVa
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; each field is the environment variable of the same name, in capitals."""
+    """Everything that can be set; each field is the environment variable of the same name, in capitals.
+
+    Those that may hold secrets may be in a file, whose path is in the variable with `_FILE` behind its name.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", validate_default=True)
 
@@ -245,6 +251,22 @@ class Settings(BaseSettings):
     auto_large_context_threshold_tokens: int = Field(10_000, ge=0, description="longest short prompt, estimated tokens")
     auto_max_prompt_tokens: int = Field(200_000, ge=1, description="longest prompt that `auto` takes")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        environment = {name.upper(): value for name, value in os.environ.items()}
+        problems = []
+        for field in filter(_may_hold_a_secret, cls.model_fields):
+            name = field.upper()
+            if secret_file(name, environment) and (name in environment or field not in given):
+                try:
+                    given[field] = variable(name, environment)
+                except SecretFileError as problem:
+                    problems.append(str(problem))
+        if problems:
+            raise ValueError("\n  ".join(problems))
+        return given
+
     @model_validator(mode="after")
     def _only_loopback_is_open(self) -> Self:
         asks_for_keys = {"always": True, "never": False}.get(
@@ -299,6 +321,18 @@ class Settings(BaseSettings):
         return self.openrouter_api_key is None and self.openrouter_base_url.rstrip("/") == OPENROUTER_URL.rstrip("/")
 
 
+def variables_read() -> Iterator[str]:
+    """The names of all variables that settings are read from, in capitals."""
+    for field in Settings.model_fields:
+        yield field.upper()
+        if _may_hold_a_secret(field):
+            yield field.upper() + SUFFIX
+
+
+def _may_hold_a_secret(field: str) -> bool:
+    return field.upper().endswith(_MAY_HOLD_SECRETS)
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -316,7 +350,7 @@ def explain(error: ValidationError) -> list[str]:
         given = problem["input"]
         shown = (
             f" (given: {given!r})"
-            if name and isinstance(given, str | int | float) and not name.endswith(_MAY_HOLD_SECRETS)
+            if name and isinstance(given, str | int | float) and not _may_hold_a_secret(name)
             else ""
         )
         lines.append(f"{name}: {message}{shown}" if name else message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -14,8 +15,10 @@ from typing import Any
 from proxy.bootstrap.blueprint import Blueprint, blueprint_of_file, blueprint_without_file
 from proxy.bootstrap.config_file import read_configuration
 from proxy.bootstrap.runtimes import Runtimes
+from proxy.config.environment import secret_file
 from proxy.config.messages import without_values
 from proxy.config.problems import ConfigErrors
+from proxy.config.references import referred_to_by
 from proxy.domain.errors import InvalidConfiguration, InvalidValue
 from proxy.infrastructure.periodic import repeating
 from proxy.settings import Settings
@@ -23,15 +26,20 @@ from proxy.settings import Settings
 _logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _VERSION_DIGITS = 12
+_EVENT_DIGITS = 32
 _NOT_BUILT = "no gateway can be made of it; POST /admin/config/reload says why"
 
 _Look = tuple[int, int, int, int]
+_Looks = Mapping[Path, _Look | None]
 Note = Callable[[str, str, Mapping[str, Any], Mapping[str, Any]], Awaitable[None]]
 """Puts a change into the audit log: what made it, an id of the event, and the states before and after."""
 
 
 class Configuration:
-    """ConfigurationControl over a file, or over none. A file that cannot be used changes nothing."""
+    """ConfigurationControl over a file and those that hold its secrets, or over none.
+
+    A file that cannot be used changes nothing.
+    """
 
     def __init__(self, path: Path | None, settings: Settings, runtimes: Runtimes, note: Note) -> None:
         self._path = path
@@ -39,7 +47,8 @@ class Configuration:
         self._runtimes = runtimes
         self._note_change = note
         self._one_at_a_time = asyncio.Lock()
-        self._seen: _Look | None = None
+        self._seen: _Looks = {}  # of all files
+        self._secrets: _Looks = {}  # of those with secrets, as they were when what is in force was read
         self._version: str | None = None
         self._loaded_at: datetime | None = None
         self.problems: tuple[str, ...] = ()  # of the file, since it was last looked at
@@ -57,7 +66,7 @@ class Configuration:
         if self._path is None:
             raise InvalidConfiguration(["there is no configuration file; set LLMGATEWAY_CONFIG and start again"])
         async with self._one_at_a_time:
-            before = self._version
+            before = self._version, self._secrets
             try:
                 await self._load(self._path)
             except InvalidValue as problem:
@@ -65,13 +74,15 @@ class Configuration:
                 told = self.problems if isinstance(problem, ConfigErrors) else (str(problem),)
                 raise InvalidConfiguration(told) from None
             _logger.info("configuration loaded", extra={"file": str(self._path), "version": self._version})
-            return {"changed": self._version != before, **self.state()}
+            return {"changed": (self._version, self._secrets) != before, **self.state()}
 
     async def _load(self, path: Path) -> Blueprint:
-        self._seen = _look(path)
+        seen = _look(path)
+        secrets = {file: _look(file) for file in await asyncio.to_thread(_secret_files, path)}
+        self._seen = {path: seen, **secrets}
         blueprint, version = await asyncio.to_thread(self._read, path)
         await self._runtimes.become(blueprint)
-        self._version, self._loaded_at = version, datetime.now(UTC)
+        self._version, self._secrets, self._loaded_at = version, secrets, datetime.now(UTC)
         self.problems, self._failed_at = (), None
         return blueprint
 
@@ -91,7 +102,7 @@ class Configuration:
 
     async def reload_if_changed(self) -> None:
         """One look at the file; errors are logged and shown in the state."""
-        if self._path is not None and _look(self._path) != self._seen:
+        if any(_look(path) != seen for path, seen in self._seen.items()):
             await self.reload_and_tell("file")
 
     async def reload_and_tell(self, cause: str | None) -> None:
@@ -105,7 +116,8 @@ class Configuration:
             _logger.exception("configuration not loaded, the last one stays", extra={"file": str(self._path)})
             return
         if cause is not None and after["changed"]:
-            await self._note_change(cause, "-".join(map(str, self._seen or ())), before, after)
+            event = hashlib.sha256(repr(self._seen).encode()).hexdigest()[:_EVENT_DIGITS]
+            await self._note_change(cause, event, before, after)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -119,10 +131,16 @@ class Configuration:
 
 @asynccontextmanager
 async def following(configuration: Configuration) -> AsyncIterator[None]:
-    """Looks at the file every second until the end. By its content's place and time, not by events: a mounted
+    """Looks at the files every second until the end. By their contents' place and time, not by events: a mounted
     directory that is swapped as a whole (as Kubernetes does) sends none."""
     async with repeating(configuration.reload_if_changed, lambda: _LOOK_SECONDS, "configuration"):
         yield
+
+
+def _secret_files(path: Path) -> list[Path]:
+    """Those that stand for variables which the configuration file refers to."""
+    files = (secret_file(name, os.environ) for name in sorted(referred_to_by(path)))
+    return [file for file in files if file is not None]
 
 
 def _is_pipe(path: Path) -> bool:

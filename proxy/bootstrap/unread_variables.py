@@ -13,9 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from proxy.config.environment import SUFFIX
 from proxy.config.problems import closest
-from proxy.config.references import variables_in
-from proxy.settings import Settings
+from proxy.config.references import referred_to_by
+from proxy.settings import variables_read
 
 _PREFIX: Final = "LLMGATEWAY_"
 _NEARLY: Final = 0.9  # OVERLOAD_LAG_SECOND, but no other program's REQUEST_TIMEOUT
@@ -50,9 +51,11 @@ def unread_variables(
     Capitals or not is the same, as it is when settings are read.
     """
     names = set(environment)
-    settings = {name.upper(): frozenset(name.upper()) for name in Settings.model_fields}
+    settings = {name: frozenset(name) for name in variables_read()}
     others = _service_links(names)
-    strangers = (name for name in sorted(names - _referred_to(file)) if not name.startswith(others))
+    referred = referred_to_by(file)
+    read = referred | {name + SUFFIX for name in referred}
+    strangers = (name for name in sorted(names - read) if not name.startswith(others))
     return list(_unread(strangers, settings, prefixes))
 
 
@@ -94,11 +97,3 @@ def _service_links(names: Iterable[str]) -> tuple[str, ...]:
     """How the variables begin that Kubernetes sets for a Service, LLMGATEWAY_EU_SERVICE_HOST and its like."""
     services = [name.removesuffix("_SERVICE_HOST") for name in names if name.endswith("_SERVICE_HOST")]
     return tuple(f"{service}_{kind}" for service in services for kind in ("SERVICE_", "PORT"))
-
-
-def _referred_to(file: Path | None) -> frozenset[str]:
-    """By the configuration file. One that cannot be read is told of by those who load it."""
-    try:
-        return variables_in(file.read_text("utf-8", "replace")) if file and file.is_file() else frozenset()
-    except OSError:
-        return frozenset()

@@ -12,6 +12,8 @@ import click
 
 from proxy.cli.failures import settings_or_fail, with_database
 from proxy.cli.plain import plain
+from proxy.config.environment import SecretFileError
+from proxy.config.environment import variable as value_of
 from proxy.config.fields import fits_a_header
 from proxy.domain.storable import is_storable
 from proxy.settings import Settings
@@ -132,8 +134,14 @@ async def _at(url: str, key_env: str, work: Callable[[AdminClient], Awaitable[_T
 
 
 def key_in(variable: str) -> str:
-    """The key that a variable holds, empty if it holds none. Raises ClickException for what can be no key."""
-    key = os.environ.get(variable, "").strip()
+    """The key that a variable or its file holds, empty if there is none.
+
+    Raises ClickException for what can be no key.
+    """
+    try:
+        key = (value_of(variable, os.environ) or "").strip()
+    except SecretFileError as problem:
+        raise click.ClickException(f"{problem}.") from None
     if not fits_a_header(key):
         raise click.ClickException(f"{variable} has characters that no key has, perhaps several lines.")
     return key

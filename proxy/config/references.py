@@ -1,11 +1,16 @@
-"""${NAME} and ${NAME:-default}: values from the environment. `$${` is a plain `${`."""
+"""${NAME} and ${NAME:-default}: values from the environment, or from the file that NAME_FILE names there.
+
+`$${` is a plain `${`.
+"""
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from proxy.config.environment import SecretFileError, variable
 from proxy.config.problems import Path, Problem
 
 # For JSON Schema, too, so it must mean the same in Python and in JavaScript.
@@ -13,6 +18,7 @@ REFERENCE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}"
 ONE_VARIABLE = r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$(?!\n)"
 
 _NOT_SET = "an environment variable that it refers to is not set"
+_NO_FILE = "the file that stands for an environment variable cannot be used"
 _PART = re.compile(r"\$(?:\$\{|\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?)")
 
 
@@ -37,6 +43,14 @@ def as_written(text: str) -> str:
 def variables_in(text: str) -> frozenset[str]:
     """The names that a whole file refers to, wherever in it."""
     return frozenset(part[1] for part in _PART.finditer(text) if part[1])
+
+
+def referred_to_by(file: pathlib.Path | None) -> frozenset[str]:
+    """The same, of a file that may not be there. One that cannot be read is told of by those who load it."""
+    try:
+        return variables_in(file.read_text("utf-8", "replace")) if file and file.is_file() else frozenset()
+    except OSError:
+        return frozenset()
 
 
 def value_at(data: Any, path: Path) -> Any:
@@ -73,12 +87,16 @@ def _expanded(text: str, path: Path, environment: Mapping[str, str], problems: l
             )
             return ""
         variables.append(name)
-        value = environment.get(name, "")
+        try:
+            value = variable(name, environment)
+        except SecretFileError as problem:
+            problems.append(Problem(path, str(problem), plain=_NO_FILE))
+            return ""
         if default is not None:
             return value or default
-        if name not in environment:
+        if value is None:
             problems.append(Problem(path, f"the environment variable {name} is not set", plain=_NOT_SET))
-        return value
+        return value or ""
 
     value = _PART.sub(replaced, text)
     if not variables:

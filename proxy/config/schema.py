@@ -99,7 +99,8 @@ class ProviderConfig(_Section):
     )
     api_key: ApiKey | None = Field(
         default=None,
-        description="the environment variable that holds the key, like ${OPENROUTER_API_KEY}; never the key",
+        description="the environment variable that holds the key, like ${OPENROUTER_API_KEY} (which may be a file's: "
+        "OPENROUTER_API_KEY_FILE); never the key",
     )
     headers: Headers = Field(
         default_factory=dict, description="sent with every call; secrets only by reference, like ${NAME}"

@@ -93,9 +93,11 @@ other: 1
 
 
 class _AnyVariable(Mapping[str, str]):
-    """An environment in which every variable is a URL, which may be a key, too; but for NUMBER."""
+    """An environment in which every variable is a URL, which may be a key, too; but for NUMBER. No file is one."""
 
     def __getitem__(self, name: str) -> str:
+        if name.endswith("_FILE"):
+            raise KeyError(name)
         return "5" if name == "NUMBER" else "http://127.0.0.1"
 
     def __contains__(self, name: object) -> bool:

@@ -319,6 +319,31 @@ async def test_a_mounted_directory_that_is_swapped_as_a_whole_is_followed(
             await asyncio.sleep(0.1)
 
 
+async def test_a_provider_key_is_rotated_by_changing_the_file_that_holds_it(
+    start: Start, upstream: Upstream, second: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While requests run: a wrong file, or none, leaves the key that is in force."""
+    secret = tmp_path / "key"
+    secret.write_text("sk-one\n")
+    monkeypatch.delenv("ONE_KEY")
+    monkeypatch.setenv("ONE_KEY_FILE", str(secret))
+    gateway = await start(model_file(upstream, second))
+    secret.unlink()
+    async with asyncio.timeout(10):
+        while (await gateway.get("/health"))[1]["status"] != "degraded":
+            await asyncio.sleep(0.1)
+    assert (await gateway.chat({**HELLO, "model": "fast"}))[0] == 200
+    told = str((await gateway.get("/health"))[1]["configuration"]["problems"])
+    assert "the file that stands for an environment variable cannot be used" in told
+    assert str(secret) not in told
+    secret.write_text("sk-two\n")
+    async with asyncio.timeout(10):
+        while upstream.headers[-1]["Authorization"] != "Bearer sk-two":
+            assert (await gateway.chat({**HELLO, "model": "fast"}))[0] == 200
+            await asyncio.sleep(0.1)
+    assert {sent["Authorization"] for sent in upstream.headers} == {"Bearer sk-one", "Bearer sk-two"}
+
+
 async def test_a_change_that_shows_in_nothing_but_the_time_of_the_change_is_followed(
     start: Start, upstream: Upstream, second: Upstream, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ EVERYTHING: dict[str, Any] = {
     "tolerations": [{"key": "gateways", "operator": "Exists"}],
     "affinity": {"podAntiAffinity": {}},
     "priorityClassName": "important",
+    "filesSecretName": "provider-keys",
 }
 NOTHING: dict[str, Any] = {"autoscaling": {"enabled": False}, "podDisruptionBudget": {"enabled": False}}
 VALUES = pytest.mark.parametrize("values", [{}, EVERYTHING, NOTHING], ids=["defaults", "everything", "nothing"])
@@ -128,6 +129,15 @@ def test_migrations_need_nothing_but_the_database(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DATABASE_URL", SECRETS["DATABASE_URL"])
     assert url["valueFrom"]["secretKeyRef"] == {"name": "llmgateway", "key": "DATABASE_URL"}
     assert Settings().database_url == SECRETS["DATABASE_URL"]  # type: ignore[call-arg]
+
+
+def test_a_secret_of_files_is_mounted_for_gateways_if_there_is_one() -> None:
+    for values, is_there in ((EVERYTHING, True), (NOTHING, False)):
+        gateways = pods(values)[0]["spec"]
+        mounted = {each["name"]: each["mountPath"] for each in gateways["containers"][0]["volumeMounts"]}
+        volumes = {each["name"]: each.get("secret") for each in gateways["volumes"]}
+        assert mounted.get("secrets") == ("/secrets" if is_there else None)
+        assert volumes.get("secrets") == ({"secretName": "provider-keys"} if is_there else None)
 
 
 def test_the_configuration_of_the_defaults_is_valid(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
@@ -78,10 +77,9 @@ def default_url(data_dir: str) -> str:
     return f"{_SQLITE_PREFIX}{Path(data_dir).expanduser().resolve() / DATABASE_FILE}"
 
 
-def url_from_environment() -> str:
+def url_or_default(url: str | None, data_dir: str | None) -> str:
     """What DATABASE_URL and LLMGATEWAY_DATA_DIR say; for the `piccolo` command, which knows no settings of ours."""
-    data_dir = os.environ.get("LLMGATEWAY_DATA_DIR") or DEFAULT_DATA_DIR
-    return os.environ.get("DATABASE_URL") or default_url(data_dir)
+    return (url or "").strip() or default_url(data_dir or DEFAULT_DATA_DIR)
 
 
 def engine_for(url: str) -> SQLiteEngine | PostgresEngine:
