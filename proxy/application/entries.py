@@ -103,6 +103,7 @@ class Entry(NamedTuple):
             team_id=principal.team_id,
             organisation_id=principal.organisation_id,
             end_user=admission.end_user,
+            service_tier=usage.service_tier,
             charges=admission.charges(costs),
         )
 

@@ -71,7 +71,8 @@ def _row(row: RequestLog) -> Iterator[str]:
     yield f"time      {row.response_time_ms} ms{first_byte}, {_count(row.attempts, 'upstream call')}"
     counted = "" if row.usage_source is UsageSource.NONE else f" ({row.usage_source})"
     yield f"tokens    {row.input_tokens.value} in, {row.output_tokens.value} out{counted}"
-    yield f"cost      {_cost(row)}"
+    tier = f", service tier {row.service_tier}" if row.service_tier else ""
+    yield f"cost      {_cost(row)}{tier}"
 
 
 def _cost(row: RequestLog) -> str:

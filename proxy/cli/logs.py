@@ -99,6 +99,8 @@ def _print_table(rows: Sequence[RequestLog], key_names: _KeyNames) -> None:
     cells = dict(_CELLS)
     if any(row.key_id for row in rows):
         cells["key"] = lambda row: _key_name(row, key_names) or str(row.key_id or "-")
+    if any(row.service_tier for row in rows):
+        cells["tier"] = lambda row: row.service_tier or "-"
     headings = [heading for heading in cells if heading not in _ONLY_WIDE or console.width >= _WIDE]
     for heading in headings:
         side: Literal["left", "right"] = "right" if heading in _NUMBERS else "left"

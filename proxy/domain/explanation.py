@@ -66,6 +66,7 @@ def row_as_dict(row: RequestLog) -> dict[str, Any]:
         "team_id": _optional_text(row.team_id),
         "organisation_id": _optional_text(row.organisation_id),
         "end_user": row.end_user,
+        "service_tier": row.service_tier,
     }
 
 

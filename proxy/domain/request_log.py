@@ -86,6 +86,7 @@ class RequestIntent(NamedTuple):
 class RequestLog:
     """One request as it is booked. Times are milliseconds, costs USD; None is "not known", never zero.
 
+    `service_tier` is the one whose prices held, None for the usual one.
     `charges` are what budgets are charged; they are booked with the row, and are no part of it.
     """
 
@@ -116,6 +117,7 @@ class RequestLog:
     team_id: UUID | None = None
     organisation_id: UUID | None = None
     end_user: str | None = None
+    service_tier: str | None = None
     charges: Sequence[Charge] = ()
 
     def __post_init__(self) -> None:

@@ -50,6 +50,18 @@ def test_the_table_shows_a_dash_where_nothing_was_billed(sqlite_url: str) -> Non
     assert "(1 of unknown cost)" in shown
 
 
+def test_service_tiers_are_shown_where_there_are_any(sqlite_url: str) -> None:
+    asyncio.run(_book(sqlite_url))
+    variables = {"DATABASE_URL": sqlite_url}
+    assert "tier" not in CliRunner().invoke(main, ["logs"], env=variables).stdout
+    asyncio.run(_book(sqlite_url, row(service_tier="flex", request_id="cheap")))
+    shown = CliRunner().invoke(main, ["logs"], env=variables).stdout.splitlines()
+    assert shown[0].split()[-1] == "tier"
+    assert next(line for line in shown if "cheap" in line).split()[-1] == "flex"
+    told = json.loads(CliRunner().invoke(main, ["logs", "--json"], env=variables).stdout)["rows"]
+    assert {each["service_tier"] for each in told} == {None, "flex"}
+
+
 def test_rows_of_a_key_or_team_are_shown_with_the_keys_name(sqlite_url: str) -> None:
     tenancy = Tenancy(sqlite_url)
     team = asyncio.run(tenancy.team())

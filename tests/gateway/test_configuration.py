@@ -223,7 +223,9 @@ async def test_long_requests_and_those_of_a_service_tier_cost_what_they_do(
     told = {**COMPLETION, "usage": usage, "service_tier": tier}
     upstream.answer(streams(chunk("x"), last, b"data: [DONE]\n\n") if stream else says(told))
     assert (await gateway.raw_chat({**HELLO, "model": "fast", "stream": stream}))[0] == 200
-    assert (await gateway.row()).estimated_cost == CostAmount(Decimal(usd))
+    row = await gateway.row()
+    assert row.estimated_cost == CostAmount(Decimal(usd))
+    assert row.service_tier == (None if tier == "default" else tier)
 
 
 @pytest.mark.parametrize("stream", [False, True])

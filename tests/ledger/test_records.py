@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from proxy.domain.budgets import Charge
 from proxy.domain.request_log import RequestIntent, RequestLog
 from proxy.domain.values import ModelName
 from proxy.infrastructure.ledger.records import (
@@ -20,13 +21,29 @@ from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
 
 KEY, TEAM, ORGANISATION = (UUID(int=number) for number in (1, 2, 3))
 ROW = RequestLog(
-    model=ModelName("m/x"), provider_name="p", key_id=KEY, team_id=TEAM, organisation_id=ORGANISATION, end_user="zoë"
+    model=ModelName("m/x"),
+    provider_name="p",
+    key_id=KEY,
+    team_id=TEAM,
+    organisation_id=ORGANISATION,
+    end_user="zoë",
+    service_tier="flex",
+    charges=(Charge(UUID(int=4), "", datetime(2026, 3, 1, tzinfo=UTC), 5),),
 )
 BEFORE_KEYS = {"I": 7, "O": 24}  # how many columns there were
+BEFORE_TIERS = 29
 
 
 def test_whom_a_request_is_for_is_in_its_outcome() -> None:
     assert read(outcome_payload(ledger_row(ROW))) == ledger_row(ROW)
+
+
+def test_outcomes_of_before_there_were_service_tiers_are_read_with_their_charges() -> None:
+    members = msgspec.msgpack.decode(outcome_payload(ledger_row(ROW))[1:])
+    record = read(b"O" + msgspec.msgpack.encode(members[:BEFORE_TIERS]))
+    assert record == msgspec.structs.replace(ledger_row(ROW), service_tier=None)
+    assert isinstance(record, LedgerRow)
+    assert len(record.charges) == 1
 
 
 def test_whom_a_request_is_for_is_kept_when_its_process_dies() -> None:

@@ -80,6 +80,7 @@ POSTGRES_TYPES = {
         "team_id": "uuid",
         "organisation_id": "uuid",
         "end_user": "character varying",
+        "service_tier": "character varying",
     },
     "model_pricing": {
         "id": "uuid",
@@ -256,14 +257,14 @@ async def test_whom_requests_were_for_is_added_once_and_sums_of_before_are_nobod
 
 
 async def test_prices_of_before_have_none_of_what_is_spoken_or_drawn(empty_url: str) -> None:
-    last, later = "2026-11-30T14:00:00:000000", "2026-11-30T16:00:00:000000"
+    last, *later = (f"2026-11-30T{hour}:00:00:000000" for hour in (14, 16, 18))
     columns = ("cache_write_1h", "audio_output", "image_output")
     async with open_database(empty_url) as database:
         await _migrate_to(database, "2026-11-23T05:20:00:000000")
         before = await database.request_logs.raw("SELECT * FROM model_price_history")
         assert before
         assert not [name for name in before[0] if name.startswith(columns)]
-        assert await migrate(database) == [last, later]
+        assert await migrate(database) == [last, *later]
         prices = await PiccoloModelPricing(database).get_all()
         assert {price.audio_output_cost_per_1m_tokens for price in prices} == {None}
         dear = replace(prices[0], audio_output_cost_per_1m_tokens=Decimal("80.5"))
@@ -277,11 +278,11 @@ async def test_prices_of_before_have_none_of_what_is_spoken_or_drawn(empty_url: 
 
 
 async def test_prices_of_before_have_no_tiers(empty_url: str) -> None:
-    last = "2026-11-30T16:00:00:000000"
+    last, later = "2026-11-30T16:00:00:000000", "2026-11-30T18:00:00:000000"
     async with open_database(empty_url) as database:
         await _migrate_to(database, "2026-11-30T14:00:00:000000")
         assert "tiers" not in (await database.request_logs.raw("SELECT * FROM model_price_history"))[0]
-        assert await migrate(database) == [last]
+        assert await migrate(database) == [last, later]
         prices = PiccoloModelPricing(database)
         assert {price.tiers for price in await prices.get_all()} == {()}
         tier = PriceTier({"input_cost_per_1m_tokens": Decimal("2.5")}, above_input_tokens=200_000)
@@ -292,6 +293,28 @@ async def test_prices_of_before_have_no_tiers(empty_url: str) -> None:
         found = await prices.get_by_model(dear.model.value)
         assert found is not None
         assert found.tiers == (tier,)
+
+
+async def test_rows_of_before_say_nothing_of_a_service_tier(empty_url: str) -> None:
+    last = "2026-11-30T18:00:00:000000"
+    async with open_database(empty_url) as database:
+        await _migrate_to(database, "2026-11-30T16:00:00:000000")
+        await database.request_logs.raw(
+            "INSERT INTO request_logs (id, request_id, timestamp, model_used, model_provider, provider_name, status,"
+            " stream, attempts, was_fallback, input_tokens, output_tokens, usage_source, cost_source, response_time_ms)"
+            " VALUES ({}, 'r', {}, 'm', 'm', 'p', 'success', {}, 1, {}, 0, 0, 'none', 'none', 0)",
+            uuid4(),
+            datetime(2026, 3, 1, tzinfo=UTC),
+            False,
+            False,
+        )
+        for _ in range(2):
+            assert await migrate(database) == [last]
+            await database.request_logs.raw("DELETE FROM migration WHERE name = {}", last)
+        flex = RequestLog(model=ModelName("m"), provider_name="p", service_tier="flex")
+        await PiccoloRequestLogs(database).save(flex)
+        rows = await PiccoloRequestLogs(database).get_recent(2)
+        assert [row.service_tier for row in rows] == ["flex", None]
 
 
 async def test_prices_are_seeded_exactly_once(empty_url: str) -> None:

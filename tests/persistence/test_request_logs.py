@@ -53,6 +53,7 @@ FULL = RequestLog(
     team_id=UUID("0197f1a2-0000-7000-8000-000000000002"),
     organisation_id=UUID("0197f1a2-0000-7000-8000-000000000003"),
     end_user="zoë",
+    service_tier="flex",
 )
 BARE = RequestLog(model=ModelName("x"), provider_name="none", timestamp=NOW + timedelta(seconds=1))
 
@@ -147,6 +148,7 @@ async def test_what_no_column_takes_is_clamped(database: Database) -> None:
         estimated_cost=CostAmount(Decimal(10) ** 20),
         generation_id="g" * 1000,
         end_user="\x00\ud800" + "u" * 1000,
+        service_tier="t" * 1000,
     )
     repository = PiccoloRequestLogs(database)
     async with row_writer(database) as writer:
@@ -156,6 +158,7 @@ async def test_what_no_column_takes_is_clamped(database: Database) -> None:
     assert len(row.model.value) == 255
     assert row.input_tokens.value == 2**63 - 1
     assert row.end_user == "?" + "u" * 254
+    assert row.service_tier == "t" * 64
     assert row.estimated_cost is not None
 
 

@@ -108,6 +108,7 @@ def test_a_request_is_explained_in_words(database_url: str) -> None:
         cost_source=CostSource.REPORTED,
         response_time_ms=1300,
         time_to_first_byte_ms=1010,
+        service_tier="flex",
     )
     asyncio.run(store(database_url, (booked, FALLEN_BACK)))
     shown = explain(database_url, "mine")
@@ -117,7 +118,7 @@ def test_a_request_is_explained_in_words(database_url: str) -> None:
         "outcome   success, HTTP 200",
         "time      1300 ms, first byte after 1010 ms, 4 upstream calls",
         "tokens    10 in, 5 out (reported)",
-        "cost      0.00125 USD (reported)",
+        "cost      0.00125 USD (reported), service tier flex",
         "plan (weighted):",
         "  1. openrouter/x  weight 3  [z-ai/glm-4.6]",
         "  2. azure/y  fallback: fallback of m  [gpt-y]",

@@ -89,6 +89,7 @@ def _row() -> dict[str, Schema]:
         "team_id": _text(null=True, description="The key's team at that time."),
         "organisation_id": _text(null=True),
         "end_user": _text(null=True, description="What x-gateway-user said, else the body's `user`."),
+        "service_tier": _text(null=True, description="Whose prices held, like flex; null for the usual one."),
     }
 
 

@@ -45,7 +45,8 @@ _ARRAY_TYPES = {
     Numeric: "numeric[]",
 }
 _TABLE_COLUMNS = {column._meta.db_column_name: type(column) for column in RequestLogTable._meta.columns}  # noqa: SLF001
-_COLUMNS = tuple(name for name in LedgerRow.__struct_fields__ if name != "charges")
+_CHARGES = LedgerRow.__struct_fields__.index("charges")
+_COLUMNS = LedgerRow.__struct_fields__[:_CHARGES] + LedgerRow.__struct_fields__[_CHARGES + 1 :]
 _INTO = f"INSERT INTO request_logs ({', '.join(_COLUMNS)})"
 # Rows of sealed hours may have been dropped after they were summed: who has booked them before does not do so again.
 _SEALED = "(SELECT COALESCE(sealed_until, '{}') FROM usage_state)"
@@ -204,4 +205,5 @@ class _SqliteRows:
 
 def _values(row: LedgerRow) -> tuple[object, ...]:
     """Those of the columns."""
-    return msgspec.structs.astuple(row)[: len(_COLUMNS)]
+    values = msgspec.structs.astuple(row)
+    return values[:_CHARGES] + values[_CHARGES + 1 :]

@@ -58,6 +58,7 @@ _COLUMNS: Final = (
     "team_id",
     "organisation_id",
     "end_user",
+    "service_tier",
 )
 _BOOLEANS = ("stream", "was_fallback")
 _MONEY = ("estimated_cost_usd", "reported_cost_usd")

@@ -63,6 +63,7 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
     organisation_id: UUID | None = None
     end_user: str | None = None
     charges: tuple[Charge, ...] = ()
+    service_tier: str | None = None
 
 
 def ledger_row(row: RequestLog) -> LedgerRow:
@@ -104,6 +105,7 @@ def ledger_row(row: RequestLog) -> LedgerRow:
         row.organisation_id,
         None if row.end_user is None else _text(row.end_user, NAME_LENGTH),
         row_charges(row.charges) if row.charges else (),
+        None if row.service_tier is None else _text(row.service_tier, WORD_LENGTH),
     )
 
 
@@ -193,6 +195,7 @@ def _request_log(columns: Mapping[str, Any]) -> RequestLog:
         team_id=_uuid(columns["team_id"]),
         organisation_id=_uuid(columns["organisation_id"]),
         end_user=columns["end_user"],
+        service_tier=columns["service_tier"],
     )
 
 

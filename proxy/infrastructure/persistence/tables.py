@@ -54,6 +54,7 @@ class RequestLogTable(Table, tablename="request_logs"):
     team_id = UUID(null=True, default=None)
     organisation_id = UUID(null=True, default=None)
     end_user = Varchar(length=NAME_LENGTH, null=True, default=None)
+    service_tier = Varchar(length=WORD_LENGTH, null=True, default=None)
 
 
 class ModelPricingTable(Table, tablename="model_pricing"):
