@@ -17,7 +17,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from proxy.config.environment import SUFFIX, SecretFileError, secret_file, variable
 from proxy.config.fields import fits_a_header
@@ -27,6 +27,7 @@ from proxy.config.urls import (
     OptionalIssuerUrl,
     OptionalValkeyUrl,
     OptionalWebhookUrl,
+    Origins,
     UpstreamUrl,
     stripped,
 )
@@ -134,6 +135,9 @@ class Settings(BaseSettings):
     )
     llmgateway_metrics_port: _OptionalPort = Field(
         None, description="a port of its own for /metrics and /health/live, without a key"
+    )
+    cors_allowed_origins: Annotated[Origins, NoDecode] = Field(
+        (), description="whose pages may call models from browsers, like https://chat.example.com; *: all"
     )
     llmgateway_workers: int = Field(1, ge=1, le=256, description="processes that serve the port together")
     llmgateway_data_dir: Annotated[str, AfterValidator(_in_full)] = Field(

@@ -37,7 +37,7 @@ class _Answer(web.StreamResponse):
     def _complete_head(self, request: web.Request) -> None:
         """All but how long the body is."""
         headers = self._headers
-        complete_head(request, self, is_stopping=request.app[GATEWAY].health.is_stopping())
+        complete_head(request, self, request.app[GATEWAY])
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
         if not self._keep_alive:

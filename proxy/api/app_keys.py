@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from proxy.api.cross_origin import CrossOrigins
 from proxy.application.access import Authenticator
 from proxy.application.exchange import Exchange
 from proxy.application.gatekeeper import Gatekeeper
@@ -43,6 +44,7 @@ class Gateway:
     siblings: Siblings
     max_body_bytes: int
     spans: Spans | None = None
+    cross_origins: CrossOrigins | None = None
 
 
 GATEWAY = web.AppKey("gateway", Gateway)

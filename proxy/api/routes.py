@@ -21,9 +21,8 @@ from proxy.api.handlers.models import get_model, list_models
 from proxy.api.handlers.requests import get_request
 from proxy.api.handlers.route import plan_route
 from proxy.api.handlers.usage import get_usage
-from proxy.api.middlewares import MIDDLEWARES
-from proxy.api.middlewares.request_id import heads
-from proxy.api.middlewares.spans import spanned
+from proxy.api.middlewares import middlewares
+from proxy.api.middlewares.request_id import head_of
 
 COMPLETIONS: Final = ("/v1/chat/completions", "/chat/completions")
 
@@ -80,8 +79,7 @@ def create_metrics_site(gateway: Gateway) -> web.Application:
 
 
 def _application(gateway: Gateway) -> web.Application:
-    middlewares = MIDDLEWARES if gateway.spans is None else (spanned(gateway.spans), *MIDDLEWARES)
-    app = web.Application(middlewares=middlewares, client_max_size=gateway.max_body_bytes)
+    app = web.Application(middlewares=middlewares(gateway), client_max_size=gateway.max_body_bytes)
     app[GATEWAY] = gateway
-    app.on_response_prepare.append(heads(gateway.health.is_stopping))
+    app.on_response_prepare.append(head_of(gateway))
     return app

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import ClientSession, web
 
 from proxy.api.app_keys import Gateway
+from proxy.api.cross_origin import CrossOrigins
 from proxy.api.handlers.health import health_report
 from proxy.api.routes import create_admin_site, create_api, create_metrics_site
 from proxy.application.allowances import Rulebook
@@ -300,6 +301,7 @@ def _gateway(settings: Settings, timing: Timing, parts: _Parts, rules: Callable[
         siblings=parts.configured.siblings,
         max_body_bytes=settings.max_body_bytes,
         spans=tracing.spans,
+        cross_origins=CrossOrigins(origins) if (origins := settings.cors_allowed_origins) else None,
     )
 
 

@@ -88,4 +88,6 @@ def _warn_of_unread_variables(file: Path | None) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "********"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "-"
     return "-" if value is None else str(value)

@@ -21,6 +21,9 @@ SQLITE_PREFIX: Final = "sqlite:///"  # what follows is a path, not a URL's parts
 _ESCAPES: Final = "write # / ? @ within a password as %23 %2F %3F %40"
 _SERVERS_FILES: Final = ("sslrootcert", "sslcrl")  # of TLS, by which the server is known
 _OWN_FILES: Final = ("sslcert", "sslkey")
+ANY_ORIGIN: Final = "*"
+_ORIGIN: Final = r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?"
+_USUAL_PORTS: Final = {"http://": ":80", "https://": ":443"}  # browsers leave them out
 _SECURE: Final = r"https://\S+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/\S*)?"
 
 _Check: TypeAlias = Callable[[str], str]
@@ -96,6 +99,23 @@ def _of_an_issuer(url: str) -> str:
     return _with_a_port(_like(url, _SECURE, "begin with https://, or with http:// for localhost alone"))
 
 
+def _origins(given: object) -> object:
+    """As browsers send them, of a list with commas. Raises ValueError."""
+    if not isinstance(given, str):
+        return given
+    return tuple(map(_origin, given.split(","))) if given.strip() else ()
+
+
+def _origin(text: str) -> str:
+    origin = text.strip().lower().removesuffix("/")
+    if origin != ANY_ORIGIN and re.fullmatch(_ORIGIN, origin) is None:
+        raise ValueError("must be origins like https://chat.example.com, with commas between them, or *")
+    for scheme, port in _USUAL_PORTS.items():
+        if origin.startswith(scheme):
+            return origin.removesuffix(port)
+    return origin
+
+
 def _like(url: str, pattern: str, must: str) -> str:
     if re.fullmatch(pattern, url) is None:
         raise ValueError(f"must {must}")
@@ -121,6 +141,7 @@ OptionalDatabaseUrl = Annotated[str | None, BeforeValidator(stripped), AfterVali
 OptionalValkeyUrl = Annotated[
     SecretStr | None, BeforeValidator(stripped), AfterValidator(_if_given_secretly(_of_valkey))
 ]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 OptionalWebhookUrl = Annotated[
     SecretStr | None, BeforeValidator(stripped), AfterValidator(_if_given_secretly(_of_a_webhook))
 ]

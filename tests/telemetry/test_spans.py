@@ -14,7 +14,10 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from benchmarks.load import model_of
-from proxy.api.middlewares import MIDDLEWARES
+from proxy.api.middlewares.access_log import access_log
+from proxy.api.middlewares.authentication import authentication
+from proxy.api.middlewares.errors import errors
+from proxy.api.middlewares.request_id import request_id
 from proxy.bootstrap.gateway import running_gateway
 from proxy.bootstrap.logs import spans_are_wanted
 from proxy.bootstrap.spans import Tracing, tracing_of
@@ -295,7 +298,7 @@ async def test_off_there_is_nothing_on_the_path(sqlite_url: str, tmp_path: Any) 
     async with tracing_of(settings) as tracing:
         assert tracing == Tracing()
     async with running_gateway(settings) as gateway:
-        assert tuple(gateway.app.middlewares) == MIDDLEWARES
+        assert tuple(gateway.app.middlewares) == (request_id, access_log, errors, authentication)
     spec = DeploymentSpec(
         one_provider("p").routes[0].deployments[0], "openai", WireSettings("p", "http://127.0.0.1:9/")
     )

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from proxy.api.app_keys import REQUEST_ID
+from proxy.api.app_keys import REQUEST_ID, Gateway
 from proxy.domain.identifiers import new_hex
 from proxy.domain.key_like import holds_key
 
@@ -18,7 +18,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @web.middleware
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The id is in `request[REQUEST_ID]`, and in every answer by `heads`."""
+    """The id is in `request[REQUEST_ID]`, and in every answer by `head_of`."""
     request[REQUEST_ID] = id_of(request.headers)
     return await handler(request)
 
@@ -31,7 +31,7 @@ def id_of(headers: Mapping[str, str]) -> str:
     return offered
 
 
-def complete_head(request: web.Request, response: web.StreamResponse, *, is_stopping: bool) -> None:
+def complete_head(request: web.Request, response: web.StreamResponse, gateway: Gateway) -> None:
     """What the head of every answer has besides its own.
 
     Once the gateway is stopping, answers ask the client (or balancer) to make its next connection elsewhere.
@@ -41,15 +41,17 @@ def complete_head(request: web.Request, response: web.StreamResponse, *, is_stop
     if request_id is not None:
         headers[HEADER] = request_id
     headers["Server"] = "llmgateway"
-    if is_stopping:
+    if gateway.cross_origins is not None:
+        gateway.cross_origins.complete(request, response)
+    if gateway.health.is_stopping():
         headers["Connection"] = "close"
         response.force_close()
 
 
-def heads(is_stopping: Callable[[], bool]) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+def head_of(gateway: Gateway) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """A signal handler that completes the head of every answer, since streams send theirs long before they end."""
 
     async def complete(request: web.Request, response: web.StreamResponse) -> None:
-        complete_head(request, response, is_stopping=is_stopping())
+        complete_head(request, response, gateway)
 
     return complete
