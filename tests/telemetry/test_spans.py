@@ -83,7 +83,7 @@ def of_a_kind(spans: list[Received]) -> tuple[Received, list[Received]]:
 
 async def test_a_plain_answer(collector: Collector, start: Start, upstream: Upstream) -> None:
     details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}}
-    upstream.answer(says({**COMPLETION, "usage": {**USAGE, **details}}))
+    upstream.answer(says({**COMPLETION, "usage": {**USAGE, **details}, "service_tier": "flex"}))
     gateway = await start()
     body = {"model": "fast", "messages": [{"role": "user", "content": "CANARY-prompt"}], "user": "CANARY-user"}
     headers = {"traceparent": TRACEPARENT, "tracestate": "vendor=1", "Authorization": "Bearer CANARY-key"}
@@ -116,6 +116,7 @@ async def test_a_plain_answer(collector: Collector, start: Start, upstream: Upst
         "gen_ai.request.model": "any",
         "gen_ai.response.model": "z-ai/glm-4.6",
         "gen_ai.response.id": "gen-1",
+        "openai.response.service_tier": "flex",
         "gen_ai.response.finish_reasons": ["stop"],
         "gen_ai.usage.input_tokens": 10,
         "gen_ai.usage.output_tokens": 5,

@@ -124,6 +124,7 @@ def _tell_answer(open_span: CallSpan, call: UpstreamCall, *, is_stream: bool) ->
         names.REQUEST_STREAM: is_stream or None,
         names.RESPONSE_MODEL: facts.model,
         names.RESPONSE_ID: facts.generation_id or call.generation_id,
+        names.RESPONSE_SERVICE_TIER: facts.service_tier,
         names.FINISH_REASONS: [facts.finish_reason] if facts.finish_reason else None,
         names.TIME_TO_FIRST_CHUNK: open_span.first_chunk_seconds if is_stream else None,
     }
