@@ -49,6 +49,7 @@ lock: $(VENV)/installed-dev ## Resolve the dependencies anew into the requiremen
 	$(UV_COMPILE) pyproject.toml -o requirements.txt
 	$(UV_COMPILE) --group build -c requirements.txt -o requirements-build.txt
 	$(UV_COMPILE) pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt
+	$(UV_COMPILE) pyproject.toml --all-extras -c requirements-dev.txt -o requirements-image.txt
 
 bench: $(VENV)/installed-dev ## Measure the gateway beside bare relays (BENCH="--targets … --quick" for others)
 	$(BIN)/python -m benchmarks.compare $(BENCH)
@@ -57,7 +58,7 @@ bench-all: $(VENV)/installed-dev ## Run every benchmark in short form
 	$(BIN)/python -m benchmarks.all
 
 audit: $(VENV)/installed-dev ## Look for known vulnerabilities in the pinned dependencies
-	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt
+	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-image.txt
 
 wheel: $(VENV)/installed ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
