@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         None, description="the upstream's key; without it the built-in demo upstream serves"
     )
     openrouter_timeout_seconds: _Seconds = Field(30.0, description="until the upstream's first byte, per attempt")
+    answer_timeout_seconds: _Seconds = Field(
+        600.0,
+        description="the same of an answer that is not streamed; default: OPENROUTER_TIMEOUT_SECONDS if that is set",
+    )
     connect_timeout_seconds: _Seconds = Field(5.0, description="to connect to the upstream")
     stream_idle_timeout_seconds: _Seconds = Field(60.0, description="between two reads from the upstream")
     stream_hold_seconds: _Seconds = Field(10.0, description="how long comments before a stream's first token wait")
@@ -312,6 +316,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"OIDC_ROLES: '{name.strip()}' is no role; roles are {', '.join(Role)}")
             mapping[value.strip()] = Role(name.strip())
         return mapping
+
+    @property
+    def first_byte_of_answer_seconds(self) -> float:
+        """Of one that is not streamed. A limit that is set for first bytes is for these, too, if nothing else is."""
+        is_set = self.model_fields_set
+        if "openrouter_timeout_seconds" in is_set and "answer_timeout_seconds" not in is_set:
+            return self.openrouter_timeout_seconds
+        return self.answer_timeout_seconds
 
     @property
     def sqlite_file(self) -> str | None:

@@ -14,6 +14,7 @@ from proxy.config.schema import BASE_URLS
 _TIMEOUTS = {
     "connect_seconds": "connect_timeout_seconds",
     "first_byte_seconds": "openrouter_timeout_seconds",
+    "answer_seconds": "answer_timeout_seconds",
     "idle_seconds": "stream_idle_timeout_seconds",
     "stream_total_seconds": "stream_total_timeout_seconds",
 }
@@ -74,6 +75,8 @@ def fill(data: Any, settings: Mapping[str, Any]) -> Filled:
             _provider(filling, provider, ("providers", name))
         for name, model in mappings(data.get("models")):
             _model(filling, data, name, model)
+        for name, provider in mappings(data.get("providers")):
+            _limit_answers(filling, provider, ("providers", name))
     return Filled(data, filling.sources)
 
 
@@ -132,3 +135,12 @@ def _deployment(
         for key, value in inherited["timeouts"].items():
             if key in _TIMEOUTS:
                 filling.from_path(timeouts, (*path, "timeouts"), key, (*origin, "timeouts", key), value)
+    _limit_answers(filling, deployment, path)
+
+
+def _limit_answers(filling: _Filling, section: dict[str, Any], path: Path) -> None:
+    """A limit that is given for first bytes is for those of answers that are not streamed, too, if nothing else is."""
+    timeouts = section["timeouts"]
+    if isinstance(timeouts, dict) and "first_byte_seconds" in timeouts:
+        given, where = timeouts["first_byte_seconds"], (*path, "timeouts")
+        filling.from_path(timeouts, where, "answer_seconds", (*where, "first_byte_seconds"), given)

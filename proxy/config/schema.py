@@ -65,6 +65,11 @@ class TimeoutsConfig(_Section):
     first_byte_seconds: Seconds = Field(
         default=30.0, description="until the first byte, for each attempt; default: OPENROUTER_TIMEOUT_SECONDS"
     )
+    answer_seconds: Seconds = Field(
+        default=600.0,
+        description="the same of an answer that is not streamed, of which most providers send nothing before all of "
+        "it is there; default: ANSWER_TIMEOUT_SECONDS, else first_byte_seconds where that is given",
+    )
     idle_seconds: Seconds = Field(default=60.0, description="between two reads; default: STREAM_IDLE_TIMEOUT_SECONDS")
     stream_total_seconds: Seconds = Field(
         default=3600.0, description="for a whole stream; default: STREAM_TOTAL_TIMEOUT_SECONDS"

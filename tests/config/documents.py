@@ -125,7 +125,9 @@ _PRICE = st.one_of(
 _STRATEGY = st.sampled_from(["weighted", "priority", "least-busy", "latency", "cost", "usage"])
 _TIMEOUTS = st.fixed_dictionaries(
     {},
-    optional=dict.fromkeys(("connect_seconds", "first_byte_seconds", "idle_seconds", "stream_total_seconds"), _SECONDS),
+    optional=dict.fromkeys(
+        ("connect_seconds", "first_byte_seconds", "answer_seconds", "idle_seconds", "stream_total_seconds"), _SECONDS
+    ),
 )
 _TIER_PRICES = {"output_usd_per_1m_tokens": _PRICE, "cached_input_usd_per_1m_tokens": st.none() | _PRICE}
 _LONG_TIER = st.fixed_dictionaries(

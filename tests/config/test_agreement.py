@@ -90,7 +90,10 @@ def test_of_what_may_be_wrong_both_say_the_same(document: dict[str, Any], data: 
     changed = _changed(document, data)
     told = problems(as_yaml(changed))
     single = [line for line in told if not any(words in line for words in BETWEEN)]
-    assert VALIDATOR.is_valid(changed) == (not single), told
+    if as_yaml(changed).count("${") > as_yaml(document).count("${"):  # whether its text fits no schema knows
+        assert VALIDATOR.is_valid(changed) or single
+    else:
+        assert VALIDATOR.is_valid(changed) == (not single), told
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=_SLOW)

@@ -11,7 +11,7 @@ from proxy.config.loading import load_config
 from proxy.config.problems import ConfigErrors
 from proxy.config.schema import BASE_URLS, CircuitBreakerConfig, RoutingConfig, TimeoutsConfig
 from proxy.settings import Settings
-from tests.config.documents import EVERYTHING, SMALL, load
+from tests.config.documents import EVERYTHING, SMALL, as_yaml, load
 
 
 def test_every_key_arrives() -> None:
@@ -83,7 +83,7 @@ def test_each_kind_has_its_own_url_but_openai_and_azure() -> None:
 def test_a_deployment_overrides_its_provider_value_by_value() -> None:
     first, second = load(EVERYTHING).config.models["gpt-4o"].deployments
     assert first.timeouts == TimeoutsConfig(
-        connect_seconds=1, first_byte_seconds=20, idle_seconds=3, stream_total_seconds=4
+        connect_seconds=1, first_byte_seconds=20, answer_seconds=20, idle_seconds=3, stream_total_seconds=4
     )
     assert first.max_concurrency is None  # null: unlimited, although the provider has a limit
     assert load(EVERYTHING).config.models["openrouter/*"].deployments[0].max_concurrency == 7
@@ -105,7 +105,9 @@ def test_settings_give_what_the_file_leaves_open() -> None:
         "llmgateway_port": 1,
     }
     config = load(SMALL, settings).config
-    timeouts = TimeoutsConfig(connect_seconds=11, first_byte_seconds=12, idle_seconds=13, stream_total_seconds=14)
+    timeouts = TimeoutsConfig(
+        connect_seconds=11, first_byte_seconds=12, answer_seconds=12, idle_seconds=13, stream_total_seconds=14
+    )
     assert config.providers["local"].timeouts == config.models["one"].deployments[0].timeouts == timeouts
     assert config.routing == RoutingConfig(
         max_attempts=1,
@@ -115,6 +117,32 @@ def test_settings_give_what_the_file_leaves_open() -> None:
         circuit_breaker=CircuitBreakerConfig(failure_threshold=17, cooldown_seconds=18),
     )
     assert load(EVERYTHING, settings).config.routing == load(EVERYTHING).config.routing  # the file says it all
+
+
+@pytest.mark.parametrize(
+    ("settings", "of_provider", "of_deployment", "seconds"),
+    [
+        ({}, {}, {}, 600),
+        ({"openrouter_timeout_seconds": 9.0}, {}, {}, 9),
+        ({"openrouter_timeout_seconds": 9.0, "answer_timeout_seconds": 90.0}, {}, {}, 90),
+        ({"openrouter_timeout_seconds": 9.0}, {"first_byte_seconds": 8}, {}, 8),
+        ({"answer_timeout_seconds": 90.0}, {"first_byte_seconds": 8}, {"first_byte_seconds": 7}, 90),
+        ({"answer_timeout_seconds": 90.0}, {"answer_seconds": 80}, {"first_byte_seconds": 7}, 80),
+        ({}, {"first_byte_seconds": 8}, {"first_byte_seconds": 7}, 7),
+        ({}, {"answer_seconds": 80}, {"answer_seconds": 70, "first_byte_seconds": 7}, 70),
+    ],
+)
+def test_a_limit_for_first_bytes_is_one_for_whole_answers_if_these_have_none(
+    settings: dict[str, float], of_provider: dict[str, int], of_deployment: dict[str, int], seconds: int
+) -> None:
+    document = {
+        "providers": {"local": {"base_url": "http://h/v1", "timeouts": of_provider}},
+        "models": {"one": {"deployments": [{"provider": "local", "timeouts": of_deployment}]}},
+    }
+    loaded = load(as_yaml(document), settings)
+    assert loaded.config.models["one"].deployments[0].timeouts.answer_seconds == seconds
+    if not of_provider and not of_deployment:
+        assert Settings(**settings).first_byte_of_answer_seconds == seconds  # type: ignore[arg-type]
 
 
 def test_defaults_are_those_of_the_settings() -> None:

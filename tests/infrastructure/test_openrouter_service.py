@@ -169,7 +169,7 @@ async def test_lost_connections_and_time_outs_are_transient(connect: Connect, up
         return web.Response()
 
     for answering, kind, seconds in [(reset, "connection", 5.0), (silent, "timeout", 0.05)]:
-        connector = await connect(first_byte_timeout_seconds=seconds)
+        connector = await connect(answer_timeout_seconds=seconds)
         upstream.answer(answering)
         with pytest.raises(TransientUpstreamError) as caught:
             await ask(connector.service)

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+from aiohttp import web
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import ChatHistory
 
@@ -16,7 +17,7 @@ from proxy.domain.errors import (
     TransientUpstreamError,
 )
 from proxy.infrastructure.chat_completion.registry import KINDS as REGISTERED
-from tests.harness import cut, stall
+from tests.harness import Answering, cut, stall
 from tests.providers.all_kinds import KINDS
 from tests.providers.conftest import HELLO, MODEL, Connect, Provider, Streamed, is_last
 from tests.providers.kinds import API_KEY, INPUT_TOKENS, OUTPUT_TOKENS, TOOL_CALL
@@ -238,11 +239,27 @@ async def test_an_upstream_that_is_not_there_is_a_transient_error_and_generates_
 
 async def test_an_upstream_that_says_nothing_times_out(connect_kind: Connect) -> None:
     for kind in KINDS:
-        provider = await connect_kind(kind, first_byte_timeout_seconds=0.05)
-        provider.upstream.answer(never)
-        with pytest.raises(TransientUpstreamError) as caught:
-            await provider.complete()
-        assert caught.value.kind == "timeout", kind.name
+        for limit, asked in (("answer", "complete"), ("first_byte", "stream")):
+            provider = await connect_kind(kind, **{f"{limit}_timeout_seconds": 0.05})
+            provider.upstream.answer(never)
+            with pytest.raises(TransientUpstreamError) as caught:
+                await getattr(provider, asked)()
+            assert caught.value.kind == "timeout", (kind.name, asked)
+            assert "did not begin to answer within 0.05 s" in str(caught.value)
+
+
+async def test_a_whole_answer_may_take_longer_to_begin_than_a_stream(connect_kind: Connect) -> None:
+    for kind in KINDS:
+        provider = await connect_kind(kind, first_byte_timeout_seconds=0.05, answer_timeout_seconds=30)
+        answers = kind.answers("Hello")
+
+        async def late(request: web.Request, answers: Answering = answers) -> web.StreamResponse:
+            await asyncio.sleep(0.2)
+            return await answers(request)
+
+        provider.upstream.answer(late)
+        await provider.complete()
+        assert provider.upstream.calls == 1, kind.name
 
 
 # Streams that end badly

@@ -43,6 +43,7 @@ class WireSettings:
 
     `provider` is its name in errors, logs and rows. Without an `api_key` none is sent. `headers` are the operator's
     own; they win over the client's. `api_key_header`, `done_marker` and `usage_in_streams` are the dialect's if None.
+    `answer_timeout_seconds` is for the first byte of an answer that is not streamed.
     """
 
     provider: str
@@ -53,9 +54,14 @@ class WireSettings:
     done_marker: bool | None = None
     usage_in_streams: UsageInStreams | None = None
     first_byte_timeout_seconds: float = 30.0
+    answer_timeout_seconds: float = 600.0
     idle_timeout_seconds: float = 60.0
     stream_total_timeout_seconds: float = 3600.0
     stream_hold_seconds: float = HOLD_SECONDS
+
+    def patience_seconds(self, *, stream: bool) -> float:
+        """Until the first byte of an answer."""
+        return self.first_byte_timeout_seconds if stream else self.answer_timeout_seconds
 
 
 class Wire:
@@ -151,7 +157,8 @@ class Wire:
         response: Reply | None = None
         good = False
         left_seconds = call.deadline - self.now()
-        most_seconds = min(left_seconds, self.settings.first_byte_timeout_seconds)
+        patience_seconds = self.settings.patience_seconds(stream=stream)
+        most_seconds = min(left_seconds, patience_seconds)
         try:
             response = await self._post(
                 body, self._headers.sent_on(call.headers), most_seconds=most_seconds, stream=stream
@@ -168,7 +175,8 @@ class Wire:
             call.refusals += 1  # without a connection nothing can have been sent
             raise self.errors.unreachable(problem) from problem
         except TimeoutError as problem:
-            raise self._late(call, response, is_last=most_seconds == left_seconds) from problem
+            waited_seconds = None if most_seconds == left_seconds else patience_seconds
+            raise self._late(call, response, waited_seconds) from problem
         except (ClientError, OSError) as problem:
             raise self.errors.unreachable(problem) from problem
         finally:
@@ -192,12 +200,12 @@ class Wire:
                 call.generates(generation_id)
         await read(response)
 
-    def _late(self, call: UpstreamCall, response: Reply | None, *, is_last: bool) -> UpstreamError:
-        """What to say of a try that took too long, by what it waited for. `is_last`: till the deadline."""
+    def _late(self, call: UpstreamCall, response: Reply | None, waited_seconds: float | None) -> UpstreamError:
+        """What to say of a try that took too long, by what it waited for, or how long. None: till the deadline."""
         if response is None:
-            if is_last:
+            if waited_seconds is None:
                 return self.errors.out_of_time()
-            return self.errors.timeout("did not begin to answer", self.settings.first_byte_timeout_seconds)
+            return self.errors.timeout("did not begin to answer", waited_seconds)
         if response.is_out_of_time if isinstance(response, DirectReply) else self.now() >= call.deadline:
             return self.errors.out_of_time()
         return self.errors.timeout("did not go on", self.settings.idle_timeout_seconds)

@@ -112,7 +112,7 @@ class NativeChatCompletion(RawConnector):
             contents = await connector.get_chat_message_contents(prompt.history, prompt.settings)
             bodies.append(completion(contents[0], call.model))
 
-        response = await self._run(call, ask)
+        response = await self._run(call, ask, stream=False)
         answer = WholeAnswer(bodies[-1])
         call.answer = answer
         call.generates(answer.facts().generation_id)
@@ -158,7 +158,7 @@ class NativeChatCompletion(RawConnector):
                     await stream.aclose()
             streams.append(stream)
 
-        response = await self._run(call, ask)
+        response = await self._run(call, ask, stream=True)
         call.hang_up = response.close
         call.answer = streams[-1].writer
         return streams[-1]
@@ -180,19 +180,25 @@ class NativeChatCompletion(RawConnector):
         settings = self._parts.dialect.settings(request, call.model)
         return _Prompt(history, settings, include_usage=options.get("include_usage") is True)
 
-    async def _run(self, call: UpstreamCall, ask: Callable[[Attempt], Awaitable[None]]) -> ClientResponse:
+    async def _run(
+        self, call: UpstreamCall, ask: Callable[[Attempt], Awaitable[None]], *, stream: bool
+    ) -> ClientResponse:
         resilience = self._parts.resilience
         started = time.perf_counter()
         try:
             return await resilience.run(
-                lambda: self._attempt(call, ask), call.deadline, call.blamed, call.max_attempts, call=call
+                lambda: self._attempt(Attempt(call, stream), ask),
+                call.deadline,
+                call.blamed,
+                call.max_attempts,
+                call=call,
             )
         finally:
             call.upstream_seconds += time.perf_counter() - started
 
-    async def _attempt(self, call: UpstreamCall, ask: Callable[[Attempt], Awaitable[None]]) -> ClientResponse:
+    async def _attempt(self, attempt: Attempt, ask: Callable[[Attempt], Awaitable[None]]) -> ClientResponse:
         """One try, up to the point where `ask` is content; the connection is closed if anything goes wrong."""
-        attempt = Attempt(call)
+        call = attempt.call
         token = ATTEMPT.set(attempt)
         deadline = asyncio.timeout(call.deadline - self._now())
         response: ClientResponse | None = None

@@ -32,9 +32,10 @@ _OF_THE_HOP = {"content-encoding", "content-length", "transfer-encoding", "conne
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One try of a call, and the response that it got."""
+    """One try of a call for a stream or for a whole answer, and the response that it got."""
 
     call: UpstreamCall
+    stream: bool
     response: ClientResponse | None = None
     responded: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -69,7 +70,9 @@ class SessionTransport(httpx.AsyncBaseTransport):
         body = await request.aread()
         call.attempts += 1
         call.generation_id = None
-        attempt.response = response = await self._send(request, body, call)
+        attempt.response = response = await self._send(
+            request, body, call, self._settings.patience_seconds(stream=attempt.stream)
+        )
         if not _OK <= response.status < _FIRST_NOT_OK:
             error = await self._error(response)
             call.refusals += response.status in _REFUSALS
@@ -81,17 +84,18 @@ class SessionTransport(httpx.AsyncBaseTransport):
             stream=_Body(response, self._settings, self._errors, self._change),
         )
 
-    async def _send(self, request: httpx.Request, body: bytes, call: UpstreamCall) -> ClientResponse:
+    async def _send(
+        self, request: httpx.Request, body: bytes, call: UpstreamCall, most_seconds: float
+    ) -> ClientResponse:
         headers = dict(self._headers.of_call(call.headers))
         for name in self._sdk_headers:
             if name not in self._headers.standing and name in request.headers:
                 headers[name] = request.headers[name]
-        limit = self._settings.first_byte_timeout_seconds
         # aiohttp writes bytes in one go, and a file in pieces with back-pressure.
         data = body if len(body) < _LARGE_BODY_BYTES else BytesIO(body)
         url = URL(str(request.url), encoded=True)
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(most_seconds):
                 return await self._session.request(
                     request.method, url, data=data, headers=headers, allow_redirects=False
                 )
@@ -99,7 +103,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
             call.refusals += 1  # without a connection nothing can have been sent
             raise self._errors.unreachable(problem) from problem
         except TimeoutError as problem:
-            raise self._errors.timeout("did not begin to answer", limit) from problem
+            raise self._errors.timeout("did not begin to answer", most_seconds) from problem
         except (ClientError, OSError) as problem:
             raise self._errors.unreachable(problem) from problem
 
