@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 from proxy.api.admin.problems import is_admin_path, problem, problem_response
 from proxy.api.app_keys import EXCHANGE, REQUEST_ID
 from proxy.api.openai.errors import error_object, error_response, error_type, json_error
+from proxy.api.openai.unknown_paths import unknown_path
 from proxy.application.tracing import short_trace
 from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound
 from proxy.domain.key_like import without_keys
@@ -65,13 +66,19 @@ def _told(request: web.Request, error: GatewayError) -> web.Response:
     return problem_response(error) if is_admin_path(request.path) else error_response(error)
 
 
+def _not_found(request: web.Request) -> RouteNotFound:
+    if is_admin_path(request.path):
+        return RouteNotFound(f"Unknown path {request.path}; see /docs.")
+    return unknown_path(request.path, {resource.canonical for resource in request.app.router.resources()})
+
+
 def _from_aiohttp(request: web.Request, refusal: web.HTTPException) -> web.Response:
     """aiohttp raises for what its router and its parser refuse, with plain text bodies."""
     error: GatewayError | None = None
     if isinstance(refusal, web.HTTPMethodNotAllowed):
         error = MethodNotAllowed(request.method, request.path, sorted(refusal.allowed_methods))
     elif isinstance(refusal, web.HTTPNotFound):
-        error = RouteNotFound(f"Unknown path {request.path}. The API is under /v1; see /docs.")
+        error = _not_found(request)
     elif isinstance(refusal, web.HTTPRequestEntityTooLarge):
         error = BodyTooLarge(request.client_max_size)
     if error is not None:
