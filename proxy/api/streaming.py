@@ -21,6 +21,8 @@ from proxy.application.payloads import Capture
 from proxy.application.upstream import Answer
 from proxy.domain.errors import NotServing, StreamBroken
 
+# Events are UTF-8 whatever is said, but not all clients know: Python's requests takes text of no charset for Latin-1.
+_EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 _WRITE_BUFFER_BYTES = 16 * 1024
 _STOPPED: Final = NotServing("The gateway stopped before the answer had come to its end.", 1)
 _CLOSES_WITH_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
@@ -72,7 +74,7 @@ def stream_headers(answer: Answer, exchange: Exchange) -> dict[str, str]:
     """All headers of a stream."""
     return {
         **answer_headers(answer, exchange),
-        "Content-Type": answer.content_type,
+        "Content-Type": _EVENT_STREAM,
         "Cache-Control": "no-cache",
         "X-Accel-Buffering": "no",  # nginx would hold events back
     }

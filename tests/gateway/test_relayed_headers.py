@@ -146,7 +146,7 @@ async def test_control_characters_in_the_upstreams_headers_cost_nobody_the_answe
     assert headers["x-ratelimit-limit"] == "ab"
     if kind != "error":
         assert raw == body
-        assert headers["content-type"] == ("text/event-stream" if kind == "stream" else "text/json")
+        assert headers["content-type"] == ("text/event-stream; charset=utf-8" if kind == "stream" else "text/json")
 
 
 async def test_of_a_streams_headers_only_those_for_the_client_come_back(

@@ -40,7 +40,7 @@ async def test_a_stream_comes_through_byte_for_byte_and_is_booked(gateway: TestG
     status, headers, raw = await gateway.raw_chat(STREAMED)
     assert status == 200
     assert raw == b"".join(sent)
-    assert headers["content-type"] == "text/event-stream"
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
     assert headers["x-generation-id"] == "gen-1"
     assert headers["x-gateway-model"] == "z-ai/glm-4.6"
     assert json.loads(upstream.bodies[0]) == STREAMED
