@@ -185,7 +185,7 @@ class Authenticator:
             return await self.directory.find(hashed)
         if self.verifier is not None and token.count(".") == _DOTS_OF_A_JWT:
             return await self.verifier.verify(token)
-        raise NotAuthenticated(WRONG_KEY)
+        raise NotAuthenticated(WRONG_KEY if token else NO_KEY)
 
 
 def _bearer_token(authorizations: Sequence[str]) -> str:

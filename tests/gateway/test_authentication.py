@@ -93,6 +93,15 @@ async def test_a_stranger_is_turned_away(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+@pytest.mark.parametrize(
+    "name", ["no header", "empty header", "scheme only", "key without scheme", "another scheme", "key in a cookie"]
+)
+async def test_who_shows_no_key_as_one_is_told_how(locked: TestGateway, name: str) -> None:
+    """A good key is not called incorrect for where it stands: its holder would look for another."""
+    error = openai_error((await ask(locked, STRANGERS[name])).body)
+    assert error["message"] == "No API key given. Send it as 'Authorization: Bearer <key>'."
+
+
 async def test_a_stranger_does_not_learn_whether_the_request_was_good(locked: TestGateway) -> None:
     answers = set()
     for body in (GOOD, b"{", b"", b"x" * 100_000):
