@@ -15,15 +15,19 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http import RawRequestMessage, StreamWriter
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 
 Serve = Callable[[Any], Awaitable[web.StreamResponse]]
 
+# In place of what could not be read: aiohttp's ERROR, but that the answer has its server's version (RFC 9112, 2.3).
+_NOT_READ: Final = RawRequestMessage(
+    ERROR.method, ERROR.path, HttpVersion11, ERROR.headers, ERROR.raw_headers, True, None, False, False, ERROR.url
+)
 _logger = logging.getLogger(__name__)
 
 
@@ -80,7 +84,7 @@ class DirectHandler(RequestHandler):
         """Whether the connection is kept, as far as the answer goes."""
         direct = self._direct_route(message)
         request = self._request_factory(  # type: ignore[misc]  # there is one as long as there is a connection
-            ERROR if isinstance(message, _ErrInfo) else message,
+            _NOT_READ if isinstance(message, _ErrInfo) else message,
             payload,
             self,
             StreamWriter(self, self._loop),

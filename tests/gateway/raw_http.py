@@ -21,6 +21,7 @@ class RawAnswer:
     status: int
     headers: dict[str, str]
     body: bytes
+    version: str = "HTTP/1.1"
 
     @property
     def closes(self) -> bool:
@@ -46,9 +47,10 @@ class RawConnection:
             status_line, *lines = head.rstrip("\r\n").split("\r\n")
             pairs = (line.partition(":") for line in lines)
             headers = {name.lower(): value.strip() for name, _, value in pairs}
-            status = int(status_line.split(" ")[1])
+            version, code, _ = status_line.split(" ", 2)
+            status = int(code)
             body = b"" if to_head or status < 200 else await self._body(headers)
-        return RawAnswer(status, headers, body)
+        return RawAnswer(status, headers, body, version)
 
     async def _body(self, headers: dict[str, str]) -> bytes:
         if headers.get("transfer-encoding") != "chunked":

@@ -69,8 +69,12 @@ async def served(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def check_refusal(answer: RawAnswer, *statuses: int) -> None:
-    """It is an error in OpenAI's form that tells nobody what runs here, and the last one of its connection."""
+    """It is an error in OpenAI's form that tells nobody what runs here, and the last one of its connection.
+
+    Its version is the gateway's own (RFC 9112, 2.3): clients of WebSockets take no other for an answer.
+    """
     assert answer.status in statuses, answer
+    assert answer.version == "HTTP/1.1"
     assert answer.headers["content-type"].startswith("application/json")
     assert openai_error(answer.body)["type"] in ("invalid_request_error", "timeout_error")
     assert answer.headers["x-request-id"]
