@@ -36,7 +36,7 @@ from proxy.domain.rate_limits import Priority, RateLimit
 _MOST_METADATA_BYTES: Final = 16_384
 _MOST_COUNT: Final = 2**53
 _HASH: Final = r"^[0-9a-f]{64}$"
-_PERIOD: Final = r"^(hour|day|week|month|total|rolling:[1-9][0-9]{1,8})$"
+_PERIOD: Final = r"^(hour|day|week|month|total|rolling:([6-9][0-9]|[1-9][0-9]{2,8}))$"
 
 
 def _printable(text: str) -> str:
@@ -88,7 +88,7 @@ Hash = Annotated[
 ]
 PeriodName = Annotated[
     str,
-    AfterValidator(_fitting(_PERIOD, "must be hour, day, week, month, total, or rolling:<seconds> (10 to 999999999)")),
+    AfterValidator(_fitting(_PERIOD, "must be hour, day, week, month, total, or rolling:<seconds> (60 to 999999999)")),
     WithJsonSchema({"type": "string", "pattern": _PERIOD}),
 ]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
