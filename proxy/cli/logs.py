@@ -15,7 +15,7 @@ from proxy.cli.plain import plain
 from proxy.domain.access.scopes import Scope, Subject
 from proxy.domain.errors import ObjectNotFound
 from proxy.domain.explanation import row_as_dict
-from proxy.domain.request_log import CostSource, RequestLog
+from proxy.domain.request_log import CostSource, RequestLog, RequestStatus
 from proxy.domain.trace import exact_usd
 from proxy.settings import Settings
 
@@ -57,11 +57,14 @@ async def _recent(settings: Settings, limit: int, of: Sequence[Subject]) -> tupl
 
 
 def totals(rows: Sequence[RequestLog]) -> dict[str, Any]:
-    """Sums over the rows; a cost that is not known is counted apart, not as zero."""
+    """Sums over the rows; a cost that is not known is counted apart, not as zero.
+
+    As in usage reports, a call that lost against another one is no request, but its tokens and its cost count.
+    """
     costs = [cost.usd for row in rows if (cost := row.cost()) is not None]
     free = sum(row.cost_source is CostSource.NONE for row in rows)
     return {
-        "requests": len(rows),
+        "requests": sum(row.status is not RequestStatus.HEDGED for row in rows),
         "input_tokens": sum(row.input_tokens.value for row in rows),
         "output_tokens": sum(row.output_tokens.value for row in rows),
         "cost_usd": f"{sum(costs, Decimal(0)).normalize():f}",

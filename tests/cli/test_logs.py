@@ -34,6 +34,13 @@ def test_a_cost_of_nothing_is_not_an_unknown_cost() -> None:
     assert totals([REFUSED])["requests_without_known_cost"] == 0
 
 
+def test_a_call_that_lost_against_another_costs_and_is_no_request() -> None:
+    """As in `llmgateway usage`."""
+    paid = row(status=RequestStatus.HEDGED, estimated_cost=CostAmount(Decimal("0.25")), cost_source=CostSource.COMPUTED)
+    total = totals([BILLED, paid, row(status=RequestStatus.HEDGED)])
+    assert (total["requests"], total["cost_usd"], total["requests_without_known_cost"]) == (1, "0.75", 1)
+
+
 async def _book(url: str, *more: RequestLog) -> None:
     async with open_database(url) as database:
         await PiccoloRequestLogs(database).save_all([BILLED, UNKNOWN, REFUSED, *more])
