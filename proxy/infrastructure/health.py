@@ -116,7 +116,8 @@ class HealthMonitor:
         refusal = self._ledger.refusal()
         if refusal is not None:
             reasons.append(f"the ledger cannot book another request: {refusal}")
-        degraded = [f"provider {name} did not answer" for name, ok in self._provider_results.items() if not ok]
+        providers = {name: self._provider(name) for name in self._fleet.endpoints()}
+        degraded = [f"provider {name} did not answer" for name, seen in providers.items() if seen["healthy"] is False]
         database_error = self._arrival.trouble or self._database_error
         can_book = self._arrival.here.is_set() and self._ledger.can_book()
         if database_error or not can_book:
@@ -145,16 +146,18 @@ class HealthMonitor:
             ledger={**self._ledger.state(), "can_book": can_book},
             limits=self._limiter.state(),
             unpriced_requests=self._unpriced.requests,
-            providers={name: self._provider(name) for name in self._fleet.endpoints()},
+            providers=providers,
             deployments={name: live.report() for name, live in deployments.items()},
             recent_calls={name: live.traffic.outcomes.calls for name, live in deployments.items()},
             gives_way=gives_way,
         )
 
     def _provider(self, name: str) -> dict[str, object]:
-        checked = self._providers_checked_at
+        """What the last check saw of it; nothing of one that has come since."""
+        healthy = self._provider_results.get(name)
+        checked = None if healthy is None else self._providers_checked_at
         return {
-            "healthy": self._provider_results.get(name),
+            "healthy": healthy,
             "last_checked_at": checked.isoformat(timespec="seconds") if checked else None,
         }
 

@@ -394,6 +394,27 @@ async def test_a_stream_ends_on_the_configuration_that_it_began_with(
     assert raw.endswith(b"data: [DONE]\n\n")
 
 
+async def test_health_tells_of_the_providers_that_there_are(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    """One that has gone is no problem any more, and one that is new has not been looked at yet."""
+
+    def file(provider: str) -> str:
+        return f"""
+providers: {{{provider}: {{base_url: "{upstream.url}"}}}}
+models: {{fast: {{deployments: [{{provider: {provider}, model: any}}]}}}}
+"""
+
+    upstream.models_status = 503
+    gateway = await start(file("old"))
+    async with asyncio.timeout(10):
+        while (await gateway.get("/health"))[1]["problems"] != ["provider old did not answer"]:
+            await asyncio.sleep(0.01)
+    (tmp_path / "gateway.yaml").write_text(file("new"))
+    assert (await reload(gateway))[0] == 200
+    _, health = await gateway.get("/health")
+    assert (health["status"], health["problems"]) == ("ok", [])
+    assert health["providers"] == {"new": {"healthy": None, "last_checked_at": None}}
+
+
 async def reload(gateway: TestGateway) -> tuple[int, Any]:
     async with gateway.http.post(gateway.url / "admin/config/reload", headers=AS_ADMIN) as response:
         return response.status, await response.json()
