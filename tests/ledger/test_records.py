@@ -17,7 +17,7 @@ from proxy.infrastructure.ledger.records import (
     outcome_payload,
     read,
 )
-from proxy.infrastructure.persistence.rows import LedgerRow, ledger_row
+from proxy.infrastructure.persistence.rows import LedgerRow, column_values, ledger_row
 
 KEY, TEAM, ORGANISATION = (UUID(int=number) for number in (1, 2, 3))
 ROW = RequestLog(
@@ -62,6 +62,20 @@ def test_a_request_whose_name_is_blank_where_it_is_cut_is_booked_as_any_other() 
         spooled = read(intent_payload(RequestIntent(UUID(int=9), datetime.now(UTC), "r", name, name, "p", False)))
         assert isinstance(spooled, SpooledIntent)
         assert interrupted(spooled).model_used == "unknown"
+
+
+class RowOfALaterVersion(LedgerRow, frozen=True, array_like=True):
+    """With one more column, at the end: spools of this version are read by that one."""
+
+    more: str | None = None
+
+
+def test_a_column_that_comes_behind_the_charges_is_booked_as_the_others_are() -> None:
+    row = ledger_row(ROW)
+    columns = msgspec.structs.astuple(row)[:-1]
+    later = (*columns, (Charge(UUID(int=4), "", ROW.timestamp, 5),), "flex")
+    assert column_values(row) == columns
+    assert column_values(RowOfALaterVersion(*later)) == (*columns, "flex")
 
 
 def test_records_of_before_there_were_keys_are_read() -> None:

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import aiosqlite
-import msgspec
 from piccolo.columns import UUID, BigInt, Boolean, Integer, Numeric, SmallInt, Timestamptz, Varchar
 from piccolo.engine.postgres import PostgresEngine
 
@@ -30,7 +29,7 @@ from proxy.infrastructure.persistence.charges import (
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, sqlite_path
 from proxy.infrastructure.persistence.errors import is_about_reaching
-from proxy.infrastructure.persistence.rows import LedgerRow
+from proxy.infrastructure.persistence.rows import COLUMNS, LedgerRow, column_values
 from proxy.infrastructure.persistence.tables import RequestLogTable
 from proxy.infrastructure.turns import in_turns
 
@@ -45,17 +44,15 @@ _ARRAY_TYPES = {
     Numeric: "numeric[]",
 }
 _TABLE_COLUMNS = {column._meta.db_column_name: type(column) for column in RequestLogTable._meta.columns}  # noqa: SLF001
-_CHARGES = LedgerRow.__struct_fields__.index("charges")
-_COLUMNS = LedgerRow.__struct_fields__[:_CHARGES] + LedgerRow.__struct_fields__[_CHARGES + 1 :]
-_INTO = f"INSERT INTO request_logs ({', '.join(_COLUMNS)})"
+_INTO = f"INSERT INTO request_logs ({', '.join(COLUMNS)})"
 # Rows of sealed hours may have been dropped after they were summed: who has booked them before does not do so again.
 _SEALED = "(SELECT COALESCE(sealed_until, '{}') FROM usage_state)"
-_SQLITE_ROW = ", ".join(f"?{place}" for place in range(1, len(_COLUMNS) + 1))
-_SQLITE_AGAIN = f"WHERE ?{_COLUMNS.index('timestamp') + 1} >= {_SEALED.format('')}"
+_SQLITE_ROW = ", ".join(f"?{place}" for place in range(1, len(COLUMNS) + 1))
+_SQLITE_AGAIN = f"WHERE ?{COLUMNS.index('timestamp') + 1} >= {_SEALED.format('')}"
 _SQLITE_INSERT = f"{_INTO} SELECT {_SQLITE_ROW} WHERE true ON CONFLICT DO NOTHING"
 _SQLITE_INSERT_AGAIN = f"{_INTO} SELECT {_SQLITE_ROW} {_SQLITE_AGAIN} ON CONFLICT DO NOTHING"
-_ARRAYS = ", ".join(f"${place}::{_ARRAY_TYPES[_TABLE_COLUMNS[name]]}" for place, name in enumerate(_COLUMNS, 1))
-_POSTGRES_ROWS = f"SELECT * FROM unnest({_ARRAYS}) AS spooled ({', '.join(_COLUMNS)})"  # noqa: S608  # all names are ours
+_ARRAYS = ", ".join(f"${place}::{_ARRAY_TYPES[_TABLE_COLUMNS[name]]}" for place, name in enumerate(COLUMNS, 1))
+_POSTGRES_ROWS = f"SELECT * FROM unnest({_ARRAYS}) AS spooled ({', '.join(COLUMNS)})"  # noqa: S608  # all names are ours
 _POSTGRES_AGAIN = f"WHERE spooled.timestamp >= {_SEALED.format('-infinity')}"
 _POSTGRES_INSERT = f"{_INTO} {_POSTGRES_ROWS} ON CONFLICT DO NOTHING"
 _POSTGRES_INSERT_AGAIN = f"{_INTO} {_POSTGRES_ROWS} {_POSTGRES_AGAIN} ON CONFLICT DO NOTHING"
@@ -132,8 +129,8 @@ async def _copied(connection: _Connection, rows: Sequence[LedgerRow], holder: st
     """
     await connection.execute("BEGIN")
     try:
-        records = in_turns(map(_values, rows))
-        await connection.copy_records_to_table("request_logs", records=records, columns=_COLUMNS)
+        records = in_turns(map(column_values, rows))
+        await connection.copy_records_to_table("request_logs", records=records, columns=COLUMNS)
         if sums := sums_of(rows):
             await connection.execute(POSTGRES_CHARGE, *sums, holder)
     except Exception as problem:
@@ -148,9 +145,9 @@ async def _copied(connection: _Connection, rows: Sequence[LedgerRow], holder: st
 async def _insert(connection: _Connection, rows: Sequence[LedgerRow], holder: str, *, again: bool) -> int:
     insert = _POSTGRES_INSERT_AGAIN if again else _POSTGRES_INSERT
     statement = postgres_counting(insert)
-    arguments: list[object] = [list(column) for column in zip(*map(_values, rows), strict=True)]
+    arguments: list[object] = [list(column) for column in zip(*map(column_values, rows), strict=True)]
     if any(row.charges for row in rows):
-        statement = postgres_charging(insert, len(_COLUMNS))
+        statement = postgres_charging(insert, len(COLUMNS))
         arguments += [*charge_columns(rows), holder]
     added: int = await connection.fetchval(statement, *arguments)
     return added
@@ -168,12 +165,12 @@ class _SqliteRows:
         statement = _SQLITE_INSERT_AGAIN if again else _SQLITE_INSERT
         async with self._one_at_a_time, self._transaction() as connection:
             charged = [row for row in rows if row.charges]
-            added = await connection.executemany(statement, [_values(row) for row in rows])
+            added = await connection.executemany(statement, [column_values(row) for row in rows])
             if charged and added.rowcount < len(rows):  # some were there before: which?
                 await connection.execute("ROLLBACK")  # a savepoint would copy each page that any batch changes
                 await connection.execute("BEGIN IMMEDIATE")
                 before = await sqlite_booked(connection, charged)
-                await connection.executemany(statement, [_values(row) for row in rows])
+                await connection.executemany(statement, [column_values(row) for row in rows])
                 new = await sqlite_booked(connection, charged) - before
                 charged = [row for row in charged if str(row.id) in new]
             await sqlite_charge(connection, charged, holder)
@@ -201,9 +198,3 @@ class _SqliteRows:
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
-
-
-def _values(row: LedgerRow) -> tuple[object, ...]:
-    """Those of the columns."""
-    values = msgspec.structs.astuple(row)
-    return values[:_CHARGES] + values[_CHARGES + 1 :]

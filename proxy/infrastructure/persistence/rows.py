@@ -66,6 +66,16 @@ class LedgerRow(msgspec.Struct, frozen=True, array_like=True):
     service_tier: str | None = None
 
 
+_CHARGES = LedgerRow.__struct_fields__.index("charges")
+COLUMNS = LedgerRow.__struct_fields__[:_CHARGES] + LedgerRow.__struct_fields__[_CHARGES + 1 :]
+
+
+def column_values(row: LedgerRow) -> tuple[object, ...]:
+    """What the row has in each of COLUMNS, in their order."""
+    values = msgspec.structs.astuple(row)
+    return values[:_CHARGES] + values[_CHARGES + 1 :]
+
+
 def ledger_row(row: RequestLog) -> LedgerRow:
     """The row clamped to the columns' ranges, without what a database refuses (NUL bytes, lone surrogates).
 
