@@ -77,7 +77,13 @@ def create(name: str, url: str | None, key_env: str, as_json: bool, **given: Any
 
 @keys.command("import")
 @click.argument("name")
-@click.option("--hash", "hash_", required=True, help="SHA-256 of the key in hexadecimal, as LiteLLM keeps it.")
+@click.option(
+    "--hash",
+    "hash_",
+    required=True,
+    help="SHA-256 of the key in hexadecimal, as LiteLLM keeps it; the key must be sk- and 16 to 200 letters, digits, - "
+    "or _, for no other is looked up.",
+)
 @click.option("--team", help="Its team, by name or id.")
 @click.option("--budget", "monthly_budget_usd", metavar="USD", help="With a hard budget for each month.")
 @click.option("--rpm", "requests_per_minute", type=click.IntRange(1), help="With a limit on requests per minute.")

@@ -209,10 +209,11 @@ def test_the_audit_log_tells_who_did_what(tenants: Command) -> None:
 
 
 def test_every_example_of_the_document_works(command: Command) -> None:
-    """But for the day's, which need a running gateway and have a test of their own."""
+    """Behind the day's, which need a running gateway and have a test of their own: they have made a team."""
     blocks = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("llmgateway ")]
     examples = [shlex.split(line)[1:] for line in lines if "$GATEWAY" not in line and " serve" not in line]
     assert len(examples) > 10
+    command.run("teams", "create", "search")
     for example in examples:
         command.run(*example)

@@ -55,6 +55,17 @@ def test_every_error_has_a_status() -> None:
     assert kinds == set(TABLE)
 
 
+def test_every_code_of_an_error_is_explained_with_its_status() -> None:
+    """In the table of docs/operations.md, whose first cells are like "503 `one`, `another`"; and none that is not."""
+    explained = set()
+    for line in (ROOT / "docs" / "operations.md").read_text().splitlines():
+        if first := re.match(r"\| (\d{3}) (`\w+`(?:, `\w+`)*) \|", line):
+            explained |= {(int(first[1]), code) for code in re.findall(r"\w+", first[2])}
+    assert {row for row in TABLE.values() if row[0] is not None} <= explained
+    sources = "".join(path.read_text() for path in (ROOT / "proxy").rglob("*.py"))
+    assert {code for _, code in explained} <= set(re.findall(r'"(\w+)"', sources))
+
+
 def test_importing_any_module_does_nothing() -> None:
     """No file, no socket, no environment, no output: work waits until it is asked for."""
     code = f"""
