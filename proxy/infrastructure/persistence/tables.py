@@ -1,4 +1,8 @@
-"""The tables as Piccolo sees them. Changing one needs a migration: `piccolo migrations new proxy --auto`."""
+"""The tables as Piccolo sees them.
+
+Changing one needs a migration, and one that changes nothing where a part of it is done: `piccolo migrations new proxy
+--auto` tells what is to be done, but writes one that can be run once.
+"""
 
 from __future__ import annotations
 
