@@ -75,8 +75,12 @@ def has_risen(alert: str, history: Sequence[Moment]) -> bool:
 
 def selected(expression: str, page: Scrape) -> float:
     """The sum of all series that the expression rates, each counted once: what `sum(rate(a) or rate(b))` is about."""
-    series = {id(sample): sample.value for sample in _rated(expression, page)}
-    return sum(series.values())
+    return sum(series_of(expression, page).values())
+
+
+def series_of(expression: str, page: Scrape) -> dict[int, float]:
+    """What there is of the series that the expression rates."""
+    return {id(sample): sample.value for sample in _rated(expression, page)}
 
 
 def _rated(expression: str, page: Scrape) -> Iterator[Sample]:

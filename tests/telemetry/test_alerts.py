@@ -13,7 +13,7 @@ import pytest
 
 from proxy.infrastructure.ledger.spool import Spool
 from tests.harness import HELLO, FakeTime, Upstream, chunk, cut, fails, says, streams
-from tests.telemetry.alerting import ALERTS, DASHBOARD, Moment, has_risen, longest_minutes, selected
+from tests.telemetry.alerting import ALERTS, DASHBOARD, Moment, has_risen, longest_minutes, selected, series_of
 from tests.telemetry.conftest import Start
 from tests.telemetry.scraping import Scrape, scrape
 
@@ -120,6 +120,18 @@ async def test_what_clients_do_wrong_is_no_failure(
     upstream.answer(fails(status))
     await gateway.chat(FAST)
     assert _of(share, await scrape(gateway)) == (failed, 2)
+
+
+async def test_where_nothing_has_failed_yet_the_share_is_shown_as_none_instead_of_not_at_all(start: Start) -> None:
+    """There is no series of failures then, and what is divided of nothing is nothing."""
+    gateway = await start(FakeTime().timing())
+    await gateway.chat(FAST)
+    page = await scrape(gateway)
+    failed, _ = _shares()["dashboard"].split("/")
+    assert not series_of(failed, page)
+    *_, otherwise = _shares()["dashboard"].split(" or ")
+    assert otherwise.startswith("0 * sum(")
+    assert selected(otherwise, page) == 1
 
 
 async def test_a_broken_stream_is_a_failure(start: Start, upstream: Upstream, share: str) -> None:
