@@ -54,11 +54,6 @@ class Blueprint:
         return f"{models} models, {deployments} deployments, providers: {', '.join(sorted(providers))}"
 
 
-def openrouter_providers(blueprint: Blueprint) -> list[DeploymentSpec]:
-    """One deployment of each provider that tells prices and bills as OpenRouter does."""
-    return list({spec.wire.provider: spec for spec in blueprint.deployments if spec.kind == "openrouter"}.values())
-
-
 def blueprint_without_file(settings: Settings, demo_url: str | None) -> Blueprint:
     """Every model name goes to one provider: OpenRouter, another one by its URL, or the demo upstream."""
     provider = OPENROUTER if demo_url is None else "Demo"

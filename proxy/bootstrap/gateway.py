@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from proxy.application.traces import TraceMode, TraceStore
 from proxy.application.unpriced import UnpricedModels
 from proxy.bootstrap.access import AccessControl, access_control
 from proxy.bootstrap.administration import admin_api
-from proxy.bootstrap.blueprint import Blueprint, openrouter_providers
+from proxy.bootstrap.bills import following_prices_and_bills
+from proxy.bootstrap.blueprint import Blueprint
 from proxy.bootstrap.budgets import budget_book
 from proxy.bootstrap.config_file import configuration_file
 from proxy.bootstrap.configuration import Configuration, following
@@ -45,10 +47,8 @@ from proxy.bootstrap.storage import arriving_database
 from proxy.domain.rate_limits import Priority
 from proxy.infrastructure.budgets.book import LeasedBudgets
 from proxy.infrastructure.chat_completion.registry import service_factory
-from proxy.infrastructure.chat_completion.wire import WireSettings
 from proxy.infrastructure.demo import demo_upstream
 from proxy.infrastructure.deployments.fleet import Fleet, running_fleet
-from proxy.infrastructure.endpoint import endpoint_of
 from proxy.infrastructure.health import HealthMonitor, HttpHealthChecker, watching
 from proxy.infrastructure.http import client_session
 from proxy.infrastructure.ledger.ledger import Fsync, SpoolLedger, spool_ledger
@@ -64,13 +64,10 @@ from proxy.infrastructure.persistence.bulk_insert import row_writer
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.persistence.purge import purging
-from proxy.infrastructure.persistence.reconciliation import LedgerReconciliation
 from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
 from proxy.infrastructure.persistence.retention import LedgerUpkeep, keeping_up
 from proxy.infrastructure.persistence.usage_reports import LedgerUsageReports
 from proxy.infrastructure.price_book import RefreshingPriceBook, price_book
-from proxy.infrastructure.price_sync import PriceSync, syncing
-from proxy.infrastructure.reconcile import OpenRouterBills, reconciling
 from proxy.infrastructure.resilience import Timing
 from proxy.infrastructure.served_models import ServedModels
 from proxy.infrastructure.siblings import SharedDirectory, telling
@@ -194,8 +191,9 @@ async def _started(settings: Settings, timing: Timing, sync: Sync, stack: AsyncE
     checker = HttpHealthChecker(session, fleet.endpoints)
     monitor = HealthMonitor(arrival, books.ledger, books.upkeep, checker, fleet, unpriced, limiter, configured.siblings)
     await stack.enter_async_context(watching(monitor))
-    for spec in () if configured.uses_demo else openrouter_providers(configured.blueprint):
-        await _follow_prices_and_bills(settings, spec.wire, session, arrival, books.prices, stack)
+    if not configured.uses_demo:  # whose prices are not real
+        asked = partial(fleet.endpoints, "openrouter")
+        await stack.enter_async_context(following_prices_and_bills(settings, asked, session, arrival, books.prices))
     load = load_of(settings)
     idempotency = Idempotency(await stack.enter_async_context(idempotency_store(settings, timing.clock)))
     access = await stack.enter_async_context(access_control(settings, arrival, session))
@@ -331,30 +329,6 @@ def _running(settings: Settings, parts: _Parts, gateway: Gateway) -> RunningGate
         uses_demo=configured.uses_demo,
         example_model=configured.blueprint.example_model(),
     )
-
-
-async def _follow_prices_and_bills(
-    settings: Settings,
-    wire: WireSettings,
-    session: ClientSession,
-    arrival: Arrival,
-    prices: RefreshingPriceBook,
-    stack: AsyncExitStack,
-) -> None:
-    """What OpenRouter asks for, and what it has billed, from time to time."""
-    endpoint, database = endpoint_of(wire), arrival.database
-    if settings.prices_sync_seconds:
-        sync = PriceSync(session, endpoint, PiccoloModelPricing(database))
-        following_prices = syncing(sync, settings.prices_sync_seconds, prices.refresh)
-        await stack.enter_async_context(once(arrival.here, following_prices))
-    if settings.reconcile_seconds:
-        asking = reconciling(
-            LedgerReconciliation(database, wire.provider),
-            OpenRouterBills(session, endpoint),
-            settings.reconcile_seconds,
-            settings.ledger_retention_days,
-        )
-        await stack.enter_async_context(once(arrival.here, asking))
 
 
 async def _payload_store(settings: Settings, arrival: Arrival, stack: AsyncExitStack) -> PayloadStore:

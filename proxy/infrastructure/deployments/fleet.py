@@ -113,10 +113,11 @@ class Fleet:
         self._take_over(specs, made, in_use)
         return self.deployments()
 
-    def endpoints(self) -> dict[str, ProviderEndpoint]:
-        """Where each provider is."""
+    def endpoints(self, kind: str | None = None) -> dict[str, ProviderEndpoint]:
+        """Where each provider is, by its name: all of them, or those of a kind."""
+        specs = (kept.spec for kept in self._kept.values())
         return {
-            kept.spec.deployment.provider: endpoint_of(kept.spec.wire, kept.spec.kind) for kept in self._kept.values()
+            spec.deployment.provider: endpoint_of(spec.wire, spec.kind) for spec in specs if kind in (None, spec.kind)
         }
 
     def deployments(self) -> dict[str, LiveDeployment]:
