@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from proxy.config.loading import load_config
 from proxy.config.messages import without_values
@@ -45,13 +48,15 @@ def billing_providers(settings: Settings) -> dict[str, ProviderEndpoint]:
         if settings.uses_demo_upstream:
             return {}
         key = settings.openrouter_api_key
-        return {OPENROUTER: _endpoint(settings.openrouter_base_url, key.get_secret_value() if key else "")}
+        return {OPENROUTER: _endpoint(settings.openrouter_base_url, key, {})}
     return {
-        name: _endpoint(provider.base_url or "", provider.api_key.get_secret_value() if provider.api_key else "")
+        name: _endpoint(provider.base_url or "", provider.api_key, provider.headers)
         for name, provider in read_configuration(path, settings).providers.items()
         if provider.kind == "openrouter"
     }
 
 
-def _endpoint(base_url: str, api_key: str) -> ProviderEndpoint:
-    return endpoint_of(WireSettings(OPENROUTER, base_url, api_key))
+def _endpoint(base_url: str, api_key: SecretStr | None, headers: Mapping[str, SecretStr]) -> ProviderEndpoint:
+    sent = {name: value.get_secret_value() for name, value in headers.items()}
+    key = api_key.get_secret_value() if api_key else ""
+    return endpoint_of(WireSettings(OPENROUTER, base_url, key, headers=sent))

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 
 from proxy.cli import main
@@ -263,6 +265,29 @@ async def test_a_provider_without_a_list_keeps_nobody_from_the_prices_of_the_oth
     async with open_database(sqlite_url) as database, session(database) as reader:
         ((noted,),) = await reader.fetch("SELECT after FROM audit_log WHERE action = 'sync'")
     assert json.loads(noted)["added"] == ["a/one"]
+
+
+async def test_a_provider_is_asked_with_the_headers_that_it_needs(sqlite_url: str, tmp_path: Path) -> None:
+    """As the gateway itself asks it."""
+    asked: list[str | None] = []
+
+    async def models(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("X-Account"))
+        return web.json_response({"data": [{"id": "a/one", "pricing": {"prompt": "0.000001", "completion": "0"}}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    async with TestServer(app) as server:
+        provider = {
+            "kind": "openrouter",
+            "base_url": str(server.make_url("/v1")),
+            "headers": {"X-Account": "${ACCOUNT}"},
+        }
+        config = {"providers": {"p": provider}, "models": {"m": {"deployments": [{"provider": "p", "model": "m"}]}}}
+        (tmp_path / "gateway.yaml").write_text(json.dumps(config), "utf-8")
+        path = str(tmp_path / "gateway.yaml")
+        await Prices(DATABASE_URL=sqlite_url, LLMGATEWAY_CONFIG=path, ACCOUNT="ours").json("sync")
+    assert asked == ["ours"]
 
 
 async def test_every_command_has_help(sqlite_prices: Prices) -> None:
