@@ -110,23 +110,17 @@ class HealthMonitor:
     def report(self) -> HealthReport:
         deployments = self._fleet.deployments()
         open_breakers = [name for name, live in deployments.items() if live.breaker.state == STATE_OPEN]
-        gives_way = self._gives_way()
-        is_replaced = gives_way and anybody_stays(self._siblings)
-        reasons = ["the gateway is shutting down"] if self._stopping and not is_replaced else []
-        refusal = self._ledger.refusal()
-        if refusal is not None:
-            reasons.append(f"the ledger cannot book another request: {refusal}")
         providers = {name: self._provider(name) for name in self._fleet.endpoints()}
-        degraded = [f"provider {name} did not answer" for name, seen in providers.items() if seen["healthy"] is False]
         database_error = self._arrival.trouble or self._database_error
         can_book = self._arrival.here.is_set() and self._ledger.can_book()
+        gives_way = self._gives_way()
+        is_replaced = gives_way and anybody_stays(self._siblings)
+        reasons = self._hindrances(is_replaced=is_replaced)
+        own = tuple(reasons)
+        degraded = [f"provider {name} did not answer" for name, seen in providers.items() if seen["healthy"] is False]
         if database_error or not can_book:
             degraded.append(f"the database does not take rows ({database_error or 'the last write failed'})")
-        sync_trouble = self._ledger.sync_trouble()
-        if sync_trouble is not None and sync_trouble != refusal:
-            degraded.append(sync_trouble)
-        degraded += [trouble for trouble in (self._upkeep.trouble, self._limiter.trouble) if trouble is not None]
-        own = tuple(reasons)
+        degraded += self._troubles_of_upkeep()
         if deployments and len(open_breakers) == len(deployments):
             reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")
         elif open_breakers:
@@ -151,6 +145,21 @@ class HealthMonitor:
             recent_calls={name: live.traffic.outcomes.calls for name, live in deployments.items()},
             gives_way=gives_way,
         )
+
+    def _hindrances(self, *, is_replaced: bool) -> list[str]:
+        """Why this process takes no more requests, whatever becomes of its providers."""
+        found = ["the gateway is shutting down"] if self._stopping and not is_replaced else []
+        refusal = self._ledger.refusal()
+        if refusal is not None:
+            found.append(f"the ledger cannot book another request: {refusal}")
+        return found
+
+    def _troubles_of_upkeep(self) -> list[str]:
+        """What does not work behind the requests, which are served."""
+        sync = self._ledger.sync_trouble()
+        if sync == self._ledger.refusal():  # then it is told as that
+            sync = None
+        return [trouble for trouble in (sync, self._upkeep.trouble, self._limiter.trouble) if trouble is not None]
 
     def _provider(self, name: str) -> dict[str, object]:
         """What the last check saw of it; nothing of one that has come since."""

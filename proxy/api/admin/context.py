@@ -23,7 +23,6 @@ from proxy.domain.storable import check_storable
 _Body = TypeVar("_Body", bound=BaseModel)
 _MOST_BODY_BYTES = 1024 * 1024
 _MOST_ON_A_PAGE, _USUAL_ON_A_PAGE = 200, 50
-_MOST_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
