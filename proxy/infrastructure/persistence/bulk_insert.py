@@ -67,9 +67,8 @@ class RowWriter(Protocol):
     async def write(self, rows: Sequence[LedgerRow], holder: str = "", *, again: bool = False) -> int:
         """How many were not there before. Raises DATABASE_ERRORS; then none of the rows is booked.
 
-        `holder` is the process that served the requests: charges are taken from what it has leased, if it
-        is named. `again` says that
-        the rows have been booked before, so that those of sealed hours are not to be looked for.
+        `holder` is the process that served the requests: charges are taken from what it has leased, if it is named.
+        `again` says that the rows have been booked before, so that those of sealed hours are not to be looked for.
         """
         ...
 
