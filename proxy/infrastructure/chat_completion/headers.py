@@ -20,12 +20,10 @@ class CallHeaders:
     the body is.
     """
 
-    def __init__(
-        self, dialect: Dialect, api_key: str, api_key_header: str | None, operators: Mapping[str, str]
-    ) -> None:
+    def __init__(self, dialect: Dialect, api_key: str, operators: Mapping[str, str]) -> None:
         standing = CIMultiDict({"User-Agent": "llmgateway"})
         if api_key:
-            name = api_key_header or dialect.api_key_header
+            name = dialect.api_key_header
             standing[name] = f"Bearer {api_key}" if name.lower() == _BEARER_HEADER else api_key
         for name, value in (*operators.items(), *_RELAYED_AS_THEY_ARE.items()):
             standing[name] = value

@@ -7,7 +7,7 @@ from functools import partial
 from proxy.infrastructure.chat_completion.dialect import OPENAI, Dialect, UsageInStreams
 from proxy.infrastructure.chat_completion.openai_compatible import OpenAICompatibleChatCompletion
 
-# Azure's v1 surface. A Microsoft Entra token goes as bearer: set the provider's `api_key_header` to Authorization.
+# Azure's v1 surface. A Microsoft Entra token is a header of the operator's (Authorization), without a key.
 azure = partial(
     OpenAICompatibleChatCompletion,
     dialect=Dialect(api_key_header="api-key", handed_back=(*OPENAI.handed_back, "apim-request-id")),

@@ -42,7 +42,7 @@ class WireSettings:
     """Where an upstream is, what every call to it carries, and how long to wait for it.
 
     `provider` is its name in errors, logs and rows. Without an `api_key` none is sent. `headers` are the operator's
-    own; they win over the client's. `api_key_header`, `done_marker` and `usage_in_streams` are the dialect's if None.
+    own; they win over the client's. `done_marker` and `usage_in_streams` are the dialect's if None.
     `answer_timeout_seconds` is for the first byte of an answer that is not streamed.
     """
 
@@ -50,7 +50,6 @@ class WireSettings:
     base_url: str
     api_key: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    api_key_header: str | None = None
     done_marker: bool | None = None
     usage_in_streams: UsageInStreams | None = None
     first_byte_timeout_seconds: float = 30.0
@@ -73,7 +72,7 @@ class Wire:
         self.settings = settings
         self.errors = UpstreamErrors(settings.provider, secrets_of(settings))
         self._resilience = resilience
-        self._headers = CallHeaders(dialect, settings.api_key, settings.api_key_header, settings.headers)
+        self._headers = CallHeaders(dialect, settings.api_key, settings.headers)
         self._post = poster(session, _completions_url(settings.base_url), self._headers.standing)
         self.handed_back = self._headers.handed_back
         self.standing_headers: Mapping[str, str] = self._headers.standing

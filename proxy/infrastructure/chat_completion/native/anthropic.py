@@ -187,7 +187,7 @@ def anthropic(
     settings: WireSettings, session: ClientSession, resilience: Resilience, *, service_id: str, ai_model_id: str
 ) -> NativeChatCompletion:
     """The service of one deployment. The base URL is `https://api.anthropic.com/v1`, or another's that ends in it."""
-    headers = CallHeaders(_DIALECT, settings.api_key, settings.api_key_header, settings.headers)
+    headers = CallHeaders(_DIALECT, settings.api_key, settings.headers)
     errors = UpstreamErrors(settings.provider, secrets_of(settings))
     transport = SessionTransport(settings, session, headers, errors, ("anthropic-version",))
     client = AsyncAnthropic(

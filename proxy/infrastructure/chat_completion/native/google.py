@@ -174,7 +174,7 @@ def google(
 ) -> NativeChatCompletion:
     """The service of one deployment. The base URL is `https://generativelanguage.googleapis.com`, with or without
     `/v1beta`."""
-    headers = CallHeaders(_DIALECT, settings.api_key, settings.api_key_header, settings.headers)
+    headers = CallHeaders(_DIALECT, settings.api_key, settings.headers)
     errors = UpstreamErrors(settings.provider, secrets_of(settings))
     transport = SessionTransport(settings, session, headers, errors, change=without_odd_line_ends)
     client = Client(
