@@ -61,7 +61,8 @@ def set_price(
     as_json: bool,
     **given: Decimal | None,
 ) -> None:
-    """Set the prices of MODEL from now on, or from another moment on. Earlier prices stay in the history.
+    """Set the prices of MODEL from now on, or from another moment on. Earlier prices stay in the history, and requests
+    that are booked keep the cost that they have.
 
     Tokens whose own price is not given cost what other input (or output) tokens do. A later sync supersedes this
     price if the upstream asks another.
@@ -69,7 +70,8 @@ def set_price(
     Long requests, and those that a provider serves in another service tier than the default one, may have other prices:
     each --tier says which requests, and what is different for them.
     """
-    price = with_database(_set(settings_or_fail(), model, context, valid_from, {**given, "tiers": distinct(tiers)}))
+    settings = settings_or_fail()
+    price = with_database(_set(settings, model, context, valid_from, {**given, "tiers": distinct(tiers)}))
     if price is None:
         raise click.ClickException(
             f"{model} has a price from that very moment on already, and prices are never changed. Give another --from."
@@ -77,7 +79,7 @@ def set_price(
     if as_json:
         click.echo(json.dumps(as_dict(price), indent=2))
     else:
-        click.echo(f"{model} costs this from {_moment(price.valid_from)} on:")
+        click.echo(f"{model} costs this from {_span(price, with_database(_history(settings, model)))}:")
         _print_table([price])
 
 
@@ -191,6 +193,13 @@ def _changes_as_dict(changes: PriceChanges, ignored: int, dry_run: bool) -> dict
 
 def _moment(moment: datetime) -> str:
     return "the beginning" if moment.timestamp() == 0 else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _span(price: ModelPricing, history: Sequence[ModelPricing]) -> str:
+    """When it holds: a price from some time ago on may have been superseded since."""
+    begin = _moment(price.valid_from)
+    later = [each.valid_from for each in history if each.valid_from > price.valid_from]
+    return f"{begin} to {_moment(min(later))}, when its next price begins" if later else f"{begin} on"
 
 
 class _Line(NamedTuple):

@@ -267,6 +267,16 @@ async def test_a_provider_without_a_list_keeps_nobody_from_the_prices_of_the_oth
     assert json.loads(noted)["added"] == ["a/one"]
 
 
+async def test_a_price_that_a_later_one_supersedes_says_until_when_it_holds(sqlite_prices: Prices) -> None:
+    """Who sets a price from some time ago on would take it for the one in force."""
+    costs = ("--input", "1", "--output", "2", "--from")
+    _, out, _ = await sqlite_prices.run("set", "m/x", *costs, "2026-03-01")
+    assert out.startswith("m/x costs this from 2026-03-01 00:00:00 on:")
+    await sqlite_prices.run("set", "m/x", *costs, "2026-04-01")
+    _, out, _ = await sqlite_prices.run("set", "m/x", *costs, "2026-02-01")
+    assert out.startswith("m/x costs this from 2026-02-01 00:00:00 to 2026-03-01 00:00:00, when its next price begins:")
+
+
 async def test_a_provider_is_asked_with_the_headers_that_it_needs(sqlite_url: str, tmp_path: Path) -> None:
     """As the gateway itself asks it."""
     asked: list[str | None] = []
