@@ -77,17 +77,11 @@ def _check_headers(request: web.Request) -> None:
             raise UnsupportedContentEncoding(
                 f"Content-Encoding '{_plain(encoding)}' is not supported; send the JSON as it is."
             )
-    if headers.get("Content-Type") != _JSON:
+    if headers.get("Content-Type", _JSON) != _JSON:
         _check_content_type(request)
 
 
 def _check_content_type(request: web.Request) -> None:
-    """A body that is not declared is taken for JSON, but for web pages' (whose browsers send an Origin): for a declared
-    one the browser asks first, while any page may have its visitors send undeclared ones to a gateway without keys."""
-    if "Content-Type" not in request.headers:
-        if "Origin" in request.headers:
-            raise UnsupportedMediaType("No Content-Type was given; send 'Content-Type: application/json'.")
-        return
     media_type = request.content_type
     if media_type != _JSON and not media_type.endswith("+json"):
         raise UnsupportedMediaType(

@@ -15,10 +15,16 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from proxy.domain.access.principals import Principal, PrincipalKind
+from proxy.domain.errors import NotAllowed
+
 ANY: Final = "*"
 _PATHS: Final = ("/v1/", "/chat/", "/models")
 _REMEMBERED_SECONDS: Final = "7200"  # browsers keep it no longer
 _HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2048}")
+_ON_THIS_MACHINE: Final = re.compile(
+    r"[a-z][a-z0-9+.-]*://(([a-z0-9-]+\.)*localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
+)
 _METHODS: Final = ("GET", "POST")
 
 
@@ -27,6 +33,10 @@ class CrossOrigins:
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origins)
+
+    def allow(self, origin: str) -> bool:
+        """Whether pages of that origin are meant."""
+        return ANY in self._origins or origin in self._origins
 
     def complete(self, request: web.Request, response: web.StreamResponse) -> None:
         """What the head of an answer says to the browser."""
@@ -52,6 +62,23 @@ class CrossOrigins:
         if is_preflight and isinstance(refusal, web.HTTPMethodNotAllowed):
             return web.Response(status=204, headers=_allowed(refusal.allowed_methods, request))
         return await handler(request)
+
+
+def check_page(request: web.Request, principal: Principal, allowed: CrossOrigins | None) -> None:
+    """Raises NotAllowed for a page from elsewhere where no key was asked for: whoever opens it would pay for it.
+
+    A browser asks before such a page may send JSON, but not before it sends a body without a type; nor does it if the
+    page's name leads here by now (DNS rebinding). It always says whose page it is when it sends something.
+    """
+    if principal.kind is not PrincipalKind.ANONYMOUS:
+        return
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None or _ON_THIS_MACHINE.fullmatch(origin) or (allowed is not None and allowed.allow(origin)):
+        return
+    raise NotAllowed(
+        "A web page from elsewhere may not use this gateway without a key: add its origin to CORS_ALLOWED_ORIGINS, or "
+        "ask for keys (LLMGATEWAY_MASTER_KEY)."
+    )
 
 
 def _allowed(methods: Iterable[str], request: web.Request) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from proxy.api.app_keys import GATEWAY, PRINCIPAL, REQUEST_ID
+from proxy.api.cross_origin import check_page
 from proxy.api.middlewares.access_log import given_up, note_answered
 from proxy.api.middlewares.errors import error_answer
 from proxy.api.middlewares.request_id import id_of
@@ -66,6 +67,7 @@ class _DirectRoute:
                     principal = await gateway.authenticator.authenticate(authorizations)
                 request[PRINCIPAL] = principal
                 check_access(principal, self._access)
+                check_page(request, principal, gateway.cross_origins)
                 response = await self._handler(request)
             except Exception as problem:  # noqa: BLE001  # whatever it is, it is answered
                 response = error_answer(request, problem)

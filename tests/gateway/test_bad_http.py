@@ -60,22 +60,6 @@ async def test_a_body_that_is_declared_as_json(
     assert upstream.bodies == [GOOD]
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/route"])
-async def test_a_web_page_has_to_declare_its_body(gateway: TestGateway, upstream: Upstream, path: str) -> None:
-    """Undeclared ones any page may have its visitors send to any address, without being asked."""
-    page = b"Origin: https://elsewhere.example"
-    async with connected(gateway.url) as connection:
-        await connection.send(request_bytes(GOOD, page, path=path, content_type=None))
-        answer = await connection.answer()
-        assert answer.status == 415
-        error = openai_error(answer.body)
-        assert error["code"] == "unsupported_media_type"
-        assert "Content-Type: application/json" in error["message"]
-        assert upstream.calls == 0
-        await connection.send(request_bytes(GOOD, page, path=path))
-        assert (await connection.answer()).status == 200
-
-
 @pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b"br", b"deflate", b"zstd", b"gzip, identity", b"nonsense"])
 async def test_a_compressed_body(gateway: TestGateway, upstream: Upstream, encoding: bytes) -> None:
     request = request_bytes(GOOD, b"Content-Encoding: " + encoding)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import aiohttp
 import pytest
 from pydantic import ValidationError
 
@@ -32,7 +34,7 @@ async def told(gateway: TestGateway, method: str, path: str, origin: str | None 
 
 
 async def test_by_default_there_are_none(gateway: TestGateway) -> None:
-    _, headers = await told(gateway, "POST", COMPLETIONS, json=HELLO)
+    _, headers = await told(gateway, "POST", COMPLETIONS, "http://localhost:3000", json=HELLO)
     status, of_preflight = await told(gateway, "OPTIONS", COMPLETIONS, headers=WISHES)
     assert status == 405
     assert not {ALLOW, EXPOSE, VARY} & (headers.keys() | of_preflight.keys())
@@ -73,6 +75,41 @@ async def test_other_pages_read_nothing_and_caches_tell_them_apart(
         assert ALLOW not in headers
         assert EXPOSE not in headers
         assert headers[VARY] == "Origin"
+
+
+PAGES = ["https://evil.example.com", "http://127.0.0.1.evil.example.com:4000", "http://localhost@evil.example", "null"]
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, "v1/route"])
+@pytest.mark.parametrize("origin", PAGES)
+@pytest.mark.parametrize("declared", [{"Content-Type": "application/json"}, {}])
+async def test_a_page_from_elsewhere_spends_nothing_where_no_key_is_asked_for(
+    gateway: TestGateway, upstream: Upstream, origin: str, path: str, declared: dict[str, str]
+) -> None:
+    """By a body that browsers let it send anywhere, or by a name that leads here, so that it is of the same origin."""
+    body = json.dumps(HELLO).encode()
+    skipped = [] if declared else ["Content-Type"]
+    async with aiohttp.ClientSession(skip_auto_headers=skipped) as browser:
+        sent = {"Origin": origin, "Host": "evil.example.com", **declared}
+        async with browser.post(gateway.url / path, data=body, headers=sent) as answer:
+            assert answer.status == 403
+            assert "CORS_ALLOWED_ORIGINS" in (await answer.json())["error"]["message"]
+    assert upstream.calls == 0
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "http://127.0.0.1:4000", "http://[::1]", "tauri://localhost"]
+)
+async def test_pages_of_this_machine_may(gateway: TestGateway, origin: str) -> None:
+    assert (await told(gateway, "POST", COMPLETIONS, origin, json=HELLO))[0] == 200
+
+
+async def test_allowed_pages_may_and_those_with_a_key(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(cors_allowed_origins=CHAT)
+    assert (await told(gateway, "POST", COMPLETIONS, json=HELLO))[0] == 200
+    gateway = await start_gateway(llmgateway_master_key="sk-administrator", llmgateway_master_key_calls_models=True)
+    as_caller = {"Authorization": "Bearer sk-administrator"}
+    assert (await told(gateway, "POST", COMPLETIONS, json=HELLO, headers=as_caller))[0] == 200
 
 
 @pytest.mark.parametrize(("path", "methods"), [(COMPLETIONS, "POST"), ("v1/models", "GET"), ("models/a/b", "GET")])

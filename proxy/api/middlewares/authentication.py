@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler
 
 from proxy.api.admin.problems import is_admin_path
 from proxy.api.app_keys import GATEWAY, PRINCIPAL
+from proxy.api.cross_origin import check_page
 from proxy.api.permissions import NO_STRANGERS, Open, access_to, check_access
 from proxy.domain.access.principals import ANONYMOUS, PrincipalKind
 from proxy.domain.errors import NotAllowed
@@ -38,4 +39,5 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
             _logger.error("route without a permission", extra={"path": without_keys(request.path)})
             raise NotAllowed("This path declares no permission, so nobody may use it.")
         check_access(principal, access)
+        check_page(request, principal, request.app[GATEWAY].cross_origins)
     return await handler(request)
