@@ -112,6 +112,7 @@ class HealthMonitor:
         open_breakers = [name for name, live in deployments.items() if live.breaker.state == STATE_OPEN]
         providers = {name: self._provider(name) for name in self._fleet.endpoints()}
         database_error = self._arrival.trouble or self._database_error
+        ledger = self._ledger.state()
         can_book = self._arrival.here.is_set() and self._ledger.can_book()
         gives_way = self._gives_way()
         is_replaced = gives_way and anybody_stays(self._siblings)
@@ -119,7 +120,7 @@ class HealthMonitor:
         own = tuple(reasons)
         degraded = [f"provider {name} did not answer" for name, seen in providers.items() if seen["healthy"] is False]
         if database_error or not can_book:
-            degraded.append(f"the database does not take rows ({database_error or 'the last write failed'})")
+            degraded.append(f"the database does not take rows ({database_error or ledger['last_error']})")
         degraded += self._troubles_of_upkeep()
         if deployments and len(open_breakers) == len(deployments):
             reasons.append(f"the circuit breaker of every deployment is open: {', '.join(open_breakers)}")
@@ -137,7 +138,7 @@ class HealthMonitor:
                 "kind": "postgresql" if self._database.is_postgres else "sqlite",
                 "last_error": database_error,
             },
-            ledger={**self._ledger.state(), "can_book": can_book},
+            ledger={**ledger, "can_book": can_book},
             limits=self._limiter.state(),
             unpriced_requests=self._unpriced.requests,
             providers=providers,

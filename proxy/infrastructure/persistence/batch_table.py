@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from piccolo.engine.postgres import PostgresEngine
 
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import sqlite_path
+from proxy.infrastructure.persistence.pooled import pooled
 
 _TIMEOUT_SECONDS = 15.0
 _SQLITE_BUSY_SECONDS = 5.0  # the ledger comes first
@@ -37,31 +37,19 @@ class BatchTable:
 
     async def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """All of them or none; those that are there already (by id) are left as they are."""
-        if self._database.is_postgres:
-            await self._postgres(self._insert, *map(list, zip(*rows, strict=True)))
+        engine = self._database.engine
+        if isinstance(engine, PostgresEngine):
+            await _on(engine, self._insert, *map(list, zip(*rows, strict=True)))
         else:
             await self._sqlite(self._insert, [tuple(_for_sqlite(value) for value in row) for row in rows])
 
     async def delete_before(self, moment: datetime, limit: int) -> int:
         """Deletes the oldest rows, at most `limit`; returns how many."""
-        if self._database.is_postgres:
-            return int((await self._postgres(self._delete, moment, limit)).rpartition(" ")[2])
+        engine = self._database.engine
+        if isinstance(engine, PostgresEngine):
+            return int((await _on(engine, self._delete, moment, limit)).rpartition(" ")[2])
         vacuum = f"PRAGMA incremental_vacuum({_VACUUM_PAGES})"
         return await self._sqlite(self._delete, [(_for_sqlite(moment), limit)], vacuum)
-
-    async def _postgres(self, statement: str, *arguments: object) -> str:
-        engine = self._database.engine
-        if not isinstance(engine, PostgresEngine) or engine.pool is None:
-            raise ConnectionError("the connection pool is closed")
-        connection = await engine.pool.acquire(timeout=_TIMEOUT_SECONDS)
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                return str(await connection.execute(statement, *arguments))
-        except (TimeoutError, asyncio.CancelledError):
-            connection.terminate()  # to cancel properly one must ask the server, which may be frozen
-            raise
-        finally:
-            await engine.pool.release(connection)
 
     async def _sqlite(self, statement: str, values: Sequence[tuple[Any, ...]], afterwards: str = "") -> int:
         path = sqlite_path(self._database.url)
@@ -74,6 +62,11 @@ class BatchTable:
             if afterwards and count:
                 await connection.executescript(afterwards)  # a PRAGMA that does a part of its work at each step
             return count
+
+
+async def _on(engine: PostgresEngine, statement: str, *arguments: object) -> str:
+    async with pooled(engine, _TIMEOUT_SECONDS) as connection:
+        return str(await connection.execute(statement, *arguments))
 
 
 def _for_sqlite(value: object) -> object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import aiosqlite
@@ -29,6 +29,7 @@ from proxy.infrastructure.persistence.charges import (
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, sqlite_path
 from proxy.infrastructure.persistence.errors import is_about_reaching
+from proxy.infrastructure.persistence.pooled import pooled
 from proxy.infrastructure.persistence.rows import COLUMNS, LedgerRow, column_values
 from proxy.infrastructure.persistence.tables import RequestLogTable
 from proxy.infrastructure.turns import in_turns
@@ -105,19 +106,8 @@ class _PostgresRows:
         async with self._connection() as connection:
             await connection.execute(RELEASE.format("$1"), holder)
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[_Connection]:
-        if self._engine.pool is None:
-            raise ConnectionError("the connection pool is closed")
-        connection = await self._engine.pool.acquire(timeout=_TIMEOUT_SECONDS)
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                yield connection
-        except (TimeoutError, asyncio.CancelledError):
-            connection.terminate()  # to cancel properly one must ask the server, which may be frozen
-            raise
-        finally:
-            await self._engine.pool.release(connection)
+    def _connection(self) -> AbstractAsyncContextManager[_Connection]:
+        return pooled(self._engine, _TIMEOUT_SECONDS)
 
 
 async def _copied(connection: _Connection, rows: Sequence[LedgerRow], holder: str) -> bool:

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
-from piccolo.engine.postgres import PostgresEngine
+from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 from piccolo.engine.sqlite import SQLiteEngine, SQLiteTransaction, TransactionType
 
 from proxy.domain.errors import InvalidValue
+from proxy.infrastructure.persistence.errors import ends_its_connection
+from proxy.infrastructure.persistence.pooled import hang_up
 
 logging.getLogger("aiosqlite").setLevel(logging.INFO)  # it would log what is written, whatever it is
 DEFAULT_DATA_DIR = ".llmgateway"
@@ -21,11 +23,54 @@ _POSTGRES_PREFIXES = ("postgres://", "postgresql://")
 SERVER_SETTINGS = {"timezone": "UTC"}  # of each session on PostgreSQL, whatever the database or the role has
 
 
+class _PostgresTransaction(PostgresTransaction):
+    """Piccolo's that cannot begin or end keeps its connection, and stays its task's current one.
+
+    All that the task asks for later would be asked on that connection.
+    """
+
+    __slots__ = ()
+
+    async def begin(self) -> None:
+        try:
+            await super().begin()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await self._hang_up()
+            raise
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._parent is None and exception is not None and ends_its_connection(exception):
+            hang_up(self.connection)
+            self._rolled_back = True  # by that
+        try:
+            return await super().__aexit__(exception_type, exception, traceback)
+        finally:
+            if self._parent is None and self.engine.current_transaction.get() is self:  # it has not come to its end
+                self.engine.current_transaction.reset(self.context)
+                await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        hang_up(self.connection)
+        if self.engine.pool is not None:
+            await self.engine.pool.release(self.connection)
+
+
 class _PostgresEngine(PostgresEngine):
-    """Piccolo's engine connects when it is made, blocking, only to warn about old servers; this one does not."""
+    """Piccolo's engine connects when it is made, blocking, only to warn about old servers; this one does not.
+
+    Its transactions leave nothing behind when their connection is lost.
+    """
 
     async def check_version(self) -> None:
         pass
+
+    def transaction(self, allow_nested: bool = True) -> PostgresTransaction:  # noqa: FBT002  # as Piccolo calls it
+        return _PostgresTransaction(self, allow_nested)
 
 
 class _SqliteTransaction(SQLiteTransaction):

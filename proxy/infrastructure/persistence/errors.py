@@ -7,8 +7,16 @@ import asyncpg
 
 from proxy.domain.errors import NotServing
 
-# InterfaceError is raised for pools and connections that are closed; OSError and TimeoutError while connecting.
-DATABASE_ERRORS = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# InterfaceError is raised for pools and connections that are closed; OSError and TimeoutError while connecting;
+# InternalClientError on a connection of which the server has said that it ends, until it has ended.
+DATABASE_ERRORS = (
+    sqlite3.Error,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 _ROW_ERRORS = (
     asyncpg.DataError,
@@ -61,6 +69,15 @@ def column_taken(problem: BaseException) -> str | None:
     if isinstance(problem, sqlite3.IntegrityError) and problem.sqlite_errorname == "SQLITE_CONSTRAINT_UNIQUE":
         return str(problem).partition(": ")[2].partition(",")[0].rpartition(".")[2]
     return None
+
+
+def ends_its_connection(problem: BaseException) -> bool:
+    """Whether PostgreSQL may do better on a new connection, and this one must not be used again.
+
+    It may lead to a server that is no primary any more, or have settings that the database or the role had when it
+    began, and has no more. A connection that is always in use would stay for ever.
+    """
+    return isinstance(problem, asyncpg.PostgresError | asyncpg.InternalClientError) and not is_about_the_row(problem)
 
 
 def is_about_the_row(problem: BaseException) -> bool:

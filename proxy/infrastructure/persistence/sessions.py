@@ -19,6 +19,7 @@ from piccolo.engine.postgres import PostgresEngine
 from proxy.domain.usage_report import bucket_of
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import sqlite_path
+from proxy.infrastructure.persistence.pooled import hang_up, pooled
 
 _SQLITE_BUSY_SECONDS = 5.0
 
@@ -48,9 +49,7 @@ class Session(Protocol):
 async def session(database: Database) -> AsyncIterator[Session]:
     """Raises DATABASE_ERRORS."""
     if isinstance(database.engine, PostgresEngine):
-        if database.engine.pool is None:
-            raise ConnectionError("the connection pool is closed")
-        async with database.engine.pool.acquire() as connection:
+        async with pooled(database.engine, None) as connection:
             yield PostgresSession(connection)
         return
     path = sqlite_path(database.url)
@@ -84,17 +83,8 @@ async def session_within(database: Database, seconds: float) -> AsyncIterator[Se
         async with asyncio.timeout(seconds), session(database) as opened:
             yield opened
         return
-    if database.engine.pool is None:
-        raise ConnectionError("the connection pool is closed")
-    connection = await database.engine.pool.acquire(timeout=seconds)
-    try:
-        async with asyncio.timeout(seconds):
-            yield PostgresSession(connection)
-    except (TimeoutError, asyncio.CancelledError):
-        connection.terminate()  # to cancel properly one must ask the server
-        raise
-    finally:
-        await database.engine.pool.release(connection)
+    async with pooled(database.engine, seconds) as connection:
+        yield PostgresSession(connection)
 
 
 def _bucket(milliseconds: int | None) -> int | None:
@@ -121,7 +111,7 @@ class PostgresSession:
 
     def hang_up(self) -> None:
         """Ends the connection, and with it whatever the server keeps for it."""
-        self._connection.terminate()
+        hang_up(self._connection)
 
     async def execute(self, statement: str, *arguments: object) -> int:
         _, _, count = (await self._connection.execute(statement, *arguments)).rpartition(" ")
