@@ -61,7 +61,7 @@ def _of_a_database(url: str) -> str:
     """Raises ValueError also for a file of TLS that is not there: it would be taken for a server that is away."""
     if url.startswith(SQLITE_PREFIX):
         return url
-    query = _parts_of(_of_a_server(url)).query
+    query, *_ = [_parts_of(_of_a_server(each)).query for each in _with_one_host_each(url)]
     try:
         options = {name: values[-1] for name, values in parse_qs(query, strict_parsing=bool(query)).items()}
     except ValueError:
@@ -71,6 +71,14 @@ def _of_a_database(url: str) -> str:
         if file and (not os.access(file, os.R_OK) or Path(file).is_dir()):
             raise ValueError(f"{name} names a file that cannot be read")
     return url
+
+
+def _with_one_host_each(url: str) -> list[str]:
+    """PostgreSQL may have several, with commas between them, each with a port of its own."""
+    scheme, separator, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, hosts = authority.rpartition("@")
+    return [f"{scheme}{separator}{user}{at}{host}{rest[len(authority) :]}" for host in hosts.split(",")]
 
 
 def _files_read_with(mode: str) -> tuple[str, ...]:

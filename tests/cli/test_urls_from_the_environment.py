@@ -32,6 +32,9 @@ NO_PORT = f"the port is not a number from 1 to 65535; {ESCAPES}"
         ("DATABASE_URL", "postgresql://h/x?sslmode=verify-ca&sslrootcert=/", "sslrootcert names a file"),
         ("DATABASE_URL", "postgresql://h/x?sslcert=/99999.pem&sslkey=/99999.key", "sslcert names a file"),
         ("DATABASE_URL", "postgresql://u:12?heim@h/x", ESCAPES),
+        ("DATABASE_URL", "postgresql://u:geheim@h:5432,i:99999/x", NO_PORT),
+        ("DATABASE_URL", "postgresql://u:ge/12,heim@h:5432,i/x", NO_PORT),
+        ("DATABASE_URL", "postgresql://u:12,34/heim@h:5432,i:5432/x", ESCAPES),
         ("LLMGATEWAY_VALKEY_URL", "redis://:ge#heim@h", NO_PORT),
         ("LLMGATEWAY_VALKEY_URL", "valkey://:12#heim@h", ESCAPES),
         ("BUDGET_WEBHOOK_URL", "https://h:geheim/", NO_PORT),
@@ -73,6 +76,7 @@ def test_an_upstream_is_what_the_file_takes_for_one(url: str) -> None:
     [
         ("database_url", "postgresql://u:ge%23h%2Fe%3Fi%40m@h:5432/x?sslmode=require"),
         ("database_url", "postgresql://me@[::1]/x"),
+        ("database_url", "postgresql://u:ge,heim@h:5432,[::1]:5433,i/x?target_session_attrs=primary"),
         ("database_url", "postgresql://me@/x?host=/run/postgresql"),
         ("database_url", f"postgresql://h/x?sslmode=verify-full&sslrootcert={quote(__file__)}"),
         ("database_url", "postgresql://h/x?sslmode=disable&sslrootcert=/no.pem&sslcert=/no.pem&sslkey=/no.key"),

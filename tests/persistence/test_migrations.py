@@ -415,9 +415,19 @@ def test_sqlite_urls_are_relative_with_three_slashes_and_absolute_with_four() ->
     assert sqlite_path("sqlite:////data/a.db") == Path("/data/a.db")
 
 
-def test_a_database_is_described_without_its_password() -> None:
-    shown = describe("postgresql://me:s3cret@db.example:5433/ledger?sslmode=require")
-    assert shown == "PostgreSQL db.example:5433/ledger"
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("postgresql://me:s3cret@db.example:5433/ledger?sslmode=require", "db.example:5433"),
+        ("postgresql://me:s3,cret@a:5432,[::1]:5433,c/ledger", "a:5432,[::1]:5433,c"),
+        ("postgresql://me:s3cret@/ledger?host=a,b&port=5432,5433", "a,b"),
+        ("postgresql://me:s3cret@/ledger?host=/run/postgresql", "local socket"),
+        ("postgresql://me:s3cret@%2Frun%2Fpostgresql/ledger", "local socket"),
+        ("postgresql:///ledger", "local socket"),
+    ],
+)
+def test_a_database_is_described_without_its_password(url: str, where: str) -> None:
+    assert describe(url) == f"PostgreSQL {where}/ledger"
 
 
 async def test_sqlite_uses_write_ahead_logging(sqlite_url: str) -> None:

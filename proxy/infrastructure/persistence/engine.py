@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 from piccolo.engine.sqlite import SQLiteEngine, SQLiteTransaction, TransactionType
@@ -154,8 +154,8 @@ def missing_file(url: str) -> Path | None:
 
 def describe(url: str) -> str:
     """The URL for people and logs: no password, no user."""
-    parts = urlsplit(url)
     if url.startswith(_SQLITE_PREFIX):
         return f"SQLite {sqlite_path(url)}"
-    port = f":{parts.port}" if parts.port else ""
-    return f"PostgreSQL {parts.hostname or 'local socket'}{port}{unquote(parts.path)}"
+    parts = urlsplit(url)
+    hosts = unquote(parts.netloc.rpartition("@")[2]) or parse_qs(parts.query).get("host", ["/"])[-1]
+    return f"PostgreSQL {'local socket' if hosts.startswith('/') else hosts}{unquote(parts.path)}"
