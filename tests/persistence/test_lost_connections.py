@@ -23,6 +23,7 @@ from tests.persistence.test_arrival import health_when
 
 Write = Callable[[Database], Awaitable[None]]
 SECONDS = 5.0
+FAREWELL = b"57P01"  # admin_shutdown
 READ_ONLY = "ALTER DATABASE {} SET default_transaction_read_only = on"
 WRITABLE = "ALTER DATABASE {} RESET default_transaction_read_only"
 END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()"
@@ -30,17 +31,20 @@ END_OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datna
 
 @dataclass
 class Relay:
-    """Between clients and a server's socket. What the server says arrives; that it hangs up does not the first time."""
+    """Between clients and a server's socket. A farewell of the server arrives, but not that it hangs up."""
 
     server: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    clients: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.clients.append(asyncio.create_task(self._serve(reader, writer)))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_unix_connection(self.server)
         there = asyncio.create_task(_copy(reader, to_server))
         try:
-            await _copy(from_server, writer)
-            if not self.ended.is_set():
+            if FAREWELL in await _copy(from_server, writer):
                 self.ended.set()
                 await there
         finally:
@@ -49,11 +53,14 @@ class Relay:
             to_server.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """What came last."""
+    last = b""
     with suppress(ConnectionError):
         while data := await reader.read(65536):
-            writer.write(data)
+            writer.write(last := data)
             await writer.drain()
+    return last
 
 
 @asynccontextmanager
@@ -64,6 +71,7 @@ async def relayed(url: str, directory: Path) -> AsyncIterator[tuple[str, Relay]]
     server = await asyncio.start_unix_server(relay, directory / ".s.PGSQL.5432")
     async with server:
         yield url.replace(host, str(directory)), relay
+    await asyncio.gather(*relay.clients)
 
 
 @asynccontextmanager

@@ -18,11 +18,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import asyncpg
+from piccolo.engine.postgres import PostgresEngine
 
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.engine import SERVER_SETTINGS
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.pooler import new_connection
 from proxy.infrastructure.persistence.sessions import PostgresSession, Session, session
 
 _logger = logging.getLogger(__name__)
@@ -121,16 +121,12 @@ class ChangeFeed:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Session]:
         """A connection of its own, which wakes this when there is something to read, or when it is lost."""
-        if not self._database.is_postgres:
+        engine = self._database.engine
+        if not isinstance(engine, PostgresEngine):
             async with session(self._database) as reader:
                 yield reader
             return
-        connection = await asyncpg.connect(
-            self._database.url,
-            timeout=_TIMEOUT_SECONDS,
-            command_timeout=_TIMEOUT_SECONDS,
-            server_settings=SERVER_SETTINGS,
-        )
+        connection = await new_connection(engine, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
         try:
             connection.add_termination_listener(lambda _connection: self._woken.set())
             await connection.add_listener(CHANNEL, lambda *_notification: self._woken.set())

@@ -16,6 +16,7 @@ from piccolo.engine.sqlite import SQLiteEngine
 from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, describe, engine_for, sqlite_path
 from proxy.infrastructure.persistence.file_lock import file_locked
 from proxy.infrastructure.persistence.payload_table import RequestPayloadTable
+from proxy.infrastructure.persistence.pooler import look_for_pooler
 from proxy.infrastructure.persistence.tables import ModelPriceHistoryTable, ModelPricingTable, RequestLogTable
 
 _logger = logging.getLogger(__name__)
@@ -96,7 +97,10 @@ class Database:
     async def ping(self, timeout_seconds: float) -> None:
         """Raises what the driver raises, or TimeoutError."""
         async with asyncio.timeout(timeout_seconds):
-            await self.engine._run_in_new_connection("SELECT 1")  # noqa: SLF001  # a pool may be full of waiting writers
+            if isinstance(self.engine, PostgresEngine):
+                await look_for_pooler(self.engine)  # on a connection of its own: a pool may be full of waiting writers
+            else:
+                await self.engine._run_in_new_connection("SELECT 1")  # noqa: SLF001
 
 
 def bind(url: str) -> Database:
@@ -132,6 +136,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
 async def connect(database: Database) -> None:
     """Starts the connection pool; SQLite has none and gets write-ahead logging instead."""
     if isinstance(database.engine, PostgresEngine):
+        await look_for_pooler(database.engine)
         await database.engine.start_connection_pool(min_size=_POOL_MIN_SIZE, max_size=_POOL_MAX_SIZE, reset=_as_it_is)
     else:
         path = sqlite_path(database.url)
@@ -143,8 +148,8 @@ async def connect(database: Database) -> None:
 
 async def _as_it_is(_connection: object) -> None:
     """A connection goes back to the pool as it is: asyncpg ends a transaction that was left open, and nothing that is
-    done here outlasts one but a lock, which ends by itself or with its connection (`retention.py`). asyncpg's own reset
-    is four statements after each use, a quarter of what a gateway that nobody asks costs the server."""
+    done here outlasts one. asyncpg's own reset is four statements after each use, a quarter of what a gateway that
+    nobody asks costs the server."""
 
 
 async def disconnect(database: Database) -> None:

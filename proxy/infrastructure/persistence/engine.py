@@ -20,7 +20,7 @@ DATABASE_FILE = "llmgateway.db"
 BUSY_TIMEOUT_SECONDS = 30.0
 _SQLITE_PREFIX = "sqlite:///"
 _POSTGRES_PREFIXES = ("postgres://", "postgresql://")
-SERVER_SETTINGS = {"timezone": "UTC"}  # of each session on PostgreSQL, whatever the database or the role has
+_SERVER_SETTINGS = {"timezone": "UTC"}  # of each session on PostgreSQL, whatever the database or the role has
 
 
 class _PostgresTransaction(PostgresTransaction):
@@ -136,7 +136,7 @@ def engine_for(url: str) -> SQLiteEngine | PostgresEngine:
     if url.startswith(_SQLITE_PREFIX) and len(url) > len(_SQLITE_PREFIX):
         return _SqliteEngine(path=str(sqlite_path(url)), timeout=BUSY_TIMEOUT_SECONDS)
     if url.startswith(_POSTGRES_PREFIXES):
-        return _PostgresEngine(config={"dsn": url, "server_settings": SERVER_SETTINGS}, extensions=())
+        return _PostgresEngine(config={"dsn": url, "server_settings": _SERVER_SETTINGS}, extensions=())
     raise InvalidValue("DATABASE_URL must begin with sqlite:/// or postgresql://")
 
 

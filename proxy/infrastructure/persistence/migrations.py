@@ -13,13 +13,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
-import asyncpg
 from piccolo.apps.migrations.tables import Migration
+from piccolo.engine.postgres import PostgresEngine
 
 import piccolo_migrations
 from proxy.infrastructure.persistence.database import Database
-from proxy.infrastructure.persistence.engine import SERVER_SETTINGS, sqlite_path
+from proxy.infrastructure.persistence.engine import sqlite_path
 from proxy.infrastructure.persistence.file_lock import file_locked
+from proxy.infrastructure.persistence.pooler import WITHOUT_TIME_LIMITS, new_connection
 
 APP_NAME: Final = "proxy"
 _NAME: Final = re.compile(rf"{APP_NAME}_(\d+)_(\d+)_(\d+t\d+)_(\d+)_(\d+)_(\d+)", re.ASCII)
@@ -72,13 +73,15 @@ def _point_piccolo_at(database: Database) -> None:
 
 @asynccontextmanager
 async def _locked(database: Database) -> AsyncIterator[None]:
-    if database.is_postgres:
-        connection = await asyncpg.connect(database.url, server_settings=SERVER_SETTINGS)
+    if isinstance(database.engine, PostgresEngine):
+        connection = await new_connection(database.engine)
         try:
-            await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
-            yield
+            async with connection.transaction():  # behind a pooler a session's lock would never be given back
+                await connection.execute(WITHOUT_TIME_LIMITS)
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_LOCK)
+                yield
         finally:
-            await connection.close()  # gives the lock back
+            await connection.close()
     else:
         async with file_locked(sqlite_path(database.url)):
             yield

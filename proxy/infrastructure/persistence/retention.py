@@ -17,10 +17,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from statistics import median
 
+from piccolo.engine.postgres import PostgresEngine
+
 from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.partitions import drop, make_partitions, partitions
+from proxy.infrastructure.persistence.pooled import pooled
+from proxy.infrastructure.persistence.pooler import WITHOUT_TIME_LIMITS
 from proxy.infrastructure.persistence.sessions import PostgresSession, Session, SqliteSession, session
 from proxy.infrastructure.persistence.usage_rollups import (
     DAY,
@@ -89,27 +93,27 @@ class LedgerUpkeep:
 
     async def run(self) -> None:
         """One turn. Raises DATABASE_ERRORS; what was begun is then done at the next one."""
-        async with session(self._database) as work:
-            if isinstance(work, PostgresSession):
-                await self._run_alone(work)
-            else:
-                await roll_up(work)
-                if self._retention_days and isinstance(work, SqliteSession):
-                    await self._forget_rows(work)
-
-    async def _run_alone(self, work: PostgresSession) -> None:
-        ((is_ours,),) = await work.fetch("SELECT pg_try_advisory_lock($1)", _ADVISORY_LOCK)
-        if not is_ours:
+        if isinstance(self._database.engine, PostgresEngine):
+            await self._run_alone(self._database.engine)
             return
-        try:
-            await make_partitions(work, self._clock(), daily=self._retention_days > 0)
+        async with session(self._database) as work:
             await roll_up(work)
-            if self._retention_days:
-                await self._drop_partitions(work)
-            await work.execute("SELECT pg_advisory_unlock($1)", _ADVISORY_LOCK)
-        except BaseException:
-            work.hang_up()  # whatever state it is in, and the lock with it
-            raise
+            if self._retention_days and isinstance(work, SqliteSession):
+                await self._forget_rows(work)
+
+    async def _run_alone(self, engine: PostgresEngine) -> None:
+        """The lock is a transaction's, on another connection: behind a pooler a session's would never be given back."""
+        async with pooled(engine, None) as guard, guard.transaction():
+            await guard.execute(WITHOUT_TIME_LIMITS)
+            if await guard.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_LOCK):
+                async with pooled(engine, None) as connection:
+                    await self._tidy(PostgresSession(connection))
+
+    async def _tidy(self, work: PostgresSession) -> None:
+        await make_partitions(work, self._clock(), daily=self._retention_days > 0)
+        await roll_up(work)
+        if self._retention_days:
+            await self._drop_partitions(work)
 
     async def _drop_partitions(self, work: PostgresSession) -> None:
         cutoff = floor(self._cutoff(), DAY)

@@ -19,7 +19,7 @@ from piccolo.engine.postgres import PostgresEngine
 from proxy.domain.usage_report import bucket_of
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import sqlite_path
-from proxy.infrastructure.persistence.pooled import hang_up, pooled
+from proxy.infrastructure.persistence.pooled import pooled
 
 _SQLITE_BUSY_SECONDS = 5.0
 
@@ -108,10 +108,6 @@ class PostgresSession:
     async def fetch(self, statement: str, *arguments: object) -> Sequence[Sequence[Any]]:
         found: Sequence[Sequence[Any]] = await self._connection.fetch(statement, *arguments)
         return found
-
-    def hang_up(self) -> None:
-        """Ends the connection, and with it whatever the server keeps for it."""
-        hang_up(self._connection)
 
     async def execute(self, statement: str, *arguments: object) -> int:
         _, _, count = (await self._connection.execute(statement, *arguments)).rpartition(" ")

@@ -1,0 +1,48 @@
+"""A pooler between the gateway and PostgreSQL, which may give each transaction another connection of the server.
+
+Nothing here needs more of a session than its transactions, but prepared statements: they are made on one connection of
+the server, and asked for on another. So behind a pooler the driver keeps none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import asyncpg
+from piccolo.engine.postgres import PostgresEngine
+
+_CACHE: Final = "statement_cache_size"
+_NO_TRANSACTIONS: Final = "transaction blocks not allowed in statement pooling mode"  # as PgBouncer says it
+# For a transaction that holds a lock while others work. Which of them there are depends on the server's version.
+WITHOUT_TIME_LIMITS: Final = """SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
+
+
+async def new_connection(engine: PostgresEngine, **options: Any) -> Any:
+    """asyncpg's, of its own. Raises DATABASE_ERRORS."""
+    return await asyncpg.connect(**{**engine.config, **options})
+
+
+async def look_for_pooler(engine: PostgresEngine) -> None:
+    """Asks the server, and whether it is the one that was connected to; connections after this one know.
+
+    A pooler has made up the process that it names to its clients, by which they would cancel. Raises DATABASE_ERRORS,
+    and of them one that waiting does not help against for a pooler that knows no transactions.
+    """
+    connection = await new_connection(engine, **{_CACHE: 0})
+    try:
+        is_pooled = await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid()
+        if is_pooled and _CACHE not in engine.config:
+            await _begin(connection)
+            engine.config[_CACHE] = 0
+    finally:
+        connection.terminate()
+
+
+async def _begin(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.execute("BEGIN")
+    except asyncpg.ConnectionDoesNotExistError as problem:
+        if _NO_TRANSACTIONS in str(problem):
+            raise asyncpg.ProtocolViolationError(f"{_NO_TRANSACTIONS}: let it pool sessions or transactions") from None
+        raise
