@@ -36,7 +36,7 @@ from proxy.infrastructure.persistence.migrations import _ADVISORY_LOCK, migrate,
 from proxy.infrastructure.persistence.model_pricing import PiccoloModelPricing
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
 from proxy.infrastructure.persistence.seed_prices import SEED_PRICES
-from tests.conftest import StartGateway
+from tests.conftest import Databases, StartGateway
 from tests.harness import COMPLETION, HELLO, TestGateway, Upstream, chunk, ending, says, streams
 
 USAGE = {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000}
@@ -297,6 +297,16 @@ async def test_a_migration_that_fails_ends_the_start(server: Server, start_gatew
     await connection.execute("CREATE TABLE request_logs (something_else int)")
     await connection.close()
     await refuses_to_start(start_gateway, url, asyncpg.PostgresError)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_has_not_all_letters_ends_the_start(
+    postgres_databases: Databases, start_gateway: StartGateway, encoding: str
+) -> None:
+    """Rows of models with other names would be set aside, and charged to no budget."""
+    made = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    async with postgres_databases.another(made) as url:
+        await refuses_to_start(start_gateway, url, asyncpg.UnsupportedServerFeatureError)
 
 
 @pytest.mark.parametrize("url", ["postgresql://me@127.0.0.1:1/x", "postgresql://me@no-such-host.invalid/x"])

@@ -22,7 +22,7 @@ from piccolo.engine.postgres import PostgresEngine
 
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
-from proxy.infrastructure.persistence.pooler import new_connection
+from proxy.infrastructure.persistence.server import new_connection
 from proxy.infrastructure.persistence.sessions import PostgresSession, Session, session
 
 _logger = logging.getLogger(__name__)

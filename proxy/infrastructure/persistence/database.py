@@ -16,7 +16,7 @@ from piccolo.engine.sqlite import SQLiteEngine
 from proxy.infrastructure.persistence.engine import BUSY_TIMEOUT_SECONDS, describe, engine_for, sqlite_path
 from proxy.infrastructure.persistence.file_lock import file_locked
 from proxy.infrastructure.persistence.payload_table import RequestPayloadTable
-from proxy.infrastructure.persistence.pooler import look_for_pooler
+from proxy.infrastructure.persistence.server import look_at
 from proxy.infrastructure.persistence.tables import ModelPriceHistoryTable, ModelPricingTable, RequestLogTable
 
 _logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Database:
         """Raises what the driver raises, or TimeoutError."""
         async with asyncio.timeout(timeout_seconds):
             if isinstance(self.engine, PostgresEngine):
-                await look_for_pooler(self.engine)  # on a connection of its own: a pool may be full of waiting writers
+                await look_at(self.engine)  # on a connection of its own: a pool may be full of waiting writers
             else:
                 await self.engine._run_in_new_connection("SELECT 1")  # noqa: SLF001
 
@@ -136,7 +136,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
 async def connect(database: Database) -> None:
     """Starts the connection pool; SQLite has none and gets write-ahead logging instead."""
     if isinstance(database.engine, PostgresEngine):
-        await look_for_pooler(database.engine)
+        await look_at(database.engine)
         await database.engine.start_connection_pool(min_size=_POOL_MIN_SIZE, max_size=_POOL_MAX_SIZE, reset=_as_it_is)
     else:
         path = sqlite_path(database.url)

@@ -20,7 +20,7 @@ import piccolo_migrations
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import sqlite_path
 from proxy.infrastructure.persistence.file_lock import file_locked
-from proxy.infrastructure.persistence.pooler import WITHOUT_TIME_LIMITS, new_connection
+from proxy.infrastructure.persistence.server import WITHOUT_TIME_LIMITS, new_connection
 
 APP_NAME: Final = "proxy"
 _NAME: Final = re.compile(rf"{APP_NAME}_(\d+)_(\d+)_(\d+t\d+)_(\d+)_(\d+)_(\d+)", re.ASCII)

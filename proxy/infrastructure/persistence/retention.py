@@ -24,7 +24,7 @@ from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.partitions import drop, make_partitions, partitions
 from proxy.infrastructure.persistence.pooled import pooled
-from proxy.infrastructure.persistence.pooler import WITHOUT_TIME_LIMITS
+from proxy.infrastructure.persistence.server import WITHOUT_TIME_LIMITS
 from proxy.infrastructure.persistence.sessions import PostgresSession, Session, SqliteSession, session
 from proxy.infrastructure.persistence.usage_rollups import (
     DAY,
