@@ -17,6 +17,7 @@ from proxy.application.allowances import Rulebook
 from proxy.domain.budgets import Budget, Period, Window
 from proxy.infrastructure.persistence.database import Database, open_database
 from proxy.infrastructure.persistence.migrations import migrate
+from proxy.infrastructure.persistence.sessions import session
 from tests.budgets.conftest import USD, a_budget, leases, put, spent
 from tests.conftest import StartGateway
 from tests.harness import COMPLETION, USAGE, TestGateway, Upstream, fails, says, stall
@@ -201,6 +202,30 @@ async def test_rows_that_follow_an_absurd_cost_are_booked(
     assert [await status(gateway) for _ in range(3)] == [200] * 3
     assert len(await gateway.rows(4)) == 4
     assert await spent(database, budget) == 2**63 - 1
+
+
+async def test_a_role_that_may_not_lease_is_told_to_clients_and_once_to_the_log(
+    open_gateway: Open, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = await server.new_database()
+    async with open_database(url) as database:
+        await migrate(database)
+        budget = await put(database, a_budget("1", window=TOTAL))
+        async with session(database) as to:
+            await to.execute("CREATE ROLE limited LOGIN")
+            await to.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO limited")
+            await to.execute("REVOKE ALL ON budget_spend FROM limited")
+    gateway = await open_gateway(budget, url.replace("postgres:@", "limited:@"))
+    for _ in range(2):
+        code, _, body = await gateway.chat(CALL)
+        assert code == 503
+        assert (
+            "cannot be checked: the database does not answer (InsufficientPrivilegeError)" in body["error"]["message"]
+        )
+    told = [each for each in caplog.records if each.name.endswith("budgets.book")]
+    assert [(each.msg, each.__dict__["reason"]) for each in told] == [
+        ("budgets cannot be leased, requests are refused", "InsufficientPrivilegeError")
+    ]
 
 
 async def test_while_the_database_is_away_what_is_leased_is_spent_and_then_nothing_more(

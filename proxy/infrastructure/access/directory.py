@@ -17,7 +17,7 @@ from proxy.domain.access.principals import Principal
 from proxy.domain.errors import NotAuthenticated, NotServing
 from proxy.domain.rate_limits import Priority
 from proxy.infrastructure.access.changes import Changes
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, kind_of
 
 MOST_KEYS: Final = 10_000
 _MOST_LOOK_UPS = 500
@@ -155,7 +155,7 @@ class CachedKeyDirectory:
         try:
             return await asyncio.shield(self._begin(key_hash))
         except DATABASE_ERRORS as problem:
-            message = "The API key cannot be checked now: the database does not answer."
+            message = f"The API key cannot be checked now: the database does not answer ({kind_of(problem)})."
             raise NotServing(message, _RETRY_AFTER_SECONDS) from problem
 
     def _begin(self, key_hash: str) -> asyncio.Task[KnownKey | None]:

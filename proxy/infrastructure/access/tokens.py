@@ -20,7 +20,7 @@ from proxy.domain.errors import NotAuthenticated, NotServing
 from proxy.infrastructure.access.changes import Changes
 from proxy.infrastructure.access.issuer_keys import ALGORITHMS, SigningKey
 from proxy.infrastructure.access.token_claims import ClaimRules, Holder, Membership, holder_of, principal_of
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, kind_of
 
 _logger = logging.getLogger(__name__)
 KEPT_SECONDS: Final = 60.0
@@ -189,9 +189,8 @@ class IssuerTokens:
             known = self._known.get(name)
             if known is not None and began - known.read_at <= self._staleness_seconds:
                 return known.membership
-            raise NotServing(
-                "The token cannot be checked now: the database does not answer.", _RETRY_AFTER_SECONDS
-            ) from problem
+            message = f"The token cannot be checked now: the database does not answer ({kind_of(problem)})."
+            raise NotServing(message, _RETRY_AFTER_SECONDS) from problem
         except ValueError as problem:
             _logger.error("team of a token cannot be read", extra={"team": holder.team})
             raise NotServing("The token's team cannot be read; tell the operator.", _RETRY_AFTER_SECONDS) from problem

@@ -17,7 +17,7 @@ from proxy.infrastructure.budgets.account import Account, AccountKey, account_ke
 from proxy.infrastructure.budgets.bank import Bank, Lease
 from proxy.infrastructure.budgets.purse import LeasedPurse
 from proxy.infrastructure.budgets.words import exceeded
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, kind_of
 from proxy.infrastructure.persistence.rows import LedgerRow
 
 _logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class LeasedBudgets:
         self._asking: dict[AccountKey, asyncio.Event] = {}
         self.refusals: dict[AccountKey, _Refusal] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._trouble: str | None = None
 
     # The port.
 
@@ -157,11 +158,19 @@ class LeasedBudgets:
                 account.granted = kept
             if isinstance(problem, asyncio.CancelledError):
                 raise
-            raise NotServing(
-                f"Budget '{account.budget.name}' cannot be checked: the database does not answer.", _AWAY_SECONDS
-            ) from problem
+            kind = self._trouble_is(kind_of(problem))
+            message = f"Budget '{account.budget.name}' cannot be checked: the database does not answer ({kind})."
+            raise NotServing(message, _AWAY_SECONDS) from problem
+        self._trouble = None
         if not account.may_set_aside(amount, self.clock()):
             raise exceeded(account, amount, lease.standing)
+
+    def _trouble_is(self, kind: str) -> str:
+        """Tells the log once."""
+        if kind != self._trouble:
+            _logger.error("budgets cannot be leased, requests are refused", extra={"reason": kind})
+        self._trouble = kind
+        return kind
 
     async def _more(self, account: Account, amount: int) -> Lease:
         """If no answer comes the lease may be there: it counts as ours until all of it is told again."""
