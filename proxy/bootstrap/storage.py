@@ -13,7 +13,7 @@ from proxy.infrastructure.payloads.rows import PayloadRows
 from proxy.infrastructure.persistence.arrival import Arrival, arriving
 from proxy.infrastructure.persistence.database import Database, bind, open_database
 from proxy.infrastructure.persistence.engine import default_url, missing_file
-from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
+from proxy.infrastructure.persistence.errors import DATABASE_ERRORS, advice_on
 from proxy.infrastructure.persistence.migrations import migrate
 from proxy.infrastructure.persistence.request_archive import LedgerRequestArchive
 from proxy.infrastructure.persistence.request_logs import PiccoloRequestLogs
@@ -22,6 +22,7 @@ from proxy.settings import Settings
 
 __all__ = [
     "DATABASE_ERRORS",
+    "advice_on",
     "arriving_database",
     "database_description",
     "existing_database",

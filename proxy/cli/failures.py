@@ -53,11 +53,12 @@ def not_there(problem: ObjectNotFound) -> click.BadParameter:
 
 def with_database(work: Coroutine[Any, Any, _T]) -> _T:
     """The result of work on the database; its trouble as a message."""
-    from proxy.bootstrap.storage import DATABASE_ERRORS  # noqa: PLC0415
+    from proxy.bootstrap.storage import DATABASE_ERRORS, advice_on  # noqa: PLC0415
 
     try:
         return asyncio.run(work)
     except InvalidValue as problem:
         raise click.ClickException(str(problem)) from None
     except DATABASE_ERRORS as problem:
-        raise click.ClickException(f"The database is not available ({type(problem).__name__}): {problem}") from None
+        words = f"The database is not available ({type(problem).__name__}): {problem}{advice_on(problem)}"
+        raise click.ClickException(words) from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proxy.bootstrap.config_file import words_for_logs
-from proxy.bootstrap.storage import DATABASE_ERRORS
+from proxy.bootstrap.storage import DATABASE_ERRORS, advice_on
 from proxy.domain.errors import InvalidValue
 from proxy.server.metrics_directory import METRICS_VARIABLE
 from proxy.settings import Settings
@@ -29,7 +29,7 @@ def why_not_started(problem: Exception, settings: Settings) -> str | None:
             return " ".join([f"{file}: {problem.strerror}.", *_demands_on(Path(file).resolve(), settings)])
         return f"The database is not available: {problem}"
     if isinstance(problem, DATABASE_ERRORS):
-        return f"The database is not available ({type(problem).__name__}): {problem}"
+        return f"The database is not available ({type(problem).__name__}): {problem}{advice_on(problem)}"
     return None
 
 

@@ -43,6 +43,19 @@ def not_serving(problem: BaseException) -> NotServing:
     return NotServing(f"The database does not answer ({type(problem).__name__}).", _RETRY_AFTER_SECONDS)
 
 
+def advice_on(problem: BaseException) -> str:
+    """What to do about one of DATABASE_ERRORS, to be put behind its message; nothing where that says it."""
+    if isinstance(problem, asyncpg.UndefinedObjectError):  # while connecting
+        return (
+            ". What follows the ? of DATABASE_URL is set for the session, but for what the driver knows; leave it out"
+        )
+    if isinstance(problem, asyncpg.ReadOnlySQLTransactionError):
+        return ". Of several hosts DATABASE_URL finds the primary with ?target_session_attrs=primary"
+    if isinstance(problem, asyncpg.InsufficientPrivilegeError):
+        return ". The role must own the tables, and may create in its schema: docs/operations.md, PostgreSQL"
+    return ""
+
+
 def kind_of(problem: BaseException) -> str:
     """Its class; of SQLite, where one class is for full, locked and read-only files, also the error's own name."""
     name = getattr(problem, "sqlite_errorname", None)
