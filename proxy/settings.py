@@ -191,6 +191,9 @@ class Settings(BaseSettings):
         "auto", description="whether spans are exported; auto: if `OTEL_EXPORTER_OTLP_ENDPOINT` says where to"
     )
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
+    max_answer_bytes: int = Field(
+        134_217_728, ge=1024, description="largest answer of an upstream; streams are not held, and have no limit"
+    )
     head_timeout_seconds: _Seconds = Field(
         30.0, description="for the head of a request: from the connection's beginning, later from the head's"
     )

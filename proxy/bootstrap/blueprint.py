@@ -67,6 +67,7 @@ def blueprint_without_file(settings: Settings, demo_url: str | None) -> Blueprin
         idle_timeout_seconds=settings.stream_idle_timeout_seconds,
         stream_total_timeout_seconds=settings.stream_total_timeout_seconds,
         stream_hold_seconds=settings.stream_hold_seconds,
+        max_answer_bytes=settings.max_answer_bytes,
     )
     spec = DeploymentSpec(
         deployment=catalog.routes[0].deployments[0],
@@ -172,6 +173,7 @@ def _spec(
         idle_timeout_seconds=described.timeouts.idle_seconds,
         stream_total_timeout_seconds=described.timeouts.stream_total_seconds,
         stream_hold_seconds=settings.stream_hold_seconds,
+        max_answer_bytes=settings.max_answer_bytes,
     )
     return DeploymentSpec(
         deployment=deployment,

@@ -36,11 +36,12 @@ from proxy.infrastructure.connector import DirectConnector, KeptConnections
 _INFORMATIONAL = range(100, 200)
 _SWITCHING = 101
 _FOREVER = math.inf
+_TURN_BYTES = 1024 * 1024
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Reply(Protocol):
-    """An answer whose head has come. Reading it to its end gives the connection back; closing ends it at once."""
+    """An answer whose head has come. When all of its content is read the connection goes back; closing ends it."""
 
     @property
     def status(self) -> int: ...
@@ -54,11 +55,34 @@ class Reply(Protocol):
     @property
     def content_type(self) -> str: ...
 
-    async def read(self) -> bytes:
-        """The whole body; what was read is kept. A failure closes the connection."""
-        ...
-
     def close(self) -> None: ...
+
+
+class BodyTooLarge(Exception):  # it is too large
+    """More came of an answer than anybody wants to hold."""
+
+
+async def read_body(reply: Reply, most_bytes: int) -> bytes:
+    """All of an answer's body. Raises BodyTooLarge, and what reading raises: then its connection is to be closed.
+
+    Unpacking what an upstream has packed takes no longer than a mebibyte does, then others have a turn.
+    """
+    if isinstance(reply, DirectReply) and reply.is_over:
+        body = whole_body(reply.content)
+        if len(body) > most_bytes:
+            raise BodyTooLarge
+        return body
+    pieces: list[bytes] = []
+    length, pause_at = 0, _TURN_BYTES
+    while piece := await reply.content.readany():
+        pieces.append(piece)
+        length += len(piece)
+        if length > most_bytes:
+            raise BodyTooLarge
+        if length >= pause_at:
+            pause_at = length + _TURN_BYTES
+            await asyncio.sleep(0)
+    return b"".join(pieces)
 
 
 class Post(Protocol):
@@ -96,7 +120,7 @@ def _session_post(session: ClientSession, url: URL, standing: Mapping[str, str])
 class DirectReply:
     """The answer on one connection, which it gives back when the body has come to its end."""
 
-    __slots__ = ("_body", "_connection", "_exchange", "_kept", "_protocol", "content", "headers", "is_over", "status")
+    __slots__ = ("_connection", "_exchange", "_kept", "_protocol", "content", "headers", "is_over", "status")
     method: ClassVar[str] = "POST"  # aiohttp-retry asks for it
 
     def __init__(
@@ -114,7 +138,6 @@ class DirectReply:
         self._connection: Connection | None = connection
         self._protocol = protocol
         self._exchange = protocol.exchanges
-        self._body: bytes | None = None
         self.is_over = False  # all of the body has come
         content.on_eof(self._ended)
 
@@ -122,15 +145,6 @@ class DirectReply:
     def content_type(self) -> str:
         said = self.headers.get("Content-Type", "application/octet-stream")
         return without_controls(said.partition(";")[0].strip().lower())
-
-    async def read(self) -> bytes:
-        if self._body is None:
-            try:
-                self._body = whole_body(self.content) if self.is_over else await self.content.read()
-            except BaseException:
-                self.close()
-                raise
-        return self._body
 
     def close(self) -> None:
         self.watch(None)

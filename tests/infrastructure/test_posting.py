@@ -75,7 +75,7 @@ async def test_the_head_says_all_that_was_asked_for_and_the_body_goes_as_it_is()
     raw = Raw(ANSWER)
     async with posting(raw) as post:
         reply = await post(b'{"a":1}', {"traceparent": "00-x"})
-        assert (reply.status, reply.content_type, await reply.read()) == (200, "application/json", b"{}")
+        assert (reply.status, reply.content_type, await reply.content.read()) == (200, "application/json", b"{}")
     head, _, body = raw.heard[0][0].partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     assert first == "POST /v1/x?a=b HTTP/1.1"
@@ -92,7 +92,7 @@ async def test_a_connection_whose_answer_was_read_is_used_again() -> None:
         for _ in range(2):
             reply = await post(b"{}", {})
             assert isinstance(reply, DirectReply)
-            await reply.read()
+            await reply.content.read()
     assert [len(mine) for mine in raw.heard] == [2]
 
 
@@ -107,28 +107,28 @@ async def test_while_a_reply_is_held_nothing_is_read() -> None:
         await asyncio.sleep(0.1)
         assert reply.content.read_nowait() == b""
         reply.go_on()
-        assert await reply.read() == b"def"
+        assert await reply.content.read() == b"def"
         reply.hold()  # it is over: the connection is the next one's
-        await (await post(b"{}", {})).read()
+        await (await post(b"{}", {})).content.read()
 
 
 async def test_the_connection_used_last_is_used_next() -> None:
     raw = Raw(*[ANSWER] * 5)
     async with posting(raw) as post:
         first, second = await asyncio.gather(post(b"1", {}), post(b"2", {}))
-        await first.read()
-        await second.read()
+        await first.content.read()
+        await second.content.read()
         for _ in range(3):
-            await (await post(b"again", {})).read()
+            await (await post(b"again", {})).content.read()
     assert sorted(len(mine) for mine in raw.heard) == [1, 4]
 
 
 async def test_a_connection_that_nobody_has_used_for_long_is_not_used_again() -> None:
     raw = Raw(ANSWER, ANSWER)
     async with posting(raw, connector=DirectConnector(keep_seconds=0.05)) as post:
-        await (await post(b"{}", {})).read()
+        await (await post(b"{}", {})).content.read()
         await asyncio.wait_for(raw.hung_up.wait(), 5)
-        await (await post(b"{}", {})).read()
+        await (await post(b"{}", {})).content.read()
     assert [len(mine) for mine in raw.heard] == [1, 1]
 
 
@@ -136,7 +136,7 @@ async def test_a_connection_that_the_server_has_closed_meanwhile_is_not_used_aga
     raw = Raw(ANSWER, ANSWER, closes=True)
     async with posting(raw) as post:
         for _ in range(2):
-            await (await post(b"{}", {})).read()
+            await (await post(b"{}", {})).content.read()
             await asyncio.sleep(0.05)
     assert [len(mine) for mine in raw.heard] == [1, 1]
 
@@ -144,17 +144,17 @@ async def test_a_connection_that_the_server_has_closed_meanwhile_is_not_used_aga
 async def test_an_answer_that_nobody_has_asked_for_is_nobodys() -> None:
     raw = Raw(ANSWER, ANSWER.replace(b"{}", b"[]"))
     async with posting(raw) as post:
-        await (await post(b"{}", {})).read()
+        await (await post(b"{}", {})).content.read()
         raw.writers[0].write(ANSWER.replace(b"{}", b"!!"))
         await asyncio.wait_for(raw.hung_up.wait(), 5)
-        assert await (await post(b"{}", {})).read() == b"[]"
+        assert await (await post(b"{}", {})).content.read() == b"[]"
 
 
 async def test_two_answers_to_one_request_end_the_connection() -> None:
     raw = Raw(ANSWER + ANSWER.replace(b"{}", b"!!"), ANSWER.replace(b"{}", b"[]"))
     async with posting(raw) as post:
-        assert await (await post(b"{}", {})).read() == b"{}"
-        assert await (await post(b"{}", {})).read() == b"[]"
+        assert await (await post(b"{}", {})).content.read() == b"{}"
+        assert await (await post(b"{}", {})).content.read() == b"[]"
     assert [len(mine) for mine in raw.heard] == [1, 1]
 
 
@@ -162,7 +162,7 @@ async def test_each_request_has_a_time_limit_of_its_own_for_the_head() -> None:
     """Whatever the ones before it on the same connection had."""
     raw = Raw(ANSWER, b"")
     async with posting(raw) as post:
-        await (await post(b"{}", {}, most_seconds=60)).read()
+        await (await post(b"{}", {}, most_seconds=60)).content.read()
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(post(b"{}", {}, most_seconds=0.05), 5)
     assert [len(mine) for mine in raw.heard] == [2]
@@ -171,9 +171,9 @@ async def test_each_request_has_a_time_limit_of_its_own_for_the_head() -> None:
 async def test_a_time_limit_ends_with_its_request() -> None:
     raw = Raw(ANSWER, ANSWER)
     async with posting(raw) as post:
-        await (await post(b"{}", {}, most_seconds=0.05)).read()
+        await (await post(b"{}", {}, most_seconds=0.05)).content.read()
         await asyncio.sleep(0.1)
-        await (await post(b"{}", {}, most_seconds=60)).read()
+        await (await post(b"{}", {}, most_seconds=60)).content.read()
     assert [len(mine) for mine in raw.heard] == [2]
 
 
@@ -182,7 +182,7 @@ async def test_a_reply_that_gave_its_connection_back_does_not_silence_the_next()
     raw = Raw(ANSWER, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
     async with posting(raw) as post:
         first = await post(b"{}", {})
-        await first.read()
+        await first.content.read()
         second = await post(b"{}", {})
         assert isinstance(second, DirectReply)
         second.watch(lambda: changes.append(None))
@@ -215,7 +215,7 @@ async def test_a_connection_that_was_answered_before_all_was_sent_is_not_used_ag
     raw = Hasty(ANSWER, ANSWER)
     async with posting(raw) as post:
         for body in (b"x" * 50_000_000, b"{}"):
-            assert await (await post(body, {})).read() == b"{}"
+            assert await (await post(body, {})).content.read() == b"{}"
         raw.hung_up.set()
     assert len(raw.heard) == 2
 
@@ -256,14 +256,16 @@ async def test_an_answer_that_breaks_off_is_an_error_of_aiohttp() -> None:
     async with posting(Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", closes=True)) as post:
         reply = await post(b"{}", {})
         with pytest.raises(aiohttp.ClientError):
-            await reply.read()
+            await reply.content.read()
+        reply.close()
 
 
 async def test_a_body_that_stops_coming_times_out() -> None:
     async with posting(Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"), idle_seconds=0.05) as post:
         reply = await post(b"{}", {})
         with pytest.raises(asyncio.TimeoutError):
-            await reply.read()
+            await reply.content.read()
+        reply.close()
 
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\0b"])
@@ -278,6 +280,6 @@ async def test_sessions_of_other_programs_are_asked_the_usual_way() -> None:
     port = server.sockets[0].getsockname()[1]
     async with server, aiohttp.ClientSession() as session:
         reply = await poster(session, URL(f"http://127.0.0.1:{port}/"), {"Authorization": "Bearer k"})(b"{}", {})
-        assert await reply.read() == b"{}"
+        assert await reply.content.read() == b"{}"
     await raw.gone()
     assert b"Authorization: Bearer k" in raw.heard[0][0]

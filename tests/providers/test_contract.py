@@ -12,6 +12,7 @@ from semantic_kernel.contents import ChatHistory
 
 from proxy.domain.errors import (
     CircuitOpen,
+    InvalidUpstreamAnswer,
     PermanentUpstreamError,
     StreamBroken,
     TransientUpstreamError,
@@ -47,6 +48,21 @@ async def test_an_answer_comes_back_with_its_usage(provider: Provider) -> None:
     assert answer["usage"]["total_tokens"] == INPUT_TOKENS + OUTPUT_TOKENS
     assert (metadata["input_tokens"], metadata["output_tokens"]) == (INPUT_TOKENS, OUTPUT_TOKENS)
     assert metadata["content_type"] == "application/json"
+
+
+async def test_an_answer_without_end_is_given_up(connect_kind: Connect, provider: Provider) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * 65_536)
+
+    limited = await connect_kind(provider.kind, max_answer_bytes=1024 * 1024)
+    limited.upstream.answer(endless)
+    with pytest.raises(InvalidUpstreamAnswer, match=r"1048576 bytes \(MAX_ANSWER_BYTES\)"):
+        await limited.complete()
+    await limited.hung_up()
+    assert limited.upstream.calls == 1
 
 
 async def test_the_upstream_is_asked_what_the_client_asked(provider: Provider) -> None:

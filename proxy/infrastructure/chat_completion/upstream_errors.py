@@ -64,6 +64,10 @@ class UpstreamErrors:
             body=body,
         )
 
+    def too_large(self, most_bytes: int) -> InvalidUpstreamAnswer:
+        """An answer of which no more is read."""
+        return self.invalid(f"it is larger than the limit of {most_bytes} bytes (MAX_ANSWER_BYTES)", b"")
+
     def redacted(self, text: str) -> str:
         """What the provider has said, without secrets."""
         for secret in self._secrets:

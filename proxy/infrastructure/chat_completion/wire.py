@@ -25,13 +25,14 @@ from proxy.infrastructure.chat_completion.told_errors import errors_without_secr
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
 from proxy.infrastructure.chat_completion.usage import WholeAnswer
 from proxy.infrastructure.chat_completion.wire_stream import StreamRules, WireStream
-from proxy.infrastructure.posting import DirectReply, Reply, poster
+from proxy.infrastructure.posting import BodyTooLarge, DirectReply, Reply, poster, read_body
 from proxy.infrastructure.resilience import Resilience
 
 _logger = logging.getLogger(__name__)
 _OK, _FIRST_NOT_OK = 200, 300
 _REFUSALS = range(400, 500)
 _ERROR_BODY_BYTES = 256 * 1024
+_ANSWER_BYTES = 128 * 1024 * 1024
 _SECRET_HEADER = re.compile(r"(?i)auth|key|token|secret|cookie")
 
 _Read = Callable[[Reply], Awaitable[None]]  # raises what it does not like of an answer
@@ -57,6 +58,7 @@ class WireSettings:
     idle_timeout_seconds: float = 60.0
     stream_total_timeout_seconds: float = 3600.0
     stream_hold_seconds: float = HOLD_SECONDS
+    max_answer_bytes: int = _ANSWER_BYTES
 
     def patience_seconds(self, *, stream: bool) -> float:
         """Until the first byte of an answer."""
@@ -95,7 +97,10 @@ class Wire:
         bodies: list[bytes] = []
 
         async def read(response: Reply) -> None:
-            body = await response.read()
+            try:
+                body = await read_body(response, self.settings.max_answer_bytes)
+            except BodyTooLarge as problem:
+                raise self.errors.too_large(self.settings.max_answer_bytes) from problem
             try:
                 answer = WholeAnswer(body)
             except Malformed as problem:

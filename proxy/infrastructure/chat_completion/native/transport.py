@@ -137,7 +137,12 @@ class _Body(httpx.AsyncByteStream):
         return self._reads() if self._change is None else self._change(self._reads())
 
     async def _reads(self) -> AsyncIterator[bytes]:
+        """Streams count, too: an SDK holds a line of one until it ends."""
+        left = self._settings.max_answer_bytes
         while data := await self._read():
+            left -= len(data)
+            if left < 0:
+                raise self._errors.too_large(self._settings.max_answer_bytes)
             yield data
 
     async def _read(self) -> bytes:
