@@ -22,6 +22,7 @@ from proxy.application.payloads import Capture
 from proxy.application.tracing import short_trace
 from proxy.domain.chat import ChatRequest
 from proxy.domain.errors import GatewayError, InvalidRequest, StreamBroken, kind_of
+from proxy.domain.raised import forget_where
 
 KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "idempotent-replayed"
@@ -105,6 +106,8 @@ class _Production:
         headers = {**response.headers, "x-gateway-attempts": str(self._exchange.attempts)}
         if self._exchange.walked:
             headers["x-gateway-trace"] = short_trace(self._exchange)
+        for attempt in self._exchange.walked:
+            forget_where(attempt.error)
         self._recording.begin(AnswerHead(status, headers, error_type=kind_of(error)))
         await self._recording.write(response.body if isinstance(response.body, bytes) else b"", completes=True)
         return status < _FIRST_SERVER_ERROR and status not in _MAY_PASS

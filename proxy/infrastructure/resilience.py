@@ -23,6 +23,7 @@ from aiohttp_retry import RetryClient, RetryOptionsBase
 
 from proxy.application.upstream import UpstreamCall
 from proxy.domain.errors import DeadlineExceeded, TransientUpstreamError, UpstreamError
+from proxy.domain.raised import forget_where
 from proxy.infrastructure.breaker import Breaker, Permit
 from proxy.infrastructure.retry_budget import RetryBudget
 
@@ -183,6 +184,7 @@ class _Tries(Generic[_Reply]):
         if self.is_first:
             self.is_first = False
             raise self.last_error
+        forget_where(self.last_error)
         if self.wait_seconds:
             await self._resilience.timing.sleep(self.wait_seconds)
         if self._resilience.timing.clock() >= self.deadline:

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 from proxy.api.app_keys import EXCHANGE, GATEWAY, REQUEST_ID
 from proxy.application.observing import HttpMetrics
 from proxy.domain.key_like import without_keys
+from proxy.domain.raised import forget_where
 
 _logger = logging.getLogger("proxy.access")
 _QUIET_PATHS = ("/health/live", "/health/ready", "/health/accepting", "/health", "/metrics")
@@ -37,7 +38,12 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def given_up(request: web.Request) -> str:
-    """What there is to say instead of a status when a request is cancelled."""
+    """What there is to say instead of a status when a request is cancelled; its way is forgotten, if it is booked."""
+    exchange = request.get(EXCHANGE)
+    if exchange is not None and exchange.booked is not None:
+        for attempt in exchange.walked:
+            forget_where(attempt.error)
+        exchange.walked = ()  # the cancellation goes on, and will remember the request by further frames
     is_gone = request.transport is None or request.transport.is_closing()
     return "client disconnected" if is_gone else "interrupted"
 

@@ -14,6 +14,7 @@ from proxy.api.openai.unknown_paths import unknown_path
 from proxy.application.tracing import short_trace
 from proxy.domain.errors import BodyTooLarge, GatewayError, MethodNotAllowed, RouteNotFound
 from proxy.domain.key_like import without_keys
+from proxy.domain.raised import forget_where
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ def error_answer(request: web.Request, raised: Exception) -> web.StreamResponse:
         response.headers["x-gateway-attempts"] = str(exchange.attempts)
         if exchange.walked:
             response.headers["x-gateway-trace"] = short_trace(exchange)
+        for attempt in exchange.walked:
+            forget_where(attempt.error)
     if not request.content.is_eof() and request.can_read_body:
         response.force_close()  # an unread body must not be taken for the next request
     return response

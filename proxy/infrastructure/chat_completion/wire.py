@@ -193,9 +193,10 @@ class Wire:
 
     async def _judge(self, call: UpstreamCall, response: Reply, read: _Read) -> None:
         if not _OK <= response.status < _FIRST_NOT_OK:
-            error = await self._error(response)
+            body = await read_error_body(response, self.settings.first_byte_timeout_seconds)
             call.refusals += response.status in _REFUSALS
-            raise error
+            back = self.handed_back(response.headers)
+            raise self.errors.from_response(response.status, response.headers, body, back)
         if self._generation_id_header:
             generation_id = response.headers.get(self._generation_id_header)
             if isinstance(response, DirectReply) and response.is_over:
@@ -213,10 +214,6 @@ class Wire:
         if response.is_out_of_time if isinstance(response, DirectReply) else self.now() >= call.deadline:
             return self.errors.out_of_time()
         return self.errors.timeout("did not go on", self.settings.idle_timeout_seconds)
-
-    async def _error(self, response: Reply) -> UpstreamError:
-        body = await read_error_body(response, self.settings.first_byte_timeout_seconds)
-        return self.errors.from_response(response.status, response.headers, body, self.handed_back(response.headers))
 
     def _no_stream(self, body: bytes, response: Reply) -> UpstreamError:
         """What came instead of a stream, with 200: the error that it is if it is one."""

@@ -19,7 +19,6 @@ from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientSes
 from yarl import URL
 
 from proxy.application.upstream import UpstreamCall
-from proxy.domain.errors import UpstreamError
 from proxy.infrastructure.chat_completion.headers import CallHeaders
 from proxy.infrastructure.chat_completion.upstream_errors import UpstreamErrors
 from proxy.infrastructure.chat_completion.wire import WireSettings, read_error_body
@@ -74,9 +73,13 @@ class SessionTransport(httpx.AsyncBaseTransport):
             request, body, call, self._settings.patience_seconds(stream=attempt.stream)
         )
         if not _OK <= response.status < _FIRST_NOT_OK:
-            error = await self._error(response)
+            try:
+                body = await read_error_body(response, self._settings.first_byte_timeout_seconds)
+            finally:
+                response.close()
             call.refusals += response.status in _REFUSALS
-            raise error
+            back = self._headers.handed_back(response.headers)
+            raise self._errors.from_response(response.status, response.headers, body, back)
         attempt.responded.set()
         return httpx.Response(
             response.status,
@@ -106,15 +109,6 @@ class SessionTransport(httpx.AsyncBaseTransport):
             raise self._errors.timeout("did not begin to answer", most_seconds) from problem
         except (ClientError, OSError) as problem:
             raise self._errors.unreachable(problem) from problem
-
-    async def _error(self, response: ClientResponse) -> UpstreamError:
-        try:
-            body = await read_error_body(response, self._settings.first_byte_timeout_seconds)
-        finally:
-            response.close()
-        return self._errors.from_response(
-            response.status, response.headers, body, self._headers.handed_back(response.headers)
-        )
 
 
 class _Body(httpx.AsyncByteStream):
