@@ -12,11 +12,16 @@ _MOST_CONNECTIONS: Final = 64
 
 
 def valkey_client(url: str, deadline_seconds: float, **options: Any) -> Redis:
-    """Waits no longer than the deadline for one of its connections, of which there are few."""
+    """Waits no longer than the deadline for one of its connections, of which there are few.
+
+    For answers there is no limit but the callers' own: the client's is `asyncio.wait_for`, which before Python 3.12 may
+    lose a cancellation, so that whoever is told to end goes on.
+    """
     pool = BlockingConnectionPool.from_url(
         url,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=1.0,
+        socket_timeout=None,
         max_connections=_MOST_CONNECTIONS,
         timeout=deadline_seconds,
         protocol=2,

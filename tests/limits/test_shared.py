@@ -11,6 +11,7 @@ from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import TokenEstimate
 from proxy.infrastructure.limits.passes import Pass
+from proxy.infrastructure.valkey import valkey_client
 from tests.limits.conftest import Build, Limiter, applied
 from tests.valkey import Valkey
 
@@ -202,3 +203,23 @@ async def test_windows_are_forgotten_by_the_server(build: Build, valkey: Valkey)
     async with asyncio.timeout(10):
         while await limiter.shared._client.dbsize():
             await asyncio.sleep(0.05)
+
+
+async def test_who_is_cancelled_while_asking_the_server_ends(valkey: Valkey) -> None:
+    """Whatever it is just doing: else a gateway that stops would wait for ever for who tells of its last request."""
+    client = valkey_client(valkey.url, 5.0)
+
+    async def ask_for_ever() -> None:
+        while True:
+            await client.ping()
+
+    await client.ping()
+    for turns in range(50):
+        asking = asyncio.create_task(ask_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        ended, _ = await asyncio.wait([asking], timeout=5)
+        asking.cancel()
+        assert ended, turns
+    await client.aclose()
