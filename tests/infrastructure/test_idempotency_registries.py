@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from proxy.application.idempotency import AnswerHead, IdempotencyKey
 from proxy.domain.errors import IdempotencyKeyReused, IdempotentAnswerNotKept, IdempotentRequestRunning
@@ -375,3 +376,23 @@ async def test_valkey_is_not_filled_and_the_keys_of_answers_that_had_no_room_sta
             except IdempotentAnswerNotKept:
                 known[name] = None
         assert known == {"a": False, "b": None, "c": None, "d": False}
+
+
+async def test_a_valkey_that_takes_no_writes_is_not_taken_up_again(
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica that was left behind by a failover answers all the same."""
+    caplog.set_level("INFO")
+    async with shared_store(ValkeyRegistry(valkey.url, 1.0), 5.0, time.monotonic) as store:
+        await answered(store)
+        with Redis.from_url(valkey.url) as server:
+            server.replicaof("127.0.0.1", "1")
+            recording = await first(store, IdempotencyKey("p", "another"))
+            recording.end(keep=False)
+            await store.keep()
+            assert store.trouble == "Valkey does not answer: idempotency keys are each process's own (ReadOnlyError)"
+            assert "idempotency keys are shared again" not in caplog.messages
+            server.replicaof("NO", "ONE")
+        async with asyncio.timeout(10):
+            while store.trouble is not None:
+                await asyncio.sleep(0.05)

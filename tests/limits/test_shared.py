@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from proxy.application.idempotency import AnswerHead, IdempotencyKey
 from proxy.domain.access.scopes import GATEWAY, Scope, Subject
 from proxy.domain.errors import RateLimited
 from proxy.domain.rate_limits import TokenEstimate
+from proxy.infrastructure.idempotency.shared import shared_store
+from proxy.infrastructure.idempotency.valkey import ValkeyRegistry
 from proxy.infrastructure.limits.passes import Pass
 from proxy.infrastructure.valkey import valkey_client
 from tests.limits.conftest import Build, Limiter, applied
 from tests.valkey import Valkey
 
 KEY = Subject(Scope.KEY, "7d0a")
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "scaling.md"
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -223,3 +231,57 @@ async def test_who_is_cancelled_while_asking_the_server_ends(valkey: Valkey) -> 
         asking.cancel()
         assert ended, turns
     await client.aclose()
+
+
+async def test_a_server_that_takes_no_writes_is_not_up(
+    build: Build, valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica that was left behind by a failover, or one without memory, answers all the same."""
+    caplog.set_level("INFO")
+    limiter = await build(valkey.url)
+    with Redis.from_url(valkey.url) as server:
+        server.replicaof("127.0.0.1", "1")
+        granted = await limiter.enter(applied(KEY, requests_per_minute=5))
+        assert granted.headers["x-gateway-limits"] == "local"
+        later = await build(valkey.url)
+        assert later.counting.trouble == "Valkey does not answer (ReadOnlyError): rate limits are local"
+        for _ in range(3):
+            await limiter.counting.look()
+        assert limiter.counting.state()["valkey"] == "down"
+        assert sum("limits are shared" in record.message for record in caplog.records) == 1  # at the beginning
+        server.replicaof("NO", "ONE")
+        await until(lambda: limiter.counting.trouble is None)
+    assert "x-gateway-limits" not in (await limiter.enter(applied(KEY, requests_per_minute=5))).headers
+
+
+async def test_the_rights_that_are_documented_are_enough(
+    build: Build, valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    documented = re.search(r"ACL SETUSER gateway (on .*?)\n *```", DOCUMENTATION.read_text(), re.DOTALL)
+    assert documented is not None
+    with Redis.from_url(valkey.url) as server:
+        server.execute_command("ACL SETUSER", "gateway", *documented[1].replace("PASSWORD", "secret").split())
+        url = valkey.url.replace("redis://", "redis://gateway:secret@")
+        limiter = await build(url, lease_seconds=0.3)
+        limits = applied(KEY, tokens_per_minute=1000), applied(concurrent_requests=2)
+        first, second = [await limiter.enter(*limits, estimate=TokenEstimate(10, 10)) for _ in range(2)]
+        await asyncio.sleep(0.2)  # its lease is prolonged
+        first.leave(1, 1)
+        assert limiter.shared is not None
+        limiter.shared.count("counted-here", 1)
+        second.leave(20, 0)
+        await until(lambda: limiter.counting.state()["untold"] == 0)
+        async with shared_store(ValkeyRegistry(url, 1.0, lease_seconds=0.3), 5.0, time.monotonic) as store:
+            for number, keep in enumerate((True, False)):
+                recording, _ = await store.claim(IdempotencyKey("p", f"{number}"), b"f" * 32)
+                await asyncio.sleep(1.1)
+                recording.begin(AnswerHead(200, {}))
+                await recording.write(b"answer", completes=True)
+                recording.end(keep=keep)
+            async with shared_store(ValkeyRegistry(url, 1.0), 5.0, time.monotonic) as other:
+                await until(lambda: not store._telling)
+                _, is_first = await other.claim(IdempotencyKey("p", "0"), b"f" * 32)
+                assert not is_first
+        denied = server.acl_log()
+    assert denied == []
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []

@@ -162,8 +162,9 @@ class ValkeyRegistry:
                     await self._renew([_PREFIX + name], [_owner(claim), head, self._lease_ms])
 
     async def probe(self) -> None:
+        """Claims a key that is nobody's name: who takes no writes is of no use."""
         async with _within(self._deadline_seconds):
-            await self._client.script_load(_CLAIM)
+            await self._claim([_PREFIX + "probe"], [b"probe", round(_PATIENCE_SECONDS * 1000), b""])
         self._renewed = 0.0  # at once, with the next `keep`
 
     async def close(self) -> None:

@@ -198,9 +198,13 @@ class ValkeyCounts:
         self._told.append(_Use(_PREFIX + key, used))
 
     async def probe(self, most_seconds: float | None = None) -> None:
-        """It has the script from now on, too."""
-        async with _within(most_seconds or self._deadline_seconds):
-            await self._client.script_load(_ENTER)
+        """Asks as requests do, for nothing: who answers but takes no writes (a replica, a full server, one that grants
+        too little) is of no use. A full one takes those that follow a removal, as those of places do."""
+        window, place = _PREFIX + "probe:w", _PREFIX + "probe:p"
+        numbers = (round(self._length * 1000), 1, self._lease_ms, "probe", 1, 0)
+        for keys, limits in (((window,), numbers), ((window, place), (*numbers, 2))):
+            async with _within(most_seconds or self._deadline_seconds):
+                await self._enter(keys, limits)
 
     async def tell(self) -> None:
         while self._told:
