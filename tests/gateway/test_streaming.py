@@ -300,6 +300,26 @@ async def test_a_client_is_not_kept_waiting_after_done(gateway: TestGateway, ups
     assert (await gateway.row()).status is RequestStatus.SUCCESS
 
 
+async def test_nor_by_what_goes_on_coming(gateway: TestGateway, upstream: Upstream) -> None:
+    """Comments, say, of who keeps the connection alive; OpenAI's SDK reads to the end."""
+
+    async def beats(request: web.Request) -> None:
+        assert request.transport is not None
+        while True:
+            request.transport.write(b"6\r\n: ok\n\n\r\n")
+            await asyncio.sleep(0.05)
+
+    upstream.answer(streams(chunk("Hi"), *ending(), then=beats))
+    async with asyncio.timeout(20):
+        _, _, got = await gateway.raw_chat(STREAMED)
+    assert got.startswith(chunk("Hi") + b"".join(ending()))
+    assert set(got.removeprefix(chunk("Hi") + b"".join(ending())).split(b"\n\n")) <= {b": ok", b""}
+    assert (await gateway.row()).status is RequestStatus.SUCCESS
+    async with asyncio.timeout(10):
+        while upstream.cancelled == 0:
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("tail", [b"\n", b": bye", b"data: "])
 @pytest.mark.parametrize("is_alone", [True, False])
 async def test_what_follows_done_and_ends_no_event_ends_with_the_answer(

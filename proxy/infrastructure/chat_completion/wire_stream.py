@@ -66,6 +66,7 @@ class WireStream:
         self._told = False
         self._pending = b""  # what completes the answer, when it came while pumping
         self._has_hung_up = False
+        self._ends: float | None = None  # the time for what follows `[DONE]`
         self._hides_usage = hides_usage
         self._deadline = time.monotonic() + rules.total_timeout_seconds
         if isinstance(response, DirectReply):
@@ -174,16 +175,22 @@ class WireStream:
             raise self._broken("broke off", "connection") from problem
 
     async def _read_after_done(self) -> bytes:
-        """Whatever follows `[DONE]`, if it comes soon: the client need not wait for the upstream to hang up."""
+        """Whatever follows `[DONE]`, if it comes soon: the client need not wait for the upstream to hang up, nor for
+        comments that keep the connection alive."""
         if self._has_hung_up or self._response.content.at_eof():
             return b""
+        now = time.monotonic()
+        if self._ends is None:
+            self._ends = now + _AFTER_DONE_SECONDS
         try:
-            async with asyncio.timeout(_AFTER_DONE_SECONDS):
-                return await self._response.content.readany()
+            if now < self._ends:
+                async with asyncio.timeout(self._ends - now):
+                    return await self._response.content.readany()
         except (TimeoutError, ClientError, OSError):
-            self._has_hung_up = True
-            self._response.close()
-            return b""
+            pass
+        self._has_hung_up = True
+        self._response.close()
+        return b""
 
     def _last_bytes(self) -> bytes:
         """What came after the end of the last event: some servers do not end their last one."""
