@@ -275,6 +275,44 @@ async def test_odd_members_of_an_error_do_not_spoil_its_shape(
     assert openai_error(raw)["message"] == "no luck"
 
 
+WORDS = "špatný klíč"
+OTHER_ENCODINGS = {
+    "byte order mark": json.dumps({"error": {"message": WORDS}}, ensure_ascii=False).encode("utf-8-sig"),
+    "UTF-16": json.dumps({"error": {"message": WORDS}}, ensure_ascii=False).encode("utf-16"),
+    "UTF-16 without a mark": json.dumps({"error": {"message": WORDS}}, ensure_ascii=False).encode("utf-16-le"),
+}
+
+
+@pytest.mark.parametrize("body", OTHER_ENCODINGS.values(), ids=OTHER_ENCODINGS)
+async def test_an_error_in_another_encoding_keeps_its_words(
+    start_gateway: StartGateway, upstream: Upstream, body: bytes
+) -> None:
+    gateway = await start_gateway(**ONCE)
+    upstream.answer(says(body, status=400))
+    _, _, raw = await gateway.raw_chat()
+    assert openai_error(raw)["message"] == WORDS
+
+
+async def test_of_an_error_whose_encoding_is_not_told_the_rest_is_kept(
+    start_gateway: StartGateway, upstream: Upstream
+) -> None:
+    gateway = await start_gateway(**ONCE)
+    upstream.answer(says('{"error": {"message": "clé refusée", "code": "x"}}'.encode("latin-1"), status=400))
+    _, _, raw = await gateway.raw_chat()
+    assert openai_error(raw)["message"] == "cl\ufffd refus\ufffde"
+    assert openai_error(raw)["code"] == "x"
+
+
+async def test_an_answer_behind_a_byte_order_mark_is_one(gateway: TestGateway, upstream: Upstream) -> None:
+    """Clients take it for one, and it is paid."""
+    body = json.dumps(COMPLETION).encode("utf-8-sig")
+    upstream.answer(says(body))
+    status, _, raw = await gateway.raw_chat()
+    assert (status, raw) == (200, body)
+    row = await gateway.row()
+    assert (row.status, row.input_tokens.value) == (RequestStatus.SUCCESS, 10)
+
+
 async def test_an_error_that_is_only_a_text_is_the_message(start_gateway: StartGateway, upstream: Upstream) -> None:
     gateway = await start_gateway(**ONCE)
     upstream.answer(says({"error": "model is loading"}, status=503))
