@@ -41,5 +41,6 @@ async def rate_limiter(
 
     await divide()
     async with limiting(limiter), repeating(divide, lambda: _SHARE_SECONDS, "limits' shares"):
-        _logger.log(logging.WARNING if limiter.trouble else logging.INFO, limiter.description)
+        level = logging.WARNING if limiter.trouble else logging.INFO
+        _logger.log(level, limiter.description, extra=limiter.refusal)
         yield limiter

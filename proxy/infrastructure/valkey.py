@@ -7,8 +7,10 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 _MOST_CONNECTIONS: Final = 64
+_REFUSAL_CHARACTERS: Final = 300
 
 
 def valkey_client(url: str, deadline_seconds: float, **options: Any) -> Redis:
@@ -28,3 +30,8 @@ def valkey_client(url: str, deadline_seconds: float, **options: Any) -> Redis:
         **options,
     )
     return Redis.from_pool(pool)
+
+
+def refusal(problem: BaseException) -> str | None:
+    """What the server says, for the log: which right is missing, or that it is a replica. No password is in it."""
+    return str(problem)[:_REFUSAL_CHARACTERS] if isinstance(problem, ResponseError) else None

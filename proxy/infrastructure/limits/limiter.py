@@ -41,6 +41,7 @@ class CountingLimiter:
         self._shared = shared
         self._room = room
         self._trouble: str | None = None
+        self.refusal: Mapping[str, str] = {}  # what Valkey said at last instead of an answer, for the log
         self._name = uuid4().hex[:12]
         self._numbers = itertools.count()
         self._to_tell = asyncio.Event()
@@ -155,8 +156,10 @@ class CountingLimiter:
     # Valkey, in the background.
 
     def _lost(self, problem: CountsLost) -> None:
+        self.refusal = {} if problem.refusal is None else {"detail": problem.refusal}
         if self._trouble is None:
-            _logger.warning("Valkey does not answer: limits are local", extra={"reason": str(problem)})
+            facts = {"reason": str(problem), **self.refusal}
+            _logger.warning("Valkey does not answer: limits are local", extra=facts)
         self._trouble = str(problem)
 
     async def begin(self) -> None:

@@ -11,11 +11,15 @@ from proxy.infrastructure.limits.windows import Reading
 
 
 class CountsLost(Exception):  # they are lost
-    """There was no answer. `is_late`: there was none in time, so what was asked may have been counted."""
+    """There was no answer. `is_late`: there was none in time, so what was asked may have been counted.
 
-    def __init__(self, reason: str, *, is_late: bool) -> None:
+    `refusal` is what the server said instead.
+    """
+
+    def __init__(self, reason: str, *, is_late: bool, refusal: str | None = None) -> None:
         super().__init__(reason)
         self.is_late = is_late
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from proxy.infrastructure.limits.shared import Answer, CountsLost
 from proxy.infrastructure.limits.wanted import Place, Wanted
 from proxy.infrastructure.limits.windows import WINDOW_SECONDS, Reading
-from proxy.infrastructure.valkey import valkey_client
+from proxy.infrastructure.valkey import refusal, valkey_client
 
 _PREFIX: Final = "llmgateway:limits:"
 _LEASE_SECONDS: Final = 30.0
@@ -248,4 +248,5 @@ async def _within(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except _UNREACHABLE as problem:
-        raise CountsLost(type(problem).__name__, is_late=isinstance(problem, _TOO_LATE)) from problem
+        is_late = isinstance(problem, _TOO_LATE)
+        raise CountsLost(type(problem).__name__, is_late=is_late, refusal=refusal(problem)) from problem
