@@ -12,6 +12,7 @@ from redis import Redis
 
 from proxy.application.allowances import Rulebook
 from proxy.domain.access.scopes import EACH, GATEWAY, Scope, Subject
+from proxy.domain.errors import InvalidValue
 from proxy.domain.rate_limits import RateLimit
 from proxy.settings import Settings, explain
 from tests.conftest import StartGateway
@@ -139,3 +140,12 @@ def test_a_wrong_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ValidationError, match="must begin with valkey") as caught:
         Settings.model_validate({"llmgateway_valkey_url": url})
     assert url not in "".join(explain(caught.value))
+
+
+@pytest.mark.parametrize("options", ["nosuchoption=1", "socket_connect_timeout=soon"])
+async def test_an_option_that_the_client_does_not_know_ends_the_start_with_the_settings_name(
+    start_gateway: StartGateway, options: str
+) -> None:
+    with pytest.raises(InvalidValue, match=r"^LLMGATEWAY_VALKEY_URL: ") as refused:
+        await start_gateway(llmgateway_valkey_url=f"redis://:secret@127.0.0.1:1/0?{options}")
+    assert "secret" not in str(refused.value)
