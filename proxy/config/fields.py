@@ -19,6 +19,7 @@ from proxy.domain.exact_prices import check_price
 from proxy.domain.price_tiers import SERVICE_TIER, SERVICE_TIER_IN_WORDS
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
+_SLASHES = re.compile(r"(?<!:)/{2,}")
 _LARGEST = 10**12
 _END = r"$(?!\n)"  # Python's `$` alone would let a newline follow
 _NAME_CHARACTERS = r"[^*{}\x00-\x1f\x7f]*"
@@ -69,8 +70,11 @@ class _Text:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         text = core_schema.str_schema(strict=True)
-        read = core_schema.no_info_before_validator_function(_text, text)
+        read = core_schema.no_info_before_validator_function(self._read, text)
         return core_schema.no_info_after_validator_function(self._check, read)
+
+    def _read(self, value: Any) -> Any:
+        return _text(value)
 
     def _check(self, value: str) -> str:
         if not value:
@@ -126,6 +130,10 @@ class NotEmpty:
 
 class _UrlText(_Text):
     """A URL that a client can be made of; what a pattern cannot tell (an address of IPv6) is read, too."""
+
+    def _read(self, value: Any) -> Any:
+        """A variable's URL may end in a slash before the file's own: two of them are another path."""
+        return _SLASHES.sub("/", str(value)) if isinstance(value, Expanded) else value
 
     def _check(self, value: str) -> str:
         url = super()._check(value)

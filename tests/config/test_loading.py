@@ -160,6 +160,14 @@ def test_references_may_be_part_of_a_text_have_a_default_or_be_escaped() -> None
     assert load(headers).config.providers["local"].headers["X-A"].get_secret_value() == "$$ ${KEY} $x"
 
 
+@pytest.mark.parametrize("resource", ["https://r.openai.azure.com/", "https://r.openai.azure.com", "https://h/a//"])
+def test_a_url_of_a_variable_may_end_in_a_slash(resource: str) -> None:
+    """As Azure's own pages show it; what the file adds to it would have stood behind two, which is another path."""
+    text = SMALL.replace("http://127.0.0.1:8000/v1", '"${RESOURCE}/openai/v1"')
+    url = load(text, RESOURCE=resource).config.providers["local"].base_url
+    assert url == f"{resource.rstrip('/')}/openai/v1"
+
+
 def test_a_variable_cannot_change_what_the_file_says_around_it() -> None:
     text = SMALL.replace("{provider: local}", '{provider: local, tags: ["${TAG}"]}')
     loaded = load(text, TAG='eu"], weight: 9, tags: ["x').config.models["one"].deployments[0]
