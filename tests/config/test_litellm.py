@@ -343,6 +343,43 @@ def test_a_name_without_a_prefix_is_whole_at_a_provider_that_its_url_tells(url: 
     assert config.providers[provider].base_url == url
 
 
+@pytest.mark.parametrize("url", ["<your-endpoint>", "h:8000/v1", "https://h/v1?key=1", 5])
+def test_a_deployment_without_a_usable_url_is_left_out(url: Any) -> None:
+    """Its requests went to the provider's usual one, with the prompts of one's own server and a key of another."""
+    mine = {"model_name": "mine", "litellm_params": {"model": "openai/x", "api_base": url}}
+    other = {"model_name": "other", "litellm_params": {"model": "openai/y"}}
+    config, told = converted(json.dumps({"model_list": [mine, other]}))
+    assert set(config.models) == {"other"}
+    assert told == [
+        "config.yaml:1: model_list[0].litellm_params.api_base: is no URL of a provider, so the deployment is left out"
+    ]
+
+
+def test_what_a_template_fills_in_comes_from_the_environment() -> None:
+    """LiteLLM reads no ${NAME}, so a tool fills them in before; they were secrets in the file, and no URLs."""
+    params = {
+        "model": "openai/x",
+        "api_base": "https://${HOST}/v1",
+        "api_key": "${KEY}",
+        "extra_headers": {"Authorization": "Bearer ${TOKEN}", "X-Odd": "${not one}"},
+    }
+    conversion = convert(json.dumps({"model_list": [{"model_name": "m", "litellm_params": params}]}), "config.yaml")
+    assert "base_url: https://${HOST}/v1\n    api_key: ${KEY}\n" in conversion.text
+    assert "Authorization: Bearer ${TOKEN}\n      X-Odd: $${not one}\n" in conversion.text
+    assert conversion.losses == ()
+    assert loaded(conversion).providers["openai"].headers["X-Odd"].get_secret_value() == "${not one}"
+
+
+@pytest.mark.parametrize("key", ["${KEY:-sk-plain}", "a${KEY}"])
+def test_a_key_that_is_more_than_a_reference_is_a_secret_in_the_file(key: str) -> None:
+    entry = {"model_name": "m", "litellm_params": {"model": "openai/x", "api_key": key}}
+    config, told = converted(json.dumps({"model_list": [entry]}))
+    assert config.providers["openai"].api_key is not None
+    assert [line.partition(": put it into")[0] for line in told] == [
+        "config.yaml:1: model_list[0].litellm_params.api_key: is a secret in the file"
+    ]
+
+
 @pytest.mark.parametrize("model", ["openai/responses/o1-pro", "azure/responses/d", "cohere_chat/command-r"])
 def test_what_asks_by_another_api_is_not_carried_over(model: str) -> None:
     entry = {"model_name": "m", "litellm_params": {"model": model, "api_base": "http://h/v1"}}
@@ -383,11 +420,29 @@ def test_shuffling_goes_by_weight_else_rpm_else_tpm() -> None:
         ({"model": "mine", "custom_llm_provider": "groq"}, "groq", "mine", "https://api.groq.com/openai/v1"),
         ({"model": "azure/d", "api_base": "https://r.openai.azure.com/openai/v1"}, "azure", "d", None),
         ({"model": "azure/d", "api_base": "https://openai-r.azure.com/openai/deployments/d"}, "azure", "d", None),
+        (
+            {
+                "model": "azure/d",
+                "api_base": "https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2025-01-01",
+            },
+            "azure",
+            "d",
+            None,
+        ),
         ({"model": "azure/o_series/d", "api_base": "https://r.openai.azure.com"}, "azure", "d", None),
         ({"model": "azure/gpt5_series/d", "api_base": "https://r.openai.azure.com"}, "azure", "d", None),
         ({"model": "xinference/a/b", "api_base": "http://h/v1"}, "openai_compatible", "a/b", "http://h/v1"),
         ({"model": "openrouter/openai/gpt-4o"}, "openrouter", "openai/gpt-4o", "https://openrouter.ai/api/v1"),
         ({"model": "gemini/x"}, "gemini", "x", "https://generativelanguage.googleapis.com/v1beta/openai"),
+        (
+            {"model": "gemini/x", "api_base": "https://generativelanguage.googleapis.com/"},
+            "gemini",
+            "x",
+            "https://generativelanguage.googleapis.com/v1beta/openai",
+        ),
+        ({"model": "gemini/x", "api_base": "https://h/v1beta"}, "gemini", "x", "https://h/v1beta/openai"),
+        ({"model": "anthropic/x", "api_base": "https://h/a/v1/messages"}, "anthropic", "x", "https://h/a"),
+        ({"model": "anthropic/x", "api_base": "https://h/a/"}, "anthropic", "x", "https://h/a"),
         ({"model": "ollama_chat/llama3", "api_base": "http://h:11434"}, "ollama_chat", "llama3", "http://h:11434/v1"),
         ({"model": "fireworks_ai/llama"}, "fireworks_ai", "accounts/fireworks/models/llama", None),
         ({"model": "mistral/large"}, "mistral", "large", "https://api.mistral.ai/v1"),
@@ -436,7 +491,7 @@ _ODD: list[Any] = [
         "",
         "x",
         "5",
-        "${X}",
+        "${no name}",
         "a\nb",
         "auto",
         "*",

@@ -9,7 +9,7 @@ from typing import Any
 from proxy.config.fields import LABEL, MODEL_PATTERN, Count, PositiveCount, Seconds, Tags, Weight
 from proxy.config.litellm.dialects import UNLISTED, dialect_of
 from proxy.config.litellm.prices import capabilities_of, prices_of
-from proxy.config.litellm.providers import Providers
+from proxy.config.litellm.providers import Providers, is_usable, url_in
 from proxy.config.litellm.source import NOTHING_IS_DROPPED, Losses, Section, is_reference
 
 _CHAT = (None, "chat")
@@ -52,10 +52,13 @@ class Models:
             return
         assert name is not None  # noqa: S101  # _trouble has seen to it
         assert model is not None  # noqa: S101
-        url = params.data.get("api_base" if "api_base" in params else "base_url")
+        url_key, url = url_in(params)
         found = dialect_of(model, params.text("custom_llm_provider"), url)
         if found is None:
             entry.losses.tell((*params.path, "model"), f"there is no provider here for '{model}'")
+            return
+        if not is_usable(url, found[0]):
+            entry.losses.tell((*params.path, url_key), "is no URL of a provider, so the deployment is left out")
             return
         if found[0] == UNLISTED:
             prefix = model.removesuffix(f"/{found[1]}")

@@ -8,7 +8,8 @@ from typing import Any
 
 from proxy.config.fields import BASE_URL, HEADER_NAME, HEADER_VALUE, RESERVED_HEADERS, SECRET_HEADERS, is_header
 from proxy.config.litellm.dialects import DIALECTS
-from proxy.config.litellm.source import Section, is_reference
+from proxy.config.litellm.source import Section, has_reference
+from proxy.config.references import ONE_VARIABLE
 
 # What people write where a key is asked for and none is needed.
 _NO_KEYS = {"", "none", "null", "empty", "dummy", "fake", "fake-key", "anything", "not-needed", "na", "n/a", "no-key"}
@@ -50,8 +51,8 @@ class Providers:
         given = params.take("api_key")
         if given is None:
             return f"${{{usual}}}" if usual else None
-        if is_reference(given):
-            return str(given)
+        if isinstance(given, str) and re.search(ONE_VARIABLE, given):
+            return given
         if not isinstance(given, str) or given.lower() in _NO_KEYS:
             return None
         variable = self._variable(usual or f"{re.sub(r'[^A-Z0-9]', '_', prefix.upper())}_API_KEY", given)
@@ -67,18 +68,43 @@ class Providers:
         return known
 
 
-def _url(prefix: str, params: Section) -> str | None:
+def url_in(params: Section) -> tuple[str, Any]:
+    """Which of their two names a deployment's URL has, and the URL; None if there is none."""
     key = "api_base" if "api_base" in params else "base_url"
-    url = params.text(key)
+    return key, params.take(key)
+
+
+def is_usable(url: Any, prefix: str) -> bool:
+    """Whether a deployment's URL can be one of a provider; what the environment gives is checked when it is read."""
+    if not isinstance(url, str):
+        return url is None
+    return not url or has_reference(url) or re.search(BASE_URL, _without_version(url, prefix)) is not None
+
+
+def _without_version(url: str, prefix: str) -> str:
+    """LiteLLM takes the whole URL of a call for Azure, as its pages show it."""
+    return re.sub(r"\?api-version=[^&]*$", "", url) if prefix == "azure" else url
+
+
+def _url(prefix: str, params: Section) -> str | None:
+    """What paths are added to; LiteLLM takes URLs that have them as well."""
+    url = url_in(params)[1]
     if not url:
         return None
-    url = url.rstrip("/").removesuffix("/chat/completions")
-    if not is_reference(url) and re.search(BASE_URL, url) is None:
-        params.lose(key, "is no URL that could be carried over; the provider's usual one is used")
-        return None
+    url = _without_version(url, prefix).rstrip("/").removesuffix("/chat/completions")
     if prefix in ("ollama", "ollama_chat"):
         return url.removesuffix("/v1") + "/v1"
+    if prefix == "anthropic":
+        return url.removesuffix("/v1/messages")
+    if prefix == "gemini":
+        return _of_gemini(url)
     return _of_azure(url) if prefix == "azure" else url
+
+
+def _of_gemini(url: str) -> str:
+    """Google's surface that is OpenAI's, below the one that LiteLLM asks."""
+    url = re.sub(r"(//generativelanguage\.googleapis\.com)$", r"\1/v1beta", url)
+    return url.removesuffix("/openai") + "/openai"
 
 
 def _of_azure(url: str) -> str:
@@ -108,6 +134,6 @@ def _trouble(name: str, value: Any, others: dict[str, str]) -> str | None:
         return "is no name for a header, or one given twice"
     if is_header(name, RESERVED_HEADERS):
         return "is a header that the gateway itself sets"
-    if is_header(name, SECRET_HEADERS) and not is_reference(value):
+    if is_header(name, SECRET_HEADERS) and not has_reference(value):
         return "is a secret in the file: put it into the environment, and ${NAME} into the new file"
     return None

@@ -11,8 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from proxy.config.problems import Path, Problem
+from proxy.config.references import REFERENCE
 
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
+_OTHER_BRACE = re.compile(rf"(?!{REFERENCE})\$\{{")
 NO_COUNTERPART = "has no counterpart here"
 NOTHING_IS_DROPPED = (
     "nothing is left out of requests here: who does not know a parameter refuses it (anthropic: by 400)"
@@ -110,7 +112,10 @@ class Section:
 
 
 def referring(value: Any) -> Any:
-    """The same value with `os.environ/NAME` written as `${NAME}`."""
+    """The same value with `os.environ/NAME` written as `${NAME}`.
+
+    LiteLLM reads no `${NAME}`: a tool for templates fills it in before, so it is a reference here, too.
+    """
     if isinstance(value, dict):
         return {key: referring(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -118,12 +123,17 @@ def referring(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     variable = _VARIABLE.fullmatch(value)
-    return f"${{{variable[1]}}}" if variable else value.replace("${", "$${")
+    return f"${{{variable[1]}}}" if variable else _OTHER_BRACE.sub("$${", value)
 
 
 def is_reference(value: Any) -> bool:
     """Whether the environment gives the whole value."""
-    return isinstance(value, str) and value.startswith("${")
+    return isinstance(value, str) and re.fullmatch(REFERENCE, value) is not None
+
+
+def has_reference(value: str) -> bool:
+    """Whether the environment gives some of the text."""
+    return re.search(rf"(?<!\$){REFERENCE}", value) is not None
 
 
 def number(value: Any) -> Any:
