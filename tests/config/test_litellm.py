@@ -233,6 +233,15 @@ def test_streams_that_end_without_done_are_whole() -> None:
     }
 
 
+def test_a_server_that_refuses_stream_options_is_not_asked_with_them() -> None:
+    """Cohere's surface that is OpenAI's."""
+    entries = [{"model_name": model, "litellm_params": {"model": model}} for model in ("cohere/a", "cohere_chat/b")]
+    providers = converted(json.dumps({"model_list": entries}))[0].providers
+    assert {(one.base_url, one.usage_in_streams, one.done_marker) for one in providers.values()} == {
+        ("https://api.cohere.ai/compatibility/v1", "never", False)
+    }
+
+
 def test_both_of_mistrals_addresses_speak_its_dialect() -> None:
     """It refuses what others are asked for a stream's usage with."""
     entries = [{"model_name": name, "litellm_params": {"model": f"{name}/x"}} for name in ("mistral", "codestral")]
@@ -380,11 +389,43 @@ def test_a_key_that_is_more_than_a_reference_is_a_secret_in_the_file(key: str) -
     ]
 
 
-@pytest.mark.parametrize("model", ["openai/responses/o1-pro", "azure/responses/d", "cohere_chat/command-r"])
-def test_what_asks_by_another_api_is_not_carried_over(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("openai/responses/o1-pro", "'openai/responses/o1-pro' asks for responses; this gateway serves chat"),
+        ("azure/responses/d", "'azure/responses/d' asks for responses"),
+        (
+            "cohere_chat/command-r",
+            "there is no provider here for 'cohere_chat/command-r'; if it is served by OpenAI's API",
+        ),
+        ("bedrock/converse/x", "there is no provider here for 'bedrock/converse/x'; if it is served by OpenAI's API"),
+        ("os.environ/MODEL", r"'\$\{MODEL\}' comes from the environment: write it out"),
+    ],
+)
+def test_what_asks_by_another_api_is_not_carried_over(model: str, said: str) -> None:
     entry = {"model_name": "m", "litellm_params": {"model": model, "api_base": "http://h/v1"}}
-    with pytest.raises(ConfigErrors, match=f"there is no provider here for '{model}'"):
+    with pytest.raises(ConfigErrors, match=said):
         convert(json.dumps({"model_list": [entry]}), "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("model", "base_model"),
+    [("openai/text-embedding-3-small", None), ("azure/mine", "azure/whisper-1"), ("mistral/mistral-embed", None)],
+)
+def test_what_is_no_chat_model_by_its_name_is_told(model: str, base_model: str | None) -> None:
+    """LiteLLM serves it by another route; it was carried over as a model that refuses every request, and not told."""
+    params, info = {"model": model}, {"base_model": base_model}
+    entry = {"model_name": "m", "litellm_params": params, "model_info": info}
+    chat = {"model_name": "chat", "litellm_params": params, "model_info": {**info, "mode": "chat"}}
+    config, told = converted(json.dumps({"model_list": [entry, chat]}))
+    assert set(config.models) == {"chat"}
+    (line,) = told
+    assert line.endswith(f"[0]: '{model}' is no chat model by its name; if it is one, set model_info.mode to chat")
+
+
+@pytest.mark.parametrize("model", ["gemini/gemini-2.5-flash-image", "openai/gpt-4o-audio-preview", "groq/ttsx-1"])
+def test_chat_models_that_are_called_nearly_so_are_carried_over(model: str) -> None:
+    assert one(model=model).model == model.partition("/")[2]
 
 
 def test_no_secret_of_the_file_is_repeated() -> None:
@@ -446,6 +487,24 @@ def test_shuffling_goes_by_weight_else_rpm_else_tpm() -> None:
         ({"model": "ollama_chat/llama3", "api_base": "http://h:11434"}, "ollama_chat", "llama3", "http://h:11434/v1"),
         ({"model": "fireworks_ai/llama"}, "fireworks_ai", "accounts/fireworks/models/llama", None),
         ({"model": "mistral/large"}, "mistral", "large", "https://api.mistral.ai/v1"),
+        ({"model": "cloudflare/@cf/x"}, "cloudflare", "@cf/x", None),
+        ({"model": "cloudflare/@cf/x", "api_base": "http://h/ai/run/"}, "cloudflare", "@cf/x", "http://h/ai/v1"),
+        ({"model": "databricks/x"}, "databricks", "x", None),
+        ({"model": "docker_model_runner/x", "api_base": "http://h/e"}, "docker_model_runner", "x", "http://h/e/v1"),
+        ({"model": "minimax/x"}, "minimax", "x", "https://api.minimax.io/v1"),
+        ({"model": "zai/x"}, "zai", "x", "https://api.z.ai/api/paas/v4"),
+        (
+            {"model": "x/y", "custom_llm_provider": "xinference", "api_base": "http://h/v1"},
+            "openai_compatible",
+            "x/y",
+            "http://h/v1",
+        ),
+        (
+            {"model": "m/x", "api_base": "https://api.together.ai/v1"},
+            "together_ai",
+            "m/x",
+            "https://api.together.ai/v1",
+        ),
         ({"model": "together_ai/meta/x"}, "together_ai", "meta/x", "https://api.together.xyz/v1"),
     ],
 )

@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.config.fields import LABEL, MODEL_PATTERN, Count, PositiveCount, Seconds, Tags, Weight
-from proxy.config.litellm.dialects import UNLISTED, dialect_of
+from proxy.config.litellm.dialects import UNLISTED, dialect_of, why_none
 from proxy.config.litellm.prices import capabilities_of, prices_of
 from proxy.config.litellm.providers import Providers, is_usable, url_in
-from proxy.config.litellm.source import NOTHING_IS_DROPPED, Losses, Section, is_reference
+from proxy.config.litellm.source import NOTHING_IS_DROPPED, Losses, Section, has_reference, is_reference
 
 _CHAT = (None, "chat")
+# LiteLLM knows what most models are for; where it is not said, a chat model is not called so.
+_NO_CHAT = re.compile(
+    r"embed|rerank|moderation|whisper|transcribe|dall-e|gpt-image|(^|/)(bge|imagen|sora|veo)-|(^|[-/])tts(-|$)",
+    re.IGNORECASE,
+)
 # What has no effect here, or is always so.
 _NEEDLESS = ("use_in_pass_through", "merge_reasoning_content_in_choices", "base_model")
 _AWS = "the AWS client finds its credentials by itself: set {} in the environment"
@@ -53,15 +58,16 @@ class Models:
         assert name is not None  # noqa: S101  # _trouble has seen to it
         assert model is not None  # noqa: S101
         url_key, url = url_in(params)
-        found = dialect_of(model, params.text("custom_llm_provider"), url)
+        stated = params.text("custom_llm_provider")
+        found = dialect_of(model, stated, url)
         if found is None:
-            entry.losses.tell((*params.path, "model"), f"there is no provider here for '{model}'")
+            entry.losses.tell((*params.path, "model"), why_none(model))
             return
         if not is_usable(url, found[0]):
             entry.losses.tell((*params.path, url_key), "is no URL of a provider, so the deployment is left out")
             return
         if found[0] == UNLISTED:
-            prefix = model.removesuffix(f"/{found[1]}")
+            prefix = stated or model.partition("/")[0]
             entry.losses.tell(
                 (*params.path, "model"), f"'{prefix}' is not known here: it is taken to speak OpenAI's API"
             )
@@ -120,15 +126,27 @@ def _trouble(name: str | None, model: str | None, info: Section) -> str | None:
     """Why an entry cannot be carried over at all; None if it can."""
     if not name or not model:
         return "has no model_name, or no litellm_params.model"
-    if info.data.get("mode") not in _CHAT:
-        return f"is for {info.data['mode']}; this gateway serves chat completions only"
     if name == "auto":
         return "the name 'auto' is reserved: it lets the gateway choose"
-    for what in (name, model):
-        if re.search(MODEL_PATTERN, what) is None or len(what) > _LONGEST:
-            return f"'{what}' is no name for a model here: at most one '*', no braces"
-    if "*" in model and "*" not in name:
-        return "model has a '*', and model_name has none"
+    if reason := _no_chat(model, info) or _no_name(name) or _no_name(model):
+        return reason
+    return "model has a '*', and model_name has none" if "*" in model and "*" not in name else None
+
+
+def _no_chat(model: str, info: Section) -> str | None:
+    mode = info.data.get("mode")
+    if mode not in _CHAT:
+        return f"is for {mode}; this gateway serves chat completions only"
+    if mode is None and _NO_CHAT.search(f"{model} {info.data.get('base_model', '')}"):
+        return f"'{model}' is no chat model by its name; if it is one, set model_info.mode to chat"
+    return None
+
+
+def _no_name(what: str) -> str | None:
+    if has_reference(what):
+        return f"'{what}' comes from the environment: write it out; a model's prefix says who serves it"
+    if re.search(MODEL_PATTERN, what) is None or len(what) > _LONGEST:
+        return f"'{what}' is no name for a model here: at most one '*', no braces"
     return None
 
 

@@ -14,6 +14,8 @@ from proxy.config.references import ONE_VARIABLE
 # What people write where a key is asked for and none is needed.
 _NO_KEYS = {"", "none", "null", "empty", "dummy", "fake", "fake-key", "anything", "not-needed", "na", "n/a", "no-key"}
 
+_BELOW_V1 = ("docker_model_runner", "ollama", "ollama_chat")  # LiteLLM adds it, or speaks another dialect
+
 
 @dataclass(slots=True)
 class Providers:
@@ -37,6 +39,8 @@ class Providers:
             provider["headers"] = headers
         if not dialect.done_marker:
             provider["done_marker"] = False
+        if dialect.usage_in_streams is not None:
+            provider["usage_in_streams"] = dialect.usage_in_streams
         return self._named(prefix, provider)
 
     def _named(self, prefix: str, provider: dict[str, Any]) -> str:
@@ -92,8 +96,10 @@ def _url(prefix: str, params: Section) -> str | None:
     if not url:
         return None
     url = _without_version(url, prefix).rstrip("/").removesuffix("/chat/completions")
-    if prefix in ("ollama", "ollama_chat"):
+    if prefix in _BELOW_V1:
         return url.removesuffix("/v1") + "/v1"
+    if prefix == "cloudflare":
+        return re.sub(r"/ai/run$", "/ai/v1", url)
     if prefix == "anthropic":
         return url.removesuffix("/v1/messages")
     if prefix == "gemini":
