@@ -66,11 +66,15 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`data` is made of dicts with text keys, lists, text, bool, None, int and Decimal."""
+    """`data` is made of dicts with text keys, lists, text, bool, None, int and Decimal.
+
+    Of keys that are given twice, which YAML forbids and most of its readers allow, it has the last, as those do.
+    """
 
     data: Any
     lines: dict[Path, int]
     problems: list[Problem]
+    repeated: list[Problem] = field(default_factory=list)
 
     def line_of(self, path: Path) -> int | None:
         """The line of a value, or of the nearest one around it that is written."""
@@ -78,7 +82,7 @@ class Document:
 
 
 def read_document(text: str) -> Document:
-    """What the text says. Where it is not YAML, or says something twice, `problems` has it."""
+    """What the text says. Where it is not YAML, `problems` has it; where it gives a key twice, `repeated`."""
     try:
         root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as problem:
@@ -96,7 +100,7 @@ def read_document(text: str) -> Document:
         data = reading.value(root, (), root.start_mark.line + 1)
     except _TooMuch as problem:
         return _unreadable(str(problem), None)
-    return Document(data, reading.lines, reading.problems)
+    return Document(data, reading.lines, reading.problems, reading.repeated)
 
 
 def _unreadable(message: str, mark: yaml.Mark | None, plain: str | None = None) -> Document:
@@ -122,6 +126,7 @@ class _TooMuch(Exception):
 class _Reading:
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    repeated: list[Problem] = field(default_factory=list)
     _values: int = 0
     _open: set[int] = field(default_factory=set)
     _told: set[int] = field(default_factory=set)
@@ -159,10 +164,9 @@ class _Reading:
                 merged = {**self._merged(value_node, path), **merged}
             elif not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 self._tell(key_node, path, "a key must be text")
-            elif key_node.value in own:
-                first = own[key_node.value][1]
-                self._tell(key_node, (*path, key_node.value), f"is given twice, first in line {first}")
             else:
+                if first := own.get(key_node.value):
+                    self._tell_again(key_node, (*path, key_node.value), first[1])
                 own[key_node.value] = (value_node, line)
         return {**merged, **own}
 
@@ -190,6 +194,12 @@ class _Reading:
     def _unknown_tag(self, node: yaml.Node, path: Path) -> None:
         tag = node.tag.replace(_TAGS, "!!")
         self._tell(node, path, f"the tag {tag} is not known here", "has a tag that is not known here")
+
+    def _tell_again(self, node: yaml.Node, path: Path, first: int) -> None:
+        if id(node) not in self._told:
+            self._told.add(id(node))
+            message = f"is given twice, first in line {first}"
+            self.repeated.append(Problem(path, message, node.start_mark.line + 1, plain=message))
 
     def _tell(self, node: yaml.Node, path: Path, message: str, plain: str | None = None) -> None:
         if id(node) not in self._told:

@@ -57,7 +57,7 @@ def parse_config(
 ) -> LoadedConfig:
     """The configuration of a text; `name` is what messages call it. Otherwise like `load_config`."""
     document = read_document(text)
-    problems = list(document.problems)
+    problems = [*document.problems, *document.repeated]
     data = document.data
     if isinstance(data, dict):
         data = {key: value for key, value in data.items() if not key.startswith(_FREE)}

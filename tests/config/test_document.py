@@ -66,9 +66,10 @@ def test_the_first_of_two_merged_mappings_counts() -> None:
 
 def test_a_key_given_twice_is_refused_once_however_often_it_is_merged() -> None:
     document = read_document("a: &a\n  x: 1\n  x: 2\nb: *a\nc: {<<: *a}\n")
-    assert [(problem.line, problem.path, problem.message) for problem in document.problems] == [
+    assert [(problem.line, problem.path, problem.message) for problem in document.repeated] == [
         (3, ("a", "x"), "is given twice, first in line 2")
     ]
+    assert (document.data, document.problems) == ({name: {"x": 2} for name in "abc"}, [])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def convert(text: str, name: str) -> Conversion:
     document = read_document(text)
     if document.problems:
         raise ConfigErrors(name, document.problems)
-    losses = Losses()
+    losses = Losses([replace(problem, message=f"{problem.message}; the last counts") for problem in document.repeated])
     config = _converted(Section.of(document.data, (), losses), losses)
     told = sorted(
         (replace(loss, line=document.line_of(loss.path)) for loss in dict.fromkeys(losses.told)),
