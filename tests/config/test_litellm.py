@@ -290,12 +290,12 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         "config.yaml:43: model_list[8]: is for embedding",
         "config.yaml:46: model_list[9]: the name 'auto' is reserved",
         "config.yaml:51: litellm_settings.drop_params: nothing is left out of requests",
-        "config.yaml:52: litellm_settings.success_callback: has no counterpart here",
+        "config.yaml:52: litellm_settings.success_callback: nothing is called here: metrics are at /metrics",
         "config.yaml:53: litellm_settings.fallbacks[0].gpt-4o[1]: is no model that could be carried over",
         "config.yaml:53: litellm_settings.fallbacks[1].gpt-4o-mini: is no model that could be carried over",
         "config.yaml:63: router_settings.model_group_alias.lost: leads to no model",
         "config.yaml:63: router_settings.model_group_alias.secret.hidden: all names are listed",
-        "config.yaml:65: router_settings.redis_host: has no counterpart here",
+        "config.yaml:65: router_settings.redis_host: set LLMGATEWAY_VALKEY_URL in the environment",
         "config.yaml:67: general_settings.master_key: set LLMGATEWAY_MASTER_KEY",
         "config.yaml:68: general_settings.database_url: set DATABASE_URL",
         "config.yaml:70: environment_variables.FOO: set it in the environment",
@@ -304,6 +304,63 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         assert [line for line in told if line.startswith(expected)], expected
     assert len(told) == 21
     assert all(f"# - {line}\n" in conversion.text for line in told)
+
+
+MODEL = "model_list: [{model_name: m, litellm_params: {model: openai/x}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("section", "instead"),
+    [
+        ("router_settings: {stream_timeout: 5}", "one limit counts for streams and whole answers"),
+        ("router_settings: {enable_tag_filtering: true}", "requests name tags in the header x-gateway-tags here"),
+        ("general_settings: {store_model_in_db: true}", "models that were added in the database are not in this file"),
+        ("litellm_settings: {callbacks: [prometheus, langfuse]}", "nothing is called here"),
+        ("litellm_settings: {callbacks: [{x: y}]}", "nothing is called here"),
+        ("litellm_settings: {max_budget: 100}", "budgets are made by `llmgateway budgets create`"),
+        ("general_settings: {enable_jwt_auth: true}", "set OIDC_ISSUER, OIDC_AUDIENCE and OIDC_ROLES"),
+        ("include: [models.yaml]", "other files are not read: write what they hold into this one first"),
+        ("guardrails: [{guardrail_name: pii}]", "nobody looks into prompts and answers here"),
+    ],
+)
+def test_what_has_no_counterpart_is_told_with_what_to_do(section: str, instead: str) -> None:
+    (line,) = converted(f"{MODEL}{section}\n")[1]
+    assert f": {instead}" in line
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "litellm_settings: {callbacks: [prometheus], service_callback: [prometheus_system], success_callback: []}",
+        "litellm_settings: {cache: false, json_logs: false, telemetry: false, turn_off_message_logging: true}",
+        "general_settings: {store_model_in_db: false, store_prompts_in_spend_logs: false, alerting: []}",
+        "router_settings: {timeout: 5, fallbacks: [], model_group_alias: {}}\nlitellm_settings: {request_timeout: 6}",
+    ],
+)
+def test_what_is_off_or_true_anyway_is_no_loss(section: str) -> None:
+    assert converted(f"{MODEL}{section}\n")[1] == []
+
+
+def test_parameters_that_are_added_to_requests_are_told() -> None:
+    entry = {"model_name": "m", "litellm_params": {"model": "openai/x", "reasoning_effort": "low", "top_k": 5}}
+    _, told = converted(json.dumps({"model_list": [entry]}))
+    assert len(told) == 2
+    assert all(line.endswith("requests go to the model as they come: clients say it themselves") for line in told)
+
+
+def test_access_groups_become_model_groups() -> None:
+    """Keys allow both by their names, here as `group:name`."""
+    groups = {"a": ["cheap", "all"], "b": ["all", "no name!", 5], "a*": ["cheap"]}
+    entries = [
+        {"model_name": name, "litellm_params": {"model": "openai/x"}, "model_info": {"access_groups": groups[name]}}
+        for name in ("a", "b", "a", "a*")
+    ]
+    config, told = converted(json.dumps({"model_list": entries}))
+    assert config.model_groups == {"cheap": ("a", "a*"), "all": ("a", "b")}
+    assert [line.split(": ")[1] for line in told] == [
+        "model_list[1].model_info.access_groups[1]",
+        "model_list[1].model_info.access_groups[2]",
+    ]
 
 
 def test_parameters_that_were_to_be_dropped_are_told_of_where_they_were() -> None:
@@ -430,8 +487,7 @@ def test_chat_models_that_are_called_nearly_so_are_carried_over(model: str) -> N
 
 def test_of_what_is_given_twice_the_last_counts_as_it_does_for_litellm() -> None:
     """Its reader says nothing of that, so such files run; they were refused, over a section that nobody heeds."""
-    model = "model_list: [{model_name: m, litellm_params: {model: openai/x}}]\n"
-    config, told = converted(f"{model}router_settings: {{num_retries: 1}}\nrouter_settings: {{timeout: 7}}\n")
+    config, told = converted(f"{MODEL}router_settings: {{num_retries: 1}}\nrouter_settings: {{timeout: 7}}\n")
     assert config.models["m"].deployments[0].timeouts.first_byte_seconds == 7
     assert config.routing.max_attempts == RoutingConfig().max_attempts
     assert told == ["config.yaml:3: router_settings: is given twice, first in line 2; the last counts"]
@@ -590,7 +646,15 @@ _LIMITS = ["num_retries", "timeout", "allowed_fails", "cooldown_time", "retry_af
 _NUMBERS = [*_COUNTS, *_COSTS, *_LIMITS, "stream_timeout", "max_input_tokens", "default_max_parallel_requests"]
 _CONNECTION = ["api_base", "base_url", "api_key", "extra_headers", "headers", "organization", "custom_llm_provider"]
 _PARAMS = [*_COUNTS, *_COSTS, *_CONNECTION, "stream_timeout", "tags", "temperature", "aws_region_name"]
-_INFO = ["id", "mode", "max_input_tokens", "supports_vision", "supports_function_calling", "input_cost_per_token"]
+_INFO = [
+    "id",
+    "mode",
+    "access_groups",
+    "max_input_tokens",
+    "supports_vision",
+    "supports_function_calling",
+    "input_cost_per_token",
+]
 _FALLBACKS = ["fallbacks", "context_window_fallbacks", "default_fallbacks", "model_group_alias", "routing_groups"]
 _ROUTER = [*_LIMITS, *_FALLBACKS, "routing_strategy", "redis_host", "default_max_parallel_requests", "master_key"]
 

@@ -58,6 +58,8 @@ def _converted(root: Section, losses: Losses) -> dict[str, Any]:
     aliases = aliases_of(settings, Names.of(config))
     if aliases:
         config["aliases"] = aliases
+    if models.groups:
+        config["model_groups"] = models.groups
     if fallbacks := fallbacks_of(settings, Names.of(config)):
         config["fallbacks"] = fallbacks
     longest = _longest_timeout(config)

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.config.fields import LABEL, MODEL_PATTERN, Count, PositiveCount, Seconds, Tags, Weight
+from proxy.config.fields import LABEL, MODEL_PATTERN, PROVIDER_NAME, Count, PositiveCount, Seconds, Tags, Weight
 from proxy.config.litellm.dialects import UNLISTED, dialect_of, why_none
+from proxy.config.litellm.instead import FOR_PARAMETERS, NEEDLESS_PARAMETERS, NOTHING_IS_DROPPED
 from proxy.config.litellm.prices import capabilities_of, prices_of
 from proxy.config.litellm.providers import Providers, is_usable, url_in
-from proxy.config.litellm.source import NOTHING_IS_DROPPED, Losses, Section, has_reference, is_reference
+from proxy.config.litellm.source import Losses, Section, has_reference, is_reference
 
 _CHAT = (None, "chat")
 # LiteLLM knows what most models are for; where it is not said, a chat model is not called so.
@@ -18,24 +19,6 @@ _NO_CHAT = re.compile(
     r"embed|rerank|moderation|whisper|transcribe|dall-e|gpt-image|(^|/)(bge|imagen|sora|veo)-|(^|[-/])tts(-|$)",
     re.IGNORECASE,
 )
-# What has no effect here, or is always so.
-_NEEDLESS = ("use_in_pass_through", "merge_reasoning_content_in_choices", "base_model")
-_AWS = "the AWS client finds its credentials by itself: set {} in the environment"
-_INSTEAD = {
-    "aws_region_name": _AWS.format("AWS_REGION"),
-    "aws_access_key_id": _AWS.format("AWS_ACCESS_KEY_ID"),
-    "aws_secret_access_key": _AWS.format("AWS_SECRET_ACCESS_KEY"),
-    "aws_session_token": _AWS.format("AWS_SESSION_TOKEN"),
-    "aws_profile_name": _AWS.format("AWS_PROFILE"),
-    "api_version": "is not needed: this is Azure's surface without versions",
-    "max_retries": "retries are limited for a request: routing.max_attempts",
-    "num_retries": "retries are limited for a request: routing.max_attempts",
-    "cooldown_time": "is the same for all deployments: routing.circuit_breaker.cooldown_seconds",
-    **dict.fromkeys(
-        ("temperature", "top_p", "max_tokens", "seed", "stop", "extra_body"), "requests go to the model as they come"
-    ),
-}
-
 _LONGEST = 256  # leaves room for the provider's name
 
 
@@ -45,6 +28,7 @@ class Models:
 
     providers: Providers
     by_name: dict[str, dict[str, Any]] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
     _reached: dict[str, Any] = field(default_factory=dict)
 
     def add(self, entry: Section) -> None:
@@ -73,18 +57,26 @@ class Models:
             )
         deployment = self._deployment(name, *found, params, info, entry)
         self.by_name.setdefault(name, {"deployments": []})["deployments"].append(deployment)
+        self._group(name, info)
         for section in (params, info, entry):
             section.lose_rest()
+
+    def _group(self, public_name: str, info: Section) -> None:
+        for path, group in info.items("access_groups"):
+            if not isinstance(group, str) or re.search(PROVIDER_NAME, group) is None:
+                info.losses.tell(path, "is no name for a group here: letters, digits, '.', '_' and '-'")
+            elif public_name not in (members := self.groups.setdefault(group, [])):
+                members.append(public_name)
 
     def _deployment(
         self, public_name: str, prefix: str, model: str, params: Section, info: Section, entry: Section
     ) -> dict[str, Any]:
         if model == "*" and params.data["model"] == "*":
             params.lose("model", "stands for all providers there, by the model's prefix; here for openai alone")
-        for key, reason in _INSTEAD.items():
+        for key, reason in FOR_PARAMETERS.items():
             params.lose(key, reason)
         params.lose_flag("drop_params", NOTHING_IS_DROPPED)
-        for key in _NEEDLESS:
+        for key in NEEDLESS_PARAMETERS:
             params.take(key)
             info.take(key)
         info.take("mode")

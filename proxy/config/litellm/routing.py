@@ -8,8 +8,16 @@ from decimal import Decimal
 from typing import Any, TypeGuard
 
 from proxy.config.fields import MODEL_NAME, MODEL_PATTERN, AttemptCount, PositiveCount, RetrySeconds, Seconds
+from proxy.config.litellm.instead import (
+    CALLBACKS,
+    FOR_SETTINGS,
+    NEEDLESS_SETTINGS,
+    NO_CALLBACKS,
+    NO_LOSSES,
+    NOTHING_IS_DROPPED,
+)
 from proxy.config.litellm.models import weigh_like_shuffling
-from proxy.config.litellm.source import NOTHING_IS_DROPPED, Section, is_reference
+from proxy.config.litellm.source import Section, is_reference
 from proxy.config.names import Names
 from proxy.config.problems import Path
 
@@ -26,24 +34,6 @@ _FALLBACKS = {
     "context_window": "context_window_fallbacks",
     "content_policy": "content_policy_fallbacks",
 }
-_INSTEAD = {
-    "master_key": "set LLMGATEWAY_MASTER_KEY in the environment",
-    "database_url": "set DATABASE_URL in the environment; the ledger has tables of its own",
-    "store_prompts_in_spend_logs": "set LLMGATEWAY_STORE_PAYLOADS=all in the environment",
-    "maximum_spend_logs_retention_period": "set LEDGER_RETENTION_DAYS in the environment",
-    "max_request_size_mb": "set MAX_BODY_BYTES in the environment",
-    "json_logs": "set LLMGATEWAY_LOG_FORMAT=json in the environment",
-    "cache": "answers are not cached",
-    "retry_policy": "retries do not depend on the kind of error here",
-    "allowed_fails_policy": "the circuit breaker does not depend on the kind of error here",
-}
-# True of this gateway anyway, or without effect in it.
-_NEEDLESS = (
-    "enable_pre_call_checks",
-    "enable_tag_filtering",
-    "set_verbose",
-    "ignore_invalid_deployments",
-)
 
 
 class Settings:
@@ -65,11 +55,19 @@ class Settings:
         """Tells of everything that was not taken, with what to do instead where there is something."""
         for section in (self.router, self.library, *others):
             section.lose_flag("drop_params", NOTHING_IS_DROPPED)
-            for key in _NEEDLESS:
+            for key in NEEDLESS_SETTINGS:
                 section.take(key)
-            for key, instead in _INSTEAD.items():
-                section.lose(key, instead)
+            for key in CALLBACKS:
+                _lose_callbacks(section, key)
+            for key, instead in FOR_SETTINGS.items():
+                section.lose_flag(key, instead)
             section.lose_rest()
+
+
+def _lose_callbacks(section: Section, key: str) -> None:
+    called = section.take(key)
+    if any(name not in NO_LOSSES for name in (called if isinstance(called, list) else [called])):
+        section.lose(key, NO_CALLBACKS)
 
 
 def routing_of(settings: Settings) -> dict[str, Any]:
@@ -93,8 +91,10 @@ def routing_of(settings: Settings) -> dict[str, Any]:
 
 def timeout_of(settings: Settings) -> Any:
     """The seconds that one call may take; None if the file sets none."""
-    key = "timeout" if "timeout" in settings.router else "request_timeout"
-    return (settings.router if key == "timeout" else settings.library).fitting(key, Seconds)
+    if "timeout" in settings.router:
+        settings.library.take("request_timeout")
+        return settings.router.fitting("timeout", Seconds)
+    return settings.library.fitting("request_timeout", Seconds)
 
 
 def _plus_one(section: Section, key: str, kind: Any) -> Any:

@@ -10,15 +10,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from proxy.config.litellm.instead import NO_COUNTERPART
 from proxy.config.problems import Path, Problem
 from proxy.config.references import REFERENCE
 
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
 _OTHER_BRACE = re.compile(rf"(?!{REFERENCE})\$\{{")
-NO_COUNTERPART = "has no counterpart here"
-NOTHING_IS_DROPPED = (
-    "nothing is left out of requests here: who does not know a parameter refuses it (anthropic: by 400)"
-)
 
 
 @dataclass(slots=True)
@@ -94,9 +92,9 @@ class Section:
         return None
 
     def lose(self, key: str, reason: str = NO_COUNTERPART) -> None:
-        """Tells that what stands at a key is lost, if anything does."""
+        """Tells that what stands at a key is lost, if anything does; what is empty says nothing."""
         self._taken.add(key)
-        if key in self:
+        if self.data.get(key) not in _NOTHING:
             self.losses.tell((*self.path, key), reason)
 
     def lose_flag(self, key: str, reason: str) -> None:
