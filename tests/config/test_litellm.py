@@ -328,6 +328,12 @@ def test_what_has_no_counterpart_is_told_with_what_to_do(section: str, instead: 
     assert f": {instead}" in line
 
 
+def test_what_is_kept_of_a_file_without_models_is_not_told_to_be_lost() -> None:
+    with pytest.raises(ConfigErrors) as refused:
+        convert("model_list: []\nrouter_settings: {timeout: 5, default_max_parallel_requests: 6}\n", "config.yaml")
+    assert [problem.path for problem in refused.value.problems] == [("model_list",)]
+
+
 @pytest.mark.parametrize(
     "section",
     [
@@ -346,6 +352,22 @@ def test_parameters_that_are_added_to_requests_are_told() -> None:
     _, told = converted(json.dumps({"model_list": [entry]}))
     assert len(told) == 2
     assert all(line.endswith("requests go to the model as they come: clients say it themselves") for line in told)
+
+
+def test_what_many_models_lose_for_the_same_reason_is_told_once() -> None:
+    """It made hundreds of lines of a dozen, among which those of models that are lost could not be seen."""
+    names = ("openai/a", "openai/b", "bedrock/c", "bedrock/d", "openai/e")
+    entries = "".join(f"- model_name: m\n  litellm_params: {{model: {name}, cooldown_time: 5}}\n" for name in names)
+    text = f"model_list:\n{entries}litellm_settings: {{fallbacks: [{{m: [x, y]}}]}}\n"
+    told = [line.partition(": ")[2] for line in converted(text)[1]]
+    assert told[0].startswith("model_list[0].litellm_params.cooldown_time: is the same for all deployments")
+    assert told[0].endswith("cooldown_seconds (and in 2 more, the last in line 11)")
+    assert [line.partition(": ")[0] for line in told[1:]] == [
+        "model_list[2].litellm_params.model",
+        "model_list[3].litellm_params.model",
+        "litellm_settings.fallbacks[0].m[0]",
+        "litellm_settings.fallbacks[0].m[1]",
+    ]
 
 
 def test_access_groups_become_model_groups() -> None:

@@ -14,8 +14,10 @@ from proxy.config.litellm.routing import Settings, aliases_of, fallbacks_of, rou
 from proxy.config.litellm.source import Losses, Section, is_reference
 from proxy.config.litellm.writing import written
 from proxy.config.names import Names
-from proxy.config.problems import ConfigErrors, Problem
+from proxy.config.problems import ConfigErrors, Path, Problem
 from proxy.config.schema import DeploymentConfig, ModelConfig, RoutingConfig
+
+_PATH_OF_AN_ENTRY = 2  # ("model_list", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,25 @@ def convert(text: str, name: str) -> Conversion:
         (replace(loss, line=document.line_of(loss.path)) for loss in dict.fromkeys(losses.told)),
         key=lambda loss: loss.line or 0,
     )
+    told = _gathered(told)
     if not config["models"]:
         nothing = Problem(("model_list",), "no model of it could be carried over", document.line_of(("model_list",)))
         raise ConfigErrors(name, [nothing, *told])
     return Conversion(written(_in_order(config), _comments(name, told)), tuple(told))
+
+
+def _gathered(told: list[Problem]) -> list[Problem]:
+    """Each parameter of the models once, where it is lost for the same reason: hundreds of models often share one."""
+    alike: dict[tuple[Path, str], list[Problem]] = {}
+    for loss in told:
+        is_parameter = loss.path[:1] == ("model_list",) and len(loss.path) > _PATH_OF_AN_ENTRY
+        place = loss.path[_PATH_OF_AN_ENTRY:] if is_parameter else loss.path
+        alike.setdefault((place, loss.message), []).append(loss)
+    return [replace(first, message=first.message + _elsewhere(others)) for first, *others in alike.values()]
+
+
+def _elsewhere(others: list[Problem]) -> str:
+    return f" (and in {len(others)} more, the last in line {others[-1].line})" if others else ""
 
 
 def _converted(root: Section, losses: Losses) -> dict[str, Any]:
@@ -52,8 +69,9 @@ def _converted(root: Section, losses: Losses) -> dict[str, Any]:
     settings = Settings(root.section("router_settings"), root.section("litellm_settings"))
     routing = routing_of(settings)
     set_strategies(settings, models.by_name, routing.get("strategy", "weighted"))
+    common = _common(settings)
     for provider in models.providers.by_name.values():
-        _complete(provider, settings)
+        provider.update(common)
     config: dict[str, Any] = {"providers": models.providers.by_name, "models": models.by_name}
     aliases = aliases_of(settings, Names.of(config))
     if aliases:
@@ -73,14 +91,15 @@ def _converted(root: Section, losses: Losses) -> dict[str, Any]:
     return config
 
 
-def _complete(provider: dict[str, Any], settings: Settings) -> None:
+def _common(settings: Settings) -> dict[str, Any]:
     """What holds for all providers there is written to each here."""
     seconds = timeout_of(settings)
-    if seconds is not None:
-        provider["timeouts"] = {"first_byte_seconds": seconds}
     places = settings.router.fitting("default_max_parallel_requests", PositiveCount)
-    if places is not None:
-        provider["max_concurrency"] = places
+    common = {
+        "timeouts": None if seconds is None else {"first_byte_seconds": seconds},
+        "max_concurrency": places,
+    }
+    return {key: value for key, value in common.items() if value is not None}
 
 
 def _longest_timeout(config: dict[str, Any]) -> Any:
