@@ -256,6 +256,7 @@ def test_wildcards_names_and_orders() -> None:
     names = [deployment.name for deployment in config.models["local"].deployments]
     assert names == ["hosted_vllm/meta-llama/Llama-3", "hosted_vllm/meta-llama/Llama-3#2"]
     assert config.models["local"].strategy == "priority"
+    assert [deployment.order for deployment in config.models["local"].deployments] == [3, 2]
     claude = config.models["claude"].deployments[0]
     assert (claude.name, claude.model, claude.context_window_tokens) == ("my-claude", "claude-sonnet-4", 200000)
     assert claude.capabilities == ("audio", "files", "tools", "json_schema")
@@ -293,6 +294,7 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         "config.yaml:52: litellm_settings.success_callback: nothing is called here: metrics are at /metrics",
         "config.yaml:53: litellm_settings.fallbacks[0].gpt-4o[1]: is no model that could be carried over",
         "config.yaml:53: litellm_settings.fallbacks[1].gpt-4o-mini: is no model that could be carried over",
+        "config.yaml:57: router_settings.routing_strategy: models with an order go by that alone",
         "config.yaml:63: router_settings.model_group_alias.lost: leads to no model",
         "config.yaml:63: router_settings.model_group_alias.secret.hidden: all names are listed",
         "config.yaml:65: router_settings.redis_host: set LLMGATEWAY_VALKEY_URL in the environment",
@@ -302,7 +304,7 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         "config.yaml:71: other: has no counterpart here",
     ):
         assert [line for line in told if line.startswith(expected)], expected
-    assert len(told) == 21
+    assert len(told) == 22
     assert all(f"# - {line}\n" in conversion.text for line in told)
 
 
@@ -536,6 +538,23 @@ def test_shuffling_goes_by_weight_else_rpm_else_tpm() -> None:
     assert weights({"tpm": 7}, {"rpm": 5, "tpm": 2}) == [7, 2]
     assert weights({}, {"rpm": 5}) == [1, 1]
     assert weights({"weight": 0}, {"weight": 0}) == [1, 1]
+
+
+def test_deployments_without_an_order_come_last() -> None:
+    """They came first: a reserve of somebody's was asked before what it is a reserve for."""
+    first = {"model_name": "m", "litellm_params": {"model": "openai/first", "order": 1}}
+    reserve = {"model_name": "m", "litellm_params": {"model": "openai/reserve"}}
+    second = {"model_name": "m", "litellm_params": {"model": "openai/second"}, "model_info": {"order": "2"}}
+    file = {"model_list": [reserve, second, first]}
+    config, told = converted(json.dumps(file))
+    assert [(one.model, one.order) for one in config.models["m"].deployments] == [
+        ("reserve", 3),
+        ("second", 2),
+        ("first", 1),
+    ]
+    assert told == []
+    (line,) = converted(json.dumps({**file, "router_settings": {"routing_strategy": "least-busy"}}))[1]
+    assert line.endswith("router_settings.routing_strategy: models with an order go by that alone")
 
 
 @pytest.mark.parametrize(

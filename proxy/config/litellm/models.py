@@ -85,7 +85,7 @@ class Models:
             deployment["model"] = model
         described = {
             "weight": params.fitting("weight", Weight),
-            "order": params.fitting("order", Count),
+            "order": (params if "order" in params else info).fitting("order", Count),
             "rpm": (params if "rpm" in params else entry).fitting("rpm", PositiveCount),
             "tpm": (params if "tpm" in params else entry).fitting("tpm", PositiveCount),
             "prices": prices_of(params, info),

@@ -133,8 +133,18 @@ def set_strategies(settings: Settings, models: dict[str, dict[str, Any]], usual:
     for model in models.values():
         if model.get("strategy", usual) == "weighted":
             weigh_like_shuffling(model["deployments"])
-        if any("order" in deployment for deployment in model["deployments"]):
+        if orders := [deployment["order"] for deployment in model["deployments"] if "order" in deployment]:
+            if model.get("strategy", usual) != "weighted":
+                settings.router.lose("routing_strategy", "models with an order go by that alone")
             model["strategy"] = "priority"
+            _put_last(model["deployments"], orders)
+
+
+def _put_last(deployments: list[dict[str, Any]], orders: list[Any]) -> None:
+    """LiteLLM asks those without an order when no other is left; here they would be the first."""
+    last = max((order for order in orders if not is_reference(order)), default=0) + 1
+    for deployment in deployments:
+        deployment.setdefault("order", last)
 
 
 def aliases_of(settings: Settings, names: Names) -> dict[str, str]:
