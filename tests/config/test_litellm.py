@@ -250,6 +250,15 @@ def test_both_of_mistrals_addresses_speak_its_dialect() -> None:
     assert providers["codestral"].base_url == "https://codestral.mistral.ai/v1"
 
 
+def test_where_no_time_limit_is_set_answers_may_take_as_long_as_a_request() -> None:
+    """LiteLLM waits 6000 seconds. After 30, the default here, whole answers that take longer were asked for again."""
+    text = "{model_name: m, litellm_params: {model: openai/x%s}}"
+    config, told = converted(f"model_list:\n- {text % ''}\n- {text % ', timeout: 5'}\n")
+    assert [one.timeouts.first_byte_seconds for one in config.models["m"].deployments] == [600, 5]
+    assert config.routing.request_timeout_seconds == 600
+    assert told == []
+
+
 def test_wildcards_names_and_orders() -> None:
     config, _ = converted(FILE)
     assert config.models["openrouter/*"].deployments[0].model == "*"

@@ -18,6 +18,7 @@ from proxy.config.problems import ConfigErrors, Path, Problem
 from proxy.config.schema import DeploymentConfig, ModelConfig, RoutingConfig
 
 _PATH_OF_AN_ENTRY = 2  # ("model_list", 0)
+_PATIENCE_SECONDS = 600  # where the file sets no time limit; LiteLLM's 6000 would be beyond that on a whole request
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,9 @@ def _converted(root: Section, losses: Losses) -> dict[str, Any]:
 def _common(settings: Settings) -> dict[str, Any]:
     """What holds for all providers there is written to each here."""
     seconds = timeout_of(settings)
+    common: dict[str, Any] = {"timeouts": {"first_byte_seconds": _PATIENCE_SECONDS if seconds is None else seconds}}
     places = settings.router.fitting("default_max_parallel_requests", PositiveCount)
-    common = {
-        "timeouts": None if seconds is None else {"first_byte_seconds": seconds},
-        "max_concurrency": places,
-    }
-    return {key: value for key, value in common.items() if value is not None}
+    return common if places is None else {**common, "max_concurrency": places}
 
 
 def _longest_timeout(config: dict[str, Any]) -> Any:
@@ -125,6 +123,6 @@ def _comments(name: str, losses: list[Problem]) -> list[str]:
     made = [
         f"Made from {name} by `llmgateway import-litellm`. Check it with `llmgateway check-config`.",
         "One limit on attempts (routing.max_attempts) counts for retries and fallbacks together.",
-        "Answers must begin within timeouts.first_byte_seconds (OPENROUTER_TIMEOUT_SECONDS, 30, where none is given).",
+        f"Answers must begin within timeouts.first_byte_seconds: {_PATIENCE_SECONDS} where the other file has none.",
     ]
     return [*made, "Not carried over:", *(f"- {loss.text(name)}" for loss in losses)] if losses else made
