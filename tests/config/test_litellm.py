@@ -489,6 +489,7 @@ def test_a_key_that_is_more_than_a_reference_is_a_secret_in_the_file(key: str) -
             "there is no provider here for 'cohere_chat/command-r'; if it is served by OpenAI's API",
         ),
         ("bedrock/converse/x", "there is no provider here for 'bedrock/converse/x'; if it is served by OpenAI's API"),
+        ("vertex_ai/gemini-2.5-pro", "there is no provider here for 'vertex_ai/gemini-2.5-pro'; gemini/ serves it"),
         ("os.environ/MODEL", r"'\$\{MODEL\}' comes from the environment: write it out"),
     ],
 )
@@ -640,6 +641,8 @@ def test_prefixes_say_which_provider_it_is(params: dict[str, Any], provider: str
         ("model_list: []", "no model of it could be carried over"),
         ("model_list: [{model_name: a, litellm_params: {model: vertex_ai/x}}]", "there is no provider here"),
         ("model_list: {a: b}", "is no list"),
+        ("proxy_config: {model_list: []}", "model_list: is not there; a chart has it in proxy_config"),
+        ("null", "model_list: is not there"),
         ("[]", "is no mapping"),
         ("a: [", "not YAML"),
     ],

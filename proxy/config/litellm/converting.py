@@ -46,7 +46,9 @@ def convert(text: str, name: str) -> Conversion:
     )
     told = _gathered(told)
     if not config["models"]:
-        nothing = Problem(("model_list",), "no model of it could be carried over", document.line_of(("model_list",)))
+        is_there = isinstance(document.data, dict) and "model_list" in document.data
+        reason = "no model of it could be carried over" if is_there else "is not there; a chart has it in proxy_config"
+        nothing = Problem(("model_list",), reason, document.line_of(("model_list",)))
         raise ConfigErrors(name, [nothing, *told])
     return Conversion(written(_in_order(config), _comments(name, told)), tuple(told))
 

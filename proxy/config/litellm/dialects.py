@@ -133,6 +133,8 @@ def why_none(model: str) -> str:
     """Why there is no dialect of a model, and what to do."""
     if _asks_for_responses(model):
         return f"'{model}' asks for responses; this gateway serves chat completions only"
+    if model.startswith(_VERTEX_GEMINI):
+        return f"there is no provider here for '{model}'; gemini/ serves it, with a key of Google AI Studio's"
     return (
         f"there is no provider here for '{model}'; if it is served by OpenAI's API as well, "
         "write openai/ before its name there, and that api_base"
@@ -171,6 +173,7 @@ _UNSUPPORTED = {
     "watsonx",
 }
 _ELSEWHERE = ("cohere", "cohere_chat")  # another API than the one here is below an address of one's own
+_VERTEX_GEMINI = ("vertex_ai/gemini", "vertex_ai_beta/gemini")
 _AZURES_SERIES = ("o_series/", "gpt5_series/")  # what kind of model a deployment has, as LiteLLM is told
 
 
