@@ -534,6 +534,33 @@ def test_no_secret_of_the_file_is_repeated() -> None:
         assert secret not in everything
 
 
+def test_a_key_in_plain_text_gets_no_variable_of_another_key() -> None:
+    """One's own server would have been sent OpenAI's key, which stands in the variable that was to hold its own."""
+    mine = {"model": "openai/x", "api_base": "http://mine/v1", "api_key": "sk-mine"}
+    others: list[dict[str, Any]] = [
+        {"model": "openai/gpt-4o"},
+        {"model": "openai/gpt-5", "api_key": "os.environ/OPENAI_API_KEY_2"},
+        {"model": "groq/x", "api_key": "sk-groq"},
+    ]
+    entries = [{"model_name": params["model"], "litellm_params": params} for params in (mine, *others)]
+    conversion = convert(json.dumps({"model_list": entries}), "config.yaml")
+    keys = re.findall(r"base_url: (.*)\n    api_key: (.*)\n", conversion.text)
+    assert keys == [
+        ("http://mine/v1", "${OPENAI_API_KEY_3}"),
+        ("https://api.openai.com/v1", "${OPENAI_API_KEY}"),
+        ("https://api.openai.com/v1", "${OPENAI_API_KEY_2}"),
+        ("https://api.groq.com/openai/v1", "${GROQ_API_KEY}"),
+    ]
+    assert "put it into the environment variable OPENAI_API_KEY_3" in conversion.losses[0].message
+
+
+@pytest.mark.parametrize("key", ["", "EMPTY", "my-fake-key", "sk-dummy", "no-key-required", "not-used", "N/A"])
+def test_what_is_written_where_no_key_is_needed_is_none(key: str) -> None:
+    params = {"model": "openai/x", "api_base": "http://h/v1", "api_key": key}
+    config, told = converted(json.dumps({"model_list": [{"model_name": "m", "litellm_params": params}]}))
+    assert (config.providers["openai"].api_key, told) == (None, [])
+
+
 def test_shuffling_goes_by_weight_else_rpm_else_tpm() -> None:
     def weights(*params: dict[str, Any]) -> list[float]:
         entries = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,9 @@ from proxy.config.fields import LABEL, MODEL_PATTERN, PROVIDER_NAME, Count, Posi
 from proxy.config.litellm.dialects import UNLISTED, dialect_of, why_none
 from proxy.config.litellm.instead import FOR_PARAMETERS, NEEDLESS_PARAMETERS, NOTHING_IS_DROPPED
 from proxy.config.litellm.prices import capabilities_of, prices_of
-from proxy.config.litellm.providers import Providers, is_usable, url_in
+from proxy.config.litellm.providers import Providers, is_usable, key_variable, url_in
 from proxy.config.litellm.source import Losses, Section, has_reference, is_reference
+from proxy.config.references import variables_in
 
 _CHAT = (None, "chat")
 # LiteLLM knows what most models are for; where it is not said, a chat model is not called so.
@@ -173,10 +175,26 @@ def weigh_like_shuffling(deployments: list[dict[str, Any]]) -> None:
 
 def models_of(root: Section, losses: Losses) -> Models:
     """All models of a file."""
-    models, credentials = Models(Providers()), _credentials_of(root, losses)
-    for path, entry in root.items("model_list"):
-        models.add(Section.of(_with_credentials(entry, credentials), path, losses))
+    credentials = _credentials_of(root, losses)
+    entries = [(path, _with_credentials(entry, credentials)) for path, entry in root.items("model_list")]
+    models = Models(Providers(frozenset(_key_variables(entry for _, entry in entries))))
+    for path, entry in entries:
+        models.add(Section.of(entry, path, losses))
     return models
+
+
+def _key_variables(entries: Iterable[Any]) -> Iterator[str]:
+    """The variables that hold keys in the file, also those that LiteLLM looks into where an entry has none.
+
+    A key in plain text must not get the name of one of them: it would be another key, sent to the wrong server.
+    """
+    for entry in entries:
+        params = Section.of(entry, (), Losses()).section("litellm_params")
+        given, model = params.take("api_key"), params.text("model")
+        if isinstance(given, str):
+            yield from variables_in(given)
+        elif model and (found := dialect_of(model, params.text("custom_llm_provider"), url_in(params)[1])):
+            yield key_variable(found[0])
 
 
 def _credentials_of(root: Section, losses: Losses) -> dict[str, dict[str, Any]]:

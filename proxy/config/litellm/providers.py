@@ -12,15 +12,19 @@ from proxy.config.litellm.source import Section, has_reference
 from proxy.config.references import ONE_VARIABLE
 
 # What people write where a key is asked for and none is needed.
-_NO_KEYS = {"", "none", "null", "empty", "dummy", "fake", "fake-key", "anything", "not-needed", "na", "n/a", "no-key"}
-
+_NO_KEY = re.compile(
+    r"|(sk-)?(none|null|empty|dummy|(my-)?fake(-key)?|anything|not-(needed|used|required)|unused|placeholder|n/?a"
+    r"|no-key(-(needed|required))?)",
+    re.IGNORECASE,
+)
 _BELOW_V1 = ("docker_model_runner", "ollama", "ollama_chat")  # LiteLLM adds it, or speaks another dialect
 
 
 @dataclass(slots=True)
 class Providers:
-    """The providers so far, by name, each as our file has it."""
+    """The providers so far, by name, each as our file has it. `reserved` are variables that hold other keys."""
 
+    reserved: frozenset[str] = frozenset()
     by_name: dict[str, dict[str, Any]] = field(default_factory=dict)
     _variables: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -57,19 +61,28 @@ class Providers:
             return f"${{{usual}}}" if usual else None
         if isinstance(given, str) and re.search(ONE_VARIABLE, given):
             return given
-        if not isinstance(given, str) or given.lower() in _NO_KEYS:
+        if not isinstance(given, str) or _NO_KEY.fullmatch(given):
             return None
-        variable = self._variable(usual or f"{re.sub(r'[^A-Z0-9]', '_', prefix.upper())}_API_KEY", given)
+        variable = self._variable(key_variable(prefix), given)
         params.lose("api_key", f"is a secret in the file: put it into the environment variable {variable}")
         return f"${{{variable}}}"
 
     def _variable(self, usual: str, secret: str) -> str:
-        """The variable for a secret: the usual one for the first, numbered ones for others."""
-        known = self._variables.get((usual, secret))
-        if known is None:
-            count = 1 + sum(name == usual for name, _ in self._variables)
-            known = self._variables[usual, secret] = usual if count == 1 else f"{usual}_{count}"
-        return known
+        """The variable for a secret: the usual one if no other key is there, else numbered ones."""
+        if (known := self._variables.get((usual, secret))) is not None:
+            return known
+        taken = {*self.reserved, *self._variables.values()}
+        name, count = usual, 1
+        while name in taken:
+            count += 1
+            name = f"{usual}_{count}"
+        self._variables[usual, secret] = name
+        return name
+
+
+def key_variable(prefix: str) -> str:
+    """The variable that a provider's key is usually in."""
+    return DIALECTS[prefix].key_variable or f"{re.sub(r'[^A-Z0-9]', '_', prefix.upper())}_API_KEY"
 
 
 def url_in(params: Section) -> tuple[str, Any]:
