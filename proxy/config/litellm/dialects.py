@@ -47,7 +47,7 @@ DIALECTS = {
     "cohere_chat": _COHERE,
     "cometapi": _compatible("https://api.cometapi.com/v1", "COMETAPI_KEY"),
     "custom_openai": _compatible("${OPENAI_API_BASE}", "OPENAI_API_KEY"),
-    "dashscope": _compatible("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
+    "dashscope": _compatible("https://dashscope.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
     "databricks": _compatible("${DATABRICKS_API_BASE}", "DATABRICKS_API_KEY"),
     "deepinfra": _compatible("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
     "deepseek": _compatible("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
@@ -102,8 +102,8 @@ _HOSTS = {
     (dialect.url or "").removeprefix("https://").partition("/")[0]: prefix
     for prefix, dialect in DIALECTS.items()
     if (dialect.url or "").startswith("https://")
-} | {"api.mistral.ai": "mistral", "api.together.ai": "together_ai"}
-_BARE_NAMES = {"openai": ("gpt-", "chatgpt-", "o1", "o3", "o4", "*"), "anthropic": ("claude",)}
+} | {"api.mistral.ai": "mistral", "api.together.ai": "together_ai", "dashscope-intl.aliyuncs.com": "dashscope"}
+_BARE_NAMES = {"openai": ("gpt-", "chatgpt-", "ft:gpt-", "o1", "o3", "o4", "*"), "anthropic": ("claude",)}
 
 
 def dialect_of(model: str, stated: str | None, url: Any) -> tuple[str, str] | None:
@@ -178,7 +178,7 @@ _AZURES_SERIES = ("o_series/", "gpt5_series/")  # what kind of model a deploymen
 
 
 def _own_name(prefix: str, model: str) -> str:
-    if prefix == "fireworks_ai" and "/" not in model and "*" not in model:
+    if prefix == "fireworks_ai" and not model.startswith("accounts/") and "#" not in model and "*" not in model:
         return f"accounts/fireworks/models/{model}"
     if prefix == "azure":
         for series in _AZURES_SERIES:

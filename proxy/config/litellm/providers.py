@@ -17,7 +17,8 @@ _NO_KEY = re.compile(
     r"|no-key(-(needed|required))?)",
     re.IGNORECASE,
 )
-_BELOW_V1 = ("docker_model_runner", "ollama", "ollama_chat")  # LiteLLM adds it, or speaks another dialect
+# LiteLLM adds it, or speaks another dialect.
+_BELOW_V1 = ("docker_model_runner", "minimax", "mistral", "ollama", "ollama_chat")
 
 
 @dataclass(slots=True)
