@@ -130,8 +130,8 @@ def test_entries_of_one_name_are_the_deployments_of_one_model() -> None:
     first, second = config.models["gpt-4o"].deployments
     assert (first.provider, first.model, first.rpm, first.tags) == ("azure", "gpt-4o-eu", 6, ("eu",))
     assert (second.provider, second.model, second.rpm, second.tpm) == ("azure-2", "gpt-4o-ca", 12, 1000)
-    assert (second.timeouts.first_byte_seconds, second.max_concurrency) == (900, 5)
-    assert first.timeouts.first_byte_seconds == 10  # litellm_settings.request_timeout
+    assert (second.timeouts.answer_seconds, second.timeouts.first_byte_seconds, second.max_concurrency) == (900, 60, 5)
+    assert first.timeouts.answer_seconds == first.timeouts.first_byte_seconds == 10  # litellm_settings.request_timeout
     assert first.max_concurrency == 70
     assert second.prices is not None
     assert second.prices.input_usd_per_1m_tokens == Decimal("2.5")
@@ -250,6 +250,26 @@ def test_both_of_mistrals_addresses_speak_its_dialect() -> None:
     assert providers["codestral"].base_url == "https://codestral.mistral.ai/v1"
 
 
+@pytest.mark.parametrize(
+    ("router", "params", "answer", "first_byte"),
+    [
+        ("{}", ", stream_timeout: 5", 600, 5),
+        ("{timeout: 90, stream_timeout: 9}", "", 90, 9),
+        ("{timeout: 90, stream_timeout: 9}", ", timeout: 80", 80, 80),
+        ("{timeout: 90, stream_timeout: 9}", ", stream_timeout: 8", 90, 8),
+        ("{stream_timeout: 9}", ", timeout: 80, stream_timeout: 8", 80, 8),
+    ],
+)
+def test_streams_and_whole_answers_have_limits_of_their_own(
+    router: str, params: str, answer: int, first_byte: int
+) -> None:
+    entry = f"{{model_name: m, litellm_params: {{model: openai/x{params}}}}}"
+    config, told = converted(f"model_list: [{entry}]\nrouter_settings: {router}\n")
+    timeouts = config.models["m"].deployments[0].timeouts
+    assert (timeouts.answer_seconds, timeouts.first_byte_seconds) == (answer, first_byte)
+    assert told == []
+
+
 def test_where_no_time_limit_is_set_answers_may_take_as_long_as_a_request() -> None:
     """LiteLLM waits 6000 seconds. After 30, the default here, whole answers that take longer were asked for again."""
     text = "{model_name: m, litellm_params: {model: openai/x%s}}"
@@ -291,7 +311,6 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
     for expected in (
         "config.yaml:7: model_list[0].litellm_params.api_version: is not needed",
         "config.yaml:15: model_list[1].litellm_params.api_key: is a secret in the file: put it into the environment",
-        "config.yaml:19: model_list[1].litellm_params.stream_timeout: one limit counts",
         "config.yaml:26: model_list[2].litellm_params.extra_headers.Authorization: is a secret in the file",
         "config.yaml:31: model_list[2].model_info.cache_read_input_token_cost: prices need both",
         "config.yaml:32: model_list[2].model_info.team_id: has no counterpart here",
@@ -313,7 +332,7 @@ def test_what_is_lost_is_told_with_line_and_reason_and_written_into_the_file() -
         "config.yaml:71: other: has no counterpart here",
     ):
         assert [line for line in told if line.startswith(expected)], expected
-    assert len(told) == 22
+    assert len(told) == 21
     assert all(f"# - {line}\n" in conversion.text for line in told)
 
 
@@ -323,7 +342,6 @@ MODEL = "model_list: [{model_name: m, litellm_params: {model: openai/x}}]\n"
 @pytest.mark.parametrize(
     ("section", "instead"),
     [
-        ("router_settings: {stream_timeout: 5}", "one limit counts for streams and whole answers"),
         ("router_settings: {enable_tag_filtering: true}", "requests name tags in the header x-gateway-tags here"),
         ("general_settings: {store_model_in_db: true}", "models that were added in the database are not in this file"),
         ("litellm_settings: {callbacks: [prometheus, langfuse]}", "nothing is called here"),

@@ -59,7 +59,7 @@ async def serves(gateway: TestGateway, request: bytes) -> None:
         assert answer.status == 200 or 400 <= answer.status < 500, answer
         if answer.status != 200:
             error = openai_error(answer.body)
-            assert error["type"] == "invalid_request_error"
+            assert error["type"] == ("permission_error" if answer.status == 403 else "invalid_request_error")
             assert answer.headers["content-type"].startswith("application/json")
         assert answer.headers["x-request-id"]
         if not answer.closes:

@@ -38,7 +38,7 @@ KEPT_BACK = {
     "User-Agent": "OpenAI/Python 3.0",
     "Accept": "application/json",
     "Accept-Encoding": "gzip, br",
-    "Origin": "https://example.org",
+    "Origin": "http://localhost:3000",
 }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy.config.document import read_document
-from proxy.config.fields import PositiveCount
-from proxy.config.litellm.models import models_of
+from proxy.config.fields import PositiveCount, Seconds
+from proxy.config.litellm.models import models_of, timeouts_of
 from proxy.config.litellm.routing import Settings, aliases_of, fallbacks_of, routing_of, set_strategies, timeout_of
 from proxy.config.litellm.source import Losses, Section, is_reference
 from proxy.config.litellm.writing import written
@@ -96,8 +96,9 @@ def _converted(root: Section, losses: Losses) -> dict[str, Any]:
 
 def _common(settings: Settings) -> dict[str, Any]:
     """What holds for all providers there is written to each here."""
-    seconds = timeout_of(settings)
-    common: dict[str, Any] = {"timeouts": {"first_byte_seconds": _PATIENCE_SECONDS if seconds is None else seconds}}
+    whole = timeout_of(settings)
+    stream = settings.router.fitting("stream_timeout", Seconds)
+    common: dict[str, Any] = {"timeouts": timeouts_of(_PATIENCE_SECONDS if whole is None else whole, stream)}
     places = settings.router.fitting("default_max_parallel_requests", PositiveCount)
     return common if places is None else {**common, "max_concurrency": places}
 
@@ -106,7 +107,7 @@ def _longest_timeout(config: dict[str, Any]) -> Any:
     """What the limit on whole requests must leave room for; 0 if no call has a limit that is written here."""
     providers = config["providers"].values()
     deployments = (deployment for model in config["models"].values() for deployment in model["deployments"])
-    given = (one.get("timeouts", {}).get("first_byte_seconds", 0) for one in (*providers, *deployments))
+    given = (seconds for one in (*providers, *deployments) for seconds in one.get("timeouts", {}).values())
     return max((seconds for seconds in given if not is_reference(seconds)), default=0)
 
 
@@ -125,6 +126,6 @@ def _comments(name: str, losses: list[Problem]) -> list[str]:
     made = [
         f"Made from {name} by `llmgateway import-litellm`. Check it with `llmgateway check-config`.",
         "One limit on attempts (routing.max_attempts) counts for retries and fallbacks together.",
-        f"Answers must begin within timeouts.first_byte_seconds: {_PATIENCE_SECONDS} where the other file has none.",
+        f"timeouts: streams must begin within first_byte_seconds, others within answer_seconds ({_PATIENCE_SECONDS}).",
     ]
     return [*made, "Not carried over:", *(f"- {loss.text(name)}" for loss in losses)] if losses else made

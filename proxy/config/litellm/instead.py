@@ -63,7 +63,6 @@ FOR_SETTINGS = {
     "and requests without tags may come to any, not only to those of the tag `default`",
     "retry_policy": "retries do not depend on the kind of error here",
     "allowed_fails_policy": "the circuit breaker does not depend on the kind of error here",
-    "stream_timeout": "one limit counts for streams and whole answers: timeouts.first_byte_seconds",
     "modify_params": _AS_THEY_COME,
     "pass_through_endpoints": "other paths are not passed through",
     **dict.fromkeys(

@@ -94,7 +94,7 @@ class Models:
             "context_window_tokens": info.fitting("max_input_tokens", PositiveCount),
             "capabilities": capabilities_of(info),
             "tags": _tags(params),
-            "timeouts": _timeouts(params),
+            "timeouts": timeouts_of(params.fitting("timeout", Seconds), params.fitting("stream_timeout", Seconds)),
             "max_concurrency": params.fitting("max_parallel_requests", PositiveCount),
         }
         deployment |= {key: value for key, value in described.items() if value is not None}
@@ -151,12 +151,10 @@ def _tags(params: Section) -> list[str] | None:
     return params.fitting("tags", Tags) or None
 
 
-def _timeouts(params: Section) -> dict[str, Any] | None:
-    whole, stream = params.fitting("timeout", Seconds), params.fitting("stream_timeout", Seconds)
-    if whole is not None and stream not in (None, whole):
-        params.lose("stream_timeout", "one limit counts for streams and whole answers: timeouts.first_byte_seconds")
-    seconds = stream if whole is None else whole
-    return None if seconds is None else {"first_byte_seconds": seconds}
+def timeouts_of(whole: Any, stream: Any) -> dict[str, Any] | None:
+    """From the seconds for a call, and those for one that streams, which are the same where only the first is given."""
+    given = {"first_byte_seconds": whole if stream is None else stream, "answer_seconds": whole}
+    return {key: seconds for key, seconds in given.items() if seconds is not None} or None
 
 
 def weigh_like_shuffling(deployments: list[dict[str, Any]]) -> None:
