@@ -1,6 +1,6 @@
 """One gateway process at five times what it can do: goodput, refusals, latency, memory, and how soon it is over.
 
-python -m benchmarks.overload --times 5 --seconds 60 [--database postgres]
+python -m benchmarks.overload --times 5 --seconds 60 [--database postgres] [--lag-seconds 0.01]
 
 Finds the peak with closed loops of several sizes, then offers that many times more: in an open loop (requests at fixed
 times, whatever becomes of them, over more connections when all of them wait) and in a closed one (so many times as many
@@ -218,7 +218,7 @@ def _upstream(port: int) -> None:
     uvloop.run(serve())
 
 
-async def run(kind: str, times: float, seconds: float, connections: int) -> None:
+async def run(kind: str, times: float, seconds: float, connections: int, lag_seconds: float) -> None:
     on_core(1)
     port = free_port()
     upstream = multiprocessing.get_context("spawn").Process(target=_upstream, args=(port,), daemon=True)
@@ -229,7 +229,7 @@ async def run(kind: str, times: float, seconds: float, connections: int) -> None
             url = database_of(kind, directory, stack)
             headers = {"Authorization": f"Bearer {await key_with_budget_and_limit(url)}"}
             more = {"LLMGATEWAY_MASTER_KEY": _MASTER_KEY, "LLMGATEWAY_TRACES": "off"}
-            more["OVERLOAD_LAG_SECONDS"] = str(Settings.model_fields["overload_lag_seconds"].default)
+            more["OVERLOAD_LAG_SECONDS"] = str(lag_seconds)
             async with gateway(directory, f"http://127.0.0.1:{port}/v1", url, **more) as serving:
                 on_core(0, serving.process.pid)
                 body = {"model": "z-ai/glm-4.6", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
@@ -246,9 +246,11 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=5.0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--connections", type=int, default=1000, help="of the open loop at its beginning")
+    usual = Settings.model_fields["overload_lag_seconds"].default
+    parser.add_argument("--lag-seconds", type=float, default=usual, help="OVERLOAD_LAG_SECONDS")
     chosen = parser.parse_args()
     raise_limit()
-    uvloop.run(run(chosen.database, chosen.times, chosen.seconds, chosen.connections))
+    uvloop.run(run(chosen.database, chosen.times, chosen.seconds, chosen.connections, chosen.lag_seconds))
 
 
 if __name__ == "__main__":
