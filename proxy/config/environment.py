@@ -1,7 +1,7 @@
 """Environment variables, and the files that stand for some of them.
 
-`NAME_FILE` names a file whose text is what `NAME` would hold, as images of databases read their passwords:
-orchestrators mount secrets as files, and change those while a process runs.
+`NAME_FILE` names a file whose text, but for its last line ends, is what `NAME` would hold, as images of databases read
+their passwords: orchestrators mount secrets as files, and change those while a process runs.
 """
 
 from __future__ import annotations
@@ -53,4 +53,4 @@ def _text(path: Path, called: str) -> str:
         raise SecretFileError(f"{called} has more than {_MOST_BYTES} bytes")
     if not text.strip():
         raise SecretFileError(f"{called} is empty")
-    return text
+    return text.rstrip("\r\n")  # as shells have it, too ($(<file)): the last line's end belongs to the file alone

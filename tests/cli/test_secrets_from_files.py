@@ -56,6 +56,14 @@ def test_a_reference_is_what_its_file_holds(written: Written) -> None:
     assert provider.headers["X-Key"].get_secret_value() == "Key sk-secret-1"
 
 
+def test_the_line_end_of_a_file_is_no_part_of_what_it_stands_for(written: Written) -> None:
+    """As nearly all files have one: a URL or a name with it would be none, and within a value it would stay."""
+    path = written("http://127.0.0.1:9\r\n")
+    assert run("check-config", OPENROUTER_BASE_URL_FILE=path).exit_code == 0
+    document = SMALL.replace("http://127.0.0.1:8000/v1", '"${ONE_URL}/v1"')
+    assert load(document, ONE_URL_FILE=path).config.providers["local"].base_url == "http://127.0.0.1:9/v1"
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
