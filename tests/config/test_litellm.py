@@ -255,7 +255,8 @@ def test_both_of_mistrals_addresses_speak_its_dialect() -> None:
     [
         ("{}", ", stream_timeout: 5", 600, 5),
         ("{timeout: 90, stream_timeout: 9}", "", 90, 9),
-        ("{timeout: 90, stream_timeout: 9}", ", timeout: 80", 80, 80),
+        ("{timeout: 90, stream_timeout: 9}", ", timeout: 80", 80, 9),
+        ("{timeout: 90}", ", timeout: 80", 80, 80),
         ("{timeout: 90, stream_timeout: 9}", ", stream_timeout: 8", 90, 8),
         ("{stream_timeout: 9}", ", timeout: 80, stream_timeout: 8", 80, 8),
     ],

@@ -68,11 +68,12 @@ def _elsewhere(others: list[Problem]) -> str:
 
 
 def _converted(root: Section, losses: Losses) -> dict[str, Any]:
-    models = models_of(root, losses)
     settings = Settings(root.section("router_settings"), root.section("litellm_settings"))
+    stream = settings.router.fitting("stream_timeout", Seconds)
+    models = models_of(root, losses, stream)
     routing = routing_of(settings)
     set_strategies(settings, models.by_name, routing.get("strategy", "weighted"))
-    common = _common(settings)
+    common = _common(settings, stream)
     for provider in models.providers.by_name.values():
         provider.update(common)
     config: dict[str, Any] = {"providers": models.providers.by_name, "models": models.by_name}
@@ -94,10 +95,9 @@ def _converted(root: Section, losses: Losses) -> dict[str, Any]:
     return config
 
 
-def _common(settings: Settings) -> dict[str, Any]:
-    """What holds for all providers there is written to each here."""
+def _common(settings: Settings, stream: Any) -> dict[str, Any]:
+    """What holds for all providers there is written to each here; `stream` is the time limit of those that stream."""
     whole = timeout_of(settings)
-    stream = settings.router.fitting("stream_timeout", Seconds)
     common: dict[str, Any] = {"timeouts": timeouts_of(_PATIENCE_SECONDS if whole is None else whole, stream)}
     places = settings.router.fitting("default_max_parallel_requests", PositiveCount)
     return common if places is None else {**common, "max_concurrency": places}

@@ -26,9 +26,13 @@ _LONGEST = 256  # leaves room for the provider's name
 
 @dataclass(slots=True)
 class Models:
-    """The models so far, by public name, each as our file has it."""
+    """The models so far, by public name, each as our file has it.
+
+    `stream_timeout` is the router's, which for a call that streams counts before the deployment's own `timeout`.
+    """
 
     providers: Providers
+    stream_timeout: Any = None
     by_name: dict[str, dict[str, Any]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
     _reached: dict[str, Any] = field(default_factory=dict)
@@ -94,12 +98,16 @@ class Models:
             "context_window_tokens": info.fitting("max_input_tokens", PositiveCount),
             "capabilities": capabilities_of(info),
             "tags": _tags(params),
-            "timeouts": timeouts_of(params.fitting("timeout", Seconds), params.fitting("stream_timeout", Seconds)),
+            "timeouts": self._timeouts(params),
             "max_concurrency": params.fitting("max_parallel_requests", PositiveCount),
         }
         deployment |= {key: value for key, value in described.items() if value is not None}
         self._name(public_name, deployment, model, info.take("id"))
         return deployment
+
+    def _timeouts(self, params: Section) -> dict[str, Any] | None:
+        whole, stream = params.fitting("timeout", Seconds), params.fitting("stream_timeout", Seconds)
+        return timeouts_of(whole, self.stream_timeout if stream is None and whole is not None else stream)
 
     def _name(self, public_name: str, deployment: dict[str, Any], model: str, stated: Any) -> None:
         """Gives the deployment a name where the usual one is taken, by another one or in the same model."""
@@ -171,11 +179,11 @@ def weigh_like_shuffling(deployments: list[dict[str, Any]]) -> None:
             deployment["weight"] = weight
 
 
-def models_of(root: Section, losses: Losses) -> Models:
+def models_of(root: Section, losses: Losses, stream_timeout: Any) -> Models:
     """All models of a file."""
     credentials = _credentials_of(root, losses)
     entries = [(path, _with_credentials(entry, credentials)) for path, entry in root.items("model_list")]
-    models = Models(Providers(frozenset(_key_variables(entry for _, entry in entries))))
+    models = Models(Providers(frozenset(_key_variables(entry for _, entry in entries))), stream_timeout)
     for path, entry in entries:
         models.add(Section.of(entry, path, losses))
     return models
