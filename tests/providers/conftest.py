@@ -138,7 +138,7 @@ async def connect_kind() -> AsyncIterator[Connect]:
             server = TestServer(upstream.app())
             await server.start_server(access_log=None)
             stack.push_async_callback(server.close)
-            session = await stack.enter_async_context(client_session(5.0, 5.0))
+            session = await stack.enter_async_context(client_session(5.0, wire.get("idle_timeout_seconds", 5.0)))
             time = FakeTime()
             breaker = Breaker("Acme", clock=lambda: time.now)
             base_url = str(server.make_url(kind.base_path or "/"))

@@ -264,9 +264,12 @@ async def test_an_upstream_that_says_nothing_times_out(connect_kind: Connect) ->
             assert "did not begin to answer within 0.05 s" in str(caught.value)
 
 
-async def test_a_whole_answer_may_take_longer_to_begin_than_a_stream(connect_kind: Connect) -> None:
+async def test_a_whole_answer_may_take_longer_to_begin_than_a_stream_and_than_it_may_pause(
+    connect_kind: Connect,
+) -> None:
+    patience = {"first_byte_timeout_seconds": 0.05, "idle_timeout_seconds": 0.05, "answer_timeout_seconds": 30}
     for kind in KINDS:
-        provider = await connect_kind(kind, first_byte_timeout_seconds=0.05, answer_timeout_seconds=30)
+        provider = await connect_kind(kind, **patience)
         answers = kind.answers("Hello")
 
         async def late(request: web.Request, answers: Answering = answers) -> web.StreamResponse:

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from io import BytesIO
 
 import httpx
-from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientSession, ConnectionTimeoutError
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+)
 from yarl import URL
 
 from proxy.application.upstream import UpstreamCall
@@ -57,6 +64,8 @@ class SessionTransport(httpx.AsyncBaseTransport):
         """`change` is made to the bytes of answers before the SDK reads them."""
         self._settings = settings
         self._session = session
+        # The session's limit on pauses would count from the request on, as one on whole answers. Bodies have theirs.
+        self._timeout = ClientTimeout(total=None, sock_connect=session.timeout.sock_connect)
         self._headers = headers
         self._errors = errors
         self._sdk_headers = sdk_headers
@@ -100,7 +109,7 @@ class SessionTransport(httpx.AsyncBaseTransport):
         try:
             async with asyncio.timeout(most_seconds):
                 return await self._session.request(
-                    request.method, url, data=data, headers=headers, allow_redirects=False
+                    request.method, url, data=data, headers=headers, allow_redirects=False, timeout=self._timeout
                 )
         except (ClientConnectorError, ConnectionTimeoutError) as problem:
             call.refusals += 1  # without a connection nothing can have been sent
