@@ -174,10 +174,10 @@ class _ApiKey:
             )
         name, key = {"name": value.variables[0]}, _stripped(value)
         if not key:
-            raise PydanticCustomError("secret", "the environment variable {name} is empty", name)
+            raise PydanticCustomError("no_secret", "the environment variable {name} is empty", name)
         if not fits_a_header(key):
             raise PydanticCustomError(
-                "secret", "the environment variable {name} has characters in it that no HTTP header can carry", name
+                "no_secret", "the environment variable {name} has characters in it that no HTTP header can carry", name
             )
         return SecretStr(key)
 

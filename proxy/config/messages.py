@@ -32,7 +32,12 @@ _MUST_BE = {
 }
 
 _WITHOUT_VALUES = {"text", "number", "empty", "hedge", "price"}  # our own errors that never say what was given
-_PLAIN = {"secret": "a secret must be a reference to the environment and nothing else", "twice": "is given twice"}
+_PLAIN = {
+    "secret": "a secret must be a reference to the environment and nothing else",
+    "no_secret": "the environment variable that it refers to, or the file that stands for it, does not hold one line "
+    "of text",
+    "twice": "is given twice",
+}
 
 _LIMITS = {
     "greater_than": ("greater than", "gt"),

@@ -128,10 +128,10 @@ def test_no_secret_is_repeated() -> None:
 SECRET = "sk-plain-SECRET"
 
 
-def plain_lines(text: str) -> list[str]:
+def plain_lines(text: str, **environment: str) -> list[str]:
     """What /health and the log have."""
     with pytest.raises(ConfigErrors) as refused:
-        parse_config(text, "gateway.yaml", {})
+        parse_config(text, "gateway.yaml", environment)
     return list(without_values(refused.value))
 
 
@@ -145,6 +145,16 @@ def test_what_others_read_has_places_known_keys_and_what_is_wrong() -> None:
     assert "gateway.yaml:25: models.….deployments[0].provider: there is no such provider" in told
     assert "gateway.yaml:36: aliases.…: leads in a circle" in told
     assert not [line for line in told if line.endswith(": is not valid")]
+
+
+@pytest.mark.parametrize("key", ["", f"{SECRET}\n{SECRET}", f"{SECRET}\x01"])
+def test_what_others_read_of_a_key_that_cannot_be_used_is_not_that_its_reference_is_wrong(key: str) -> None:
+    """As a file with two lines makes it, while the gateway runs."""
+    (told,) = plain_lines(SMALL.replace("{base", '{api_key: "${KEY}", base'), KEY=key)
+    assert told == (
+        "gateway.yaml:2: providers.….api_key: the environment variable that it refers to, or the file that stands for "
+        "it, does not hold one line of text"
+    )
 
 
 @pytest.mark.parametrize(
