@@ -94,6 +94,7 @@ class HealthMonitor:
         self._limiter = limiter
         self._siblings = siblings
         self._provider_results: Mapping[str, bool] = {}
+        self._providers_checked: Mapping[str, ProviderEndpoint] = {}  # where, and with which key
         self._providers_checked_at: datetime | None = None
         self._database_error: str | None = None
         self._stopping = False
@@ -110,7 +111,7 @@ class HealthMonitor:
     def report(self) -> HealthReport:
         deployments = self._fleet.deployments()
         open_breakers = [name for name, live in deployments.items() if live.breaker.state == STATE_OPEN]
-        providers = {name: self._provider(name) for name in self._fleet.endpoints()}
+        providers = {name: self._provider(name, endpoint) for name, endpoint in self._fleet.endpoints().items()}
         database_error = self._arrival.trouble or self._database_error
         ledger = self._ledger.state()
         can_book = self._arrival.here.is_set() and self._ledger.can_book()
@@ -162,9 +163,9 @@ class HealthMonitor:
             sync = None
         return [trouble for trouble in (sync, self._upkeep.trouble, self._limiter.trouble) if trouble is not None]
 
-    def _provider(self, name: str) -> dict[str, object]:
-        """What the last check saw of it; nothing of one that has come since."""
-        healthy = self._provider_results.get(name)
+    def _provider(self, name: str, endpoint: ProviderEndpoint) -> dict[str, object]:
+        """What the last check saw of it; nothing of one that has come since, or has another address or key."""
+        healthy = self._provider_results.get(name) if self._providers_checked.get(name) == endpoint else None
         checked = None if healthy is None else self._providers_checked_at
         return {
             "healthy": healthy,
@@ -180,7 +181,9 @@ class HealthMonitor:
             self._database_error = None
 
     async def check_providers(self) -> None:
+        asked = self._fleet.endpoints()
         self._provider_results = await self._checker.check_all_providers()
+        self._providers_checked = asked
         self._providers_checked_at = datetime.now(UTC)
 
 

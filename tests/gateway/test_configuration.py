@@ -395,11 +395,12 @@ async def test_a_stream_ends_on_the_configuration_that_it_began_with(
 
 
 async def test_health_tells_of_the_providers_that_there_are(start: Start, upstream: Upstream, tmp_path: Path) -> None:
-    """One that has gone is no problem any more, and one that is new has not been looked at yet."""
+    """One that has gone is no problem any more, and one that is new, or is asked elsewhere or with another key, has
+    not been looked at yet."""
 
-    def file(provider: str) -> str:
+    def file(provider: str, more: str = "") -> str:
         return f"""
-providers: {{{provider}: {{base_url: "{upstream.url}"}}}}
+providers: {{{provider}: {{base_url: "{upstream.url}"{more}}}}}
 models: {{fast: {{deployments: [{{provider: {provider}, model: any}}]}}}}
 """
 
@@ -408,11 +409,12 @@ models: {{fast: {{deployments: [{{provider: {provider}, model: any}}]}}}}
     async with asyncio.timeout(10):
         while (await gateway.get("/health"))[1]["problems"] != ["provider old did not answer"]:
             await asyncio.sleep(0.01)
-    (tmp_path / "gateway.yaml").write_text(file("new"))
-    assert (await reload(gateway))[0] == 200
-    _, health = await gateway.get("/health")
-    assert (health["status"], health["problems"]) == ("ok", [])
-    assert health["providers"] == {"new": {"healthy": None, "last_checked_at": None}}
+    for name, text in (("old", file("old", ', api_key: "${ONE_KEY}"')), ("new", file("new"))):
+        (tmp_path / "gateway.yaml").write_text(text)
+        assert (await reload(gateway))[0] == 200
+        _, health = await gateway.get("/health")
+        assert (health["status"], health["problems"]) == ("ok", [])
+        assert health["providers"] == {name: {"healthy": None, "last_checked_at": None}}
 
 
 async def reload(gateway: TestGateway) -> tuple[int, Any]:
