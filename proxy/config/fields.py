@@ -19,7 +19,7 @@ from proxy.domain.exact_prices import check_price
 from proxy.domain.price_tiers import SERVICE_TIER, SERVICE_TIER_IN_WORDS
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
-_SLASHES = re.compile(r"(?<!:)/{2,}")
+_SLASHES = re.compile(r"(?<![:/])/{2,}")
 _LARGEST = 10**12
 _END = r"$(?!\n)"  # Python's `$` alone would let a newline follow
 _NAME_CHARACTERS = r"[^*{}\x00-\x1f\x7f]*"
@@ -132,7 +132,10 @@ class _UrlText(_Text):
     """A URL that a client can be made of; what a pattern cannot tell (an address of IPv6) is read, too."""
 
     def _read(self, value: Any) -> Any:
-        """A variable's URL may end in a slash before the file's own: two of them are another path."""
+        """A variable's URL may end in a slash before the file's own: two of them are another path.
+
+        Those of `http://` stay, however many follow: where a host is missing, what follows must not become one.
+        """
         return _SLASHES.sub("/", str(value)) if isinstance(value, Expanded) else value
 
     def _check(self, value: str) -> str:

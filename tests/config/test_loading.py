@@ -168,6 +168,14 @@ def test_a_url_of_a_variable_may_end_in_a_slash(resource: str) -> None:
     assert url == f"{resource.rstrip('/')}/openai/v1"
 
 
+@pytest.mark.parametrize("host", ["", "/", "//"])
+def test_what_follows_a_host_that_is_missing_does_not_become_one(host: str) -> None:
+    """It would be sent the provider's key."""
+    text = SMALL.replace("http://127.0.0.1:8000/v1", '"http://${HOST}/v1"')
+    with pytest.raises(ConfigErrors, match="must be a URL that begins with http:// or https:// and a host"):
+        load(text, HOST=host)
+
+
 def test_a_variable_cannot_change_what_the_file_says_around_it() -> None:
     text = SMALL.replace("{provider: local}", '{provider: local, tags: ["${TAG}"]}')
     loaded = load(text, TAG='eu"], weight: 9, tags: ["x').config.models["one"].deployments[0]
