@@ -1,5 +1,6 @@
 """What can be raised when a database is not there, or not willing."""
 
+import asyncio
 import sqlite3
 import ssl
 
@@ -33,8 +34,7 @@ _AWAY_ERRORS = (
     asyncpg.ConnectionFailureError,
     asyncpg.TooManyConnectionsError,
 )
-
-
+_ENDING_ERRORS = (asyncpg.PostgresError, asyncpg.InternalClientError, TimeoutError, asyncio.CancelledError)
 _RETRY_AFTER_SECONDS = 5.0
 
 
@@ -88,9 +88,10 @@ def ends_its_connection(problem: BaseException) -> bool:
     """Whether PostgreSQL may do better on a new connection, and this one must not be used again.
 
     It may lead to a server that is no primary any more, or have settings that the database or the role had when it
-    began, and has no more. A connection that is always in use would stay for ever.
+    began, and has no more. A connection that is always in use would stay for ever. Who is cancelled, or has no more
+    time, would have to ask the server to give up what it is doing, and to wait: it may be frozen.
     """
-    return isinstance(problem, asyncpg.PostgresError | asyncpg.InternalClientError) and not is_about_the_row(problem)
+    return isinstance(problem, _ENDING_ERRORS) and not is_about_the_row(problem)
 
 
 def is_about_the_row(problem: BaseException) -> bool:

@@ -16,21 +16,35 @@ from proxy.infrastructure.persistence.errors import ends_its_connection
 @asynccontextmanager
 async def pooled(engine: PostgresEngine, seconds: float | None) -> AsyncIterator[Any]:
     """asyncpg's connection, waited for and had for at most so long. Raises DATABASE_ERRORS."""
-    if engine.pool is None:
+    pool = engine.pool
+    if pool is None:
         raise ConnectionError("the connection pool is closed")
-    connection = await engine.pool.acquire(timeout=seconds)
+    connection = await pool.acquire(timeout=seconds)
     try:
         async with asyncio.timeout(seconds):
             yield connection
-    except (TimeoutError, asyncio.CancelledError):
-        hang_up(connection)  # to cancel properly one must ask the server, which may be frozen
-        raise
-    except Exception as problem:
+    except BaseException as problem:
         if ends_its_connection(problem):
             hang_up(connection)
         raise
     finally:
-        await engine.pool.release(connection)
+        await pool.release(connection)
+
+
+@asynccontextmanager
+async def transaction(connection: Any, **options: Any) -> AsyncIterator[None]:
+    """asyncpg's, which would ask also a frozen server for a rollback, and wait, whatever time its user has."""
+    begun = connection.transaction(**options)
+    await begun.start()
+    try:
+        yield
+    except (TimeoutError, asyncio.CancelledError):
+        hang_up(connection)
+        raise
+    except Exception:
+        await begun.rollback()
+        raise
+    await begun.commit()
 
 
 def hang_up(connection: Any) -> None:

@@ -23,7 +23,7 @@ from proxy.infrastructure.periodic import repeating
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.partitions import drop, make_partitions, partitions
-from proxy.infrastructure.persistence.pooled import pooled
+from proxy.infrastructure.persistence.pooled import pooled, transaction
 from proxy.infrastructure.persistence.server import WITHOUT_TIME_LIMITS
 from proxy.infrastructure.persistence.sessions import PostgresSession, Session, SqliteSession, session
 from proxy.infrastructure.persistence.usage_rollups import (
@@ -103,7 +103,7 @@ class LedgerUpkeep:
 
     async def _run_alone(self, engine: PostgresEngine) -> None:
         """The lock is a transaction's, on another connection: behind a pooler a session's would never be given back."""
-        async with pooled(engine, None) as guard, guard.transaction():
+        async with pooled(engine, None) as guard, transaction(guard):
             await guard.execute(WITHOUT_TIME_LIMITS)
             if await guard.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_LOCK):
                 async with pooled(engine, None) as connection:

@@ -19,7 +19,7 @@ from piccolo.engine.postgres import PostgresEngine
 from proxy.domain.usage_report import bucket_of
 from proxy.infrastructure.persistence.database import Database
 from proxy.infrastructure.persistence.engine import sqlite_path
-from proxy.infrastructure.persistence.pooled import pooled
+from proxy.infrastructure.persistence.pooled import pooled, transaction
 
 _SQLITE_BUSY_SECONDS = 5.0
 
@@ -113,15 +113,11 @@ class PostgresSession:
         _, _, count = (await self._connection.execute(statement, *arguments)).rpartition(" ")
         return int(count) if count.isdecimal() else 0
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        async with self._connection.transaction(isolation="read_committed"):
-            yield
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        return transaction(self._connection, isolation="read_committed")
 
-    @asynccontextmanager
-    async def snapshot(self, *, writing: bool) -> AsyncIterator[None]:
-        async with self._connection.transaction(isolation="repeatable_read", readonly=not writing):
-            yield
+    def snapshot(self, *, writing: bool) -> AbstractAsyncContextManager[None]:
+        return transaction(self._connection, isolation="repeatable_read", readonly=not writing)
 
     @asynccontextmanager
     async def locked(self, table: str, mode: str, timeout_ms: int) -> AsyncIterator[None]:
@@ -129,7 +125,7 @@ class PostgresSession:
 
         Whoever writes a row locks the partitioned table, so its partitions, which are vacuumed, are left alone.
         """
-        async with self._connection.transaction():
+        async with transaction(self._connection):
             await self.execute(f"SET LOCAL lock_timeout = {timeout_ms}")
             await self.execute(f"LOCK TABLE ONLY {table} IN {mode} MODE")
             yield
