@@ -15,7 +15,7 @@ import pytest
 
 from proxy.infrastructure.persistence.batch_table import BatchTable
 from proxy.infrastructure.persistence.bulk_insert import row_writer
-from proxy.infrastructure.persistence.database import Database, open_database
+from proxy.infrastructure.persistence.database import Database, bind, open_database
 from proxy.infrastructure.persistence.errors import DATABASE_ERRORS
 from proxy.infrastructure.persistence.sessions import session, session_within
 from tests.conftest import StartGateway
@@ -23,6 +23,7 @@ from tests.persistence.test_arrival import health_when
 
 Write = Callable[[Database], Awaitable[None]]
 SECONDS = 5.0
+TERMINATE = b"X\0\0\0\4"
 FAREWELL = b"57P01"  # admin_shutdown
 READ_ONLY = "ALTER DATABASE {} SET default_transaction_read_only = on"
 WRITABLE = "ALTER DATABASE {} RESET default_transaction_read_only"
@@ -35,6 +36,7 @@ class Relay:
 
     server: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: list[bytes] = field(default_factory=list)  # from clients
     clients: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +44,7 @@ class Relay:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_unix_connection(self.server)
-        there = asyncio.create_task(_copy(reader, to_server))
+        there = asyncio.create_task(_copy(reader, to_server, self.heard))
         try:
             if FAREWELL in await _copy(from_server, writer):
                 self.ended.set()
@@ -53,12 +55,14 @@ class Relay:
             to_server.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """What came last."""
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: list[bytes] | None = None) -> bytes:
+    """What came last; all of it is in `heard`."""
     last = b""
     with suppress(ConnectionError):
         while data := await reader.read(65536):
             writer.write(last := data)
+            if heard is not None:
+                heard.append(data)
             await writer.drain()
     return last
 
@@ -108,6 +112,13 @@ async def test_a_farewell_that_comes_before_the_end_of_its_connection_is_an_outa
                 await to.fetch("SELECT 1")
         async with session_within(database, SECONDS) as to:
             assert list(map(tuple, await to.fetch("SELECT 1"))) == [(1,)]
+
+
+async def test_who_looks_whether_the_server_is_there_says_goodbye(postgres_url: str, tmp_path: Path) -> None:
+    """Where TLS is used the server logs an error for each one that hangs up without a word."""
+    async with relayed(postgres_url, tmp_path) as (url, relay):
+        await bind(url).ping(SECONDS)
+        assert relay.heard[-1] == TERMINATE
 
 
 async def test_what_follows_a_transaction_whose_connection_was_lost_does_not_fail(postgres_url: str) -> None:

@@ -45,8 +45,9 @@ async def look_at(engine: PostgresEngine) -> None:
         if is_pooled and _CACHE not in engine.config:
             await _begin(connection)
             engine.config[_CACHE] = 0
+        await connection.close()
     finally:
-        connection.terminate()
+        connection.terminate()  # at once, if that is not over
 
 
 async def _begin(connection: asyncpg.Connection) -> None:
