@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -42,6 +43,13 @@ async def _in_piccolos_transaction(database: Database, freeze: Freeze) -> None:
         await database.model_pricing.count()
 
 
+async def _in_piccolos_query(database: Database, freeze: Freeze) -> None:
+    async with asyncio.timeout(SECONDS):
+        await database.model_pricing.count()
+        freeze()
+        await database.model_pricing.count()
+
+
 async def _in_upkeep(database: Database, freeze: Freeze) -> None:
     def now() -> datetime:
         freeze()
@@ -51,8 +59,10 @@ async def _in_upkeep(database: Database, freeze: Freeze) -> None:
         await LedgerUpkeep(database, 0, clock=now).run()
 
 
-@pytest.mark.parametrize("work", [_in_a_transaction, _in_a_snapshot, _in_piccolos_transaction, _in_upkeep])
-async def test_who_has_no_more_time_does_not_wait_for_a_rollback(server: Server, work: Work) -> None:
+@pytest.mark.parametrize(
+    "work", [_in_a_transaction, _in_a_snapshot, _in_piccolos_transaction, _in_piccolos_query, _in_upkeep]
+)
+async def test_who_has_no_more_time_does_not_wait_for_the_server(server: Server, work: Work) -> None:
     async with open_database(await server.new_database()) as database:
         await migrate(database)
         working = asyncio.ensure_future(work(database, server.freeze))
@@ -64,3 +74,16 @@ async def test_who_has_no_more_time_does_not_wait_for_a_rollback(server: Server,
             await working
         async with session(database) as to:
             assert list(map(tuple, await to.fetch("SELECT 1"))) == [(1,)]
+
+
+async def test_who_ends_does_not_wait_for_the_server(server: Server) -> None:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(await server.new_database()))
+        async with session(database) as to:
+            await to.fetch("SELECT 1")
+        server.freeze()
+        ending = asyncio.ensure_future(stack.aclose())
+        done, _ = await asyncio.wait([ending], timeout=10)
+        server.thaw()
+        await ending
+        assert done

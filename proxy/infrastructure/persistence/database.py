@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from proxy.infrastructure.persistence.tables import ModelPriceHistoryTable, Mode
 
 _logger = logging.getLogger(__name__)
 _POOL_MIN_SIZE, _POOL_MAX_SIZE = 1, 5
+_GOODBYE_SECONDS = 2.0
 _MOST_IDLE = 2
 _File = tuple[int, int]  # its device and its number there
 
@@ -153,10 +154,13 @@ async def _as_it_is(_connection: object) -> None:
 
 
 async def disconnect(database: Database) -> None:
-    """Closes the pool, or what SQLite has instead."""
+    """Closes the pool, or what SQLite has instead. A server that does not answer is left without its goodbye."""
     await database.idle.close()
     if isinstance(database.engine, PostgresEngine) and database.engine.pool is not None:
-        await database.engine.close_connection_pool()
+        pool, database.engine.pool = database.engine.pool, None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await pool.close()
 
 
 def _has_write_ahead_log(path: Path) -> bool:

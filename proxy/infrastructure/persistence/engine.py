@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
@@ -12,7 +14,7 @@ from piccolo.engine.sqlite import SQLiteEngine, SQLiteTransaction, TransactionTy
 
 from proxy.domain.errors import InvalidValue
 from proxy.infrastructure.persistence.errors import ends_its_connection
-from proxy.infrastructure.persistence.pooled import hang_up
+from proxy.infrastructure.persistence.pooled import hang_up, pooled
 
 logging.getLogger("aiosqlite").setLevel(logging.INFO)  # it would log what is written, whatever it is
 DEFAULT_DATA_DIR = ".llmgateway"
@@ -63,11 +65,16 @@ class _PostgresTransaction(PostgresTransaction):
 class _PostgresEngine(PostgresEngine):
     """Piccolo's engine connects when it is made, blocking, only to warn about old servers; this one does not.
 
-    Its transactions leave nothing behind when their connection is lost.
+    Its transactions leave nothing behind when their connection is lost, and who is cancelled does not wait until the
+    server has given up what it was asked.
     """
 
     async def check_version(self) -> None:
         pass
+
+    async def _run_in_pool(self, query: str, args: Sequence[Any] | None = None) -> Any:
+        async with pooled(self, None) as connection:
+            return await connection.fetch(query, *(args or ()))
 
     def transaction(self, allow_nested: bool = True) -> PostgresTransaction:  # noqa: FBT002  # as Piccolo calls it
         return _PostgresTransaction(self, allow_nested)
