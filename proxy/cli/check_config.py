@@ -72,8 +72,9 @@ def _show_settings(settings: Settings) -> None:
         database = database_description(settings)
     except InvalidValue as problem:
         raise click.ClickException(f"DATABASE_URL: {problem}") from None
+    in_force = {"database_url": database, "answer_timeout_seconds": settings.first_byte_of_answer_seconds}
     for name, field in Settings.model_fields.items():
-        shown = database if name == "database_url" else _shown(getattr(settings, name))
+        shown = _shown(in_force.get(name, getattr(settings, name)))
         origin = "environment" if name in settings.model_fields_set else "default"
         click.echo(f"{name.upper():40} {shown:45} {origin:12} {field.description}")
 

@@ -44,6 +44,15 @@ def test_a_file_may_come_through_a_pipe() -> None:
     assert checked.exit_code == 0, checked.output
 
 
+@pytest.mark.parametrize(
+    ("set_to", "seconds"), [({"OPENROUTER": "9"}, "9.0"), ({"OPENROUTER": "9", "ANSWER": "90"}, "90.0"), ({}, "600.0")]
+)
+def test_the_time_for_whole_answers_is_shown_that_is_in_force(file: Path, set_to: dict[str, str], seconds: str) -> None:
+    shown = run("check-config", file, **{f"{name}_TIMEOUT_SECONDS": value for name, value in set_to.items()})
+    (line,) = (line for line in shown.stdout.splitlines() if line.startswith("ANSWER_TIMEOUT_SECONDS"))
+    assert line.split()[1] == seconds
+
+
 def test_show_gives_each_value_with_its_origin_and_masks_secrets(file: Path) -> None:
     shown = run("check-config", file, "--show", CONNECT_TIMEOUT_SECONDS="9")
     assert shown.exit_code == 0
