@@ -25,7 +25,8 @@ class Permit:
 
 
 class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
-    """A circuit breaker for concurrent callers: opens on consecutive failures, then lets one probe through at a time.
+    """A circuit breaker for concurrent callers: opens on consecutive failures, then lets one probe through at a time,
+    and the next one when that has not come back within a cool-down.
 
     `circuitbreaker` counts and keeps the state; added here are what it lacks (see the library's `__exit__` and
     `state`): one probe instead of everyone when half-open, and outcomes that must not count. States are the library's:
@@ -47,6 +48,7 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
         self._epoch = 0
         self._opened_at = 0.0
         self._probe: Permit | None = None
+        self._probed_at = 0.0
         self._usual = Permit(self._epoch)  # one for all calls while it is closed
         self.is_calm = True  # closed, and no failure counted: asked for each request, so it is no property
 
@@ -61,7 +63,7 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
             return 0.0
         if self.state == STATE_OPEN:
             return max(0.0, self.open_remaining)
-        return _PROBE_WAIT_SECONDS if self._probe is not None else 0.0
+        return _PROBE_WAIT_SECONDS if self._is_probing() else 0.0
 
     def allow(self) -> Permit:
         """Leave for one call; hand it back with `succeeded`, `failed` or `release`. Raises CircuitOpen."""
@@ -74,9 +76,9 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
             return self._usual
         if state == STATE_OPEN:
             raise CircuitOpen(self._deployment, self.open_remaining)
-        if self._probe is not None:
+        if self._is_probing():
             raise CircuitOpen(self._deployment, _PROBE_WAIT_SECONDS)
-        self._probe = Permit(self._epoch, is_probe=True)
+        self._probe, self._probed_at = Permit(self._epoch, is_probe=True), self._clock()
         _logger.info("circuit half-open, probing", extra={"deployment": self._deployment, "state": STATE_HALF_OPEN})
         return self._probe
 
@@ -114,6 +116,9 @@ class Breaker(CircuitBreaker):  # type: ignore[misc]  # the library has no types
                     "reason": error.kind,
                 },
             )
+
+    def _is_probing(self) -> bool:
+        return self._probe is not None and self._clock() < self._probed_at + self._cooldown_seconds
 
     def release(self, permit: Permit) -> None:
         """The call ended without telling anything of the upstream's health."""

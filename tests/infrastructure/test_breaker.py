@@ -116,11 +116,19 @@ def test_of_a_hundred_callers_one_is_let_through_when_half_open(breaker: Breaker
     assert all(0 < error.retry_after_seconds <= 30 for error in refusals)
 
 
-def test_a_long_probe_stays_the_only_one(breaker: Breaker, time: FakeTime) -> None:
+def test_a_long_probe_stays_the_only_one_for_a_cool_down(breaker: Breaker, time: FakeTime) -> None:
+    """It may be a whole answer, which has minutes, and hang: the upstream may be well long before its time is over."""
     half_open(breaker, time)
-    breaker.allow()
-    time.now += 1000
+    hanging = breaker.allow()
+    time.now += 29
     refused(breaker)
+    assert breaker.refusing_seconds() > 0
+    time.now += 1
+    assert breaker.refusing_seconds() == 0
+    breaker.succeeded(breaker.allow())
+    assert breaker.state == "closed"
+    breaker.failed(hanging, ERROR)
+    assert breaker.state == "closed"
 
 
 def test_a_probe_that_succeeds_closes_it(breaker: Breaker, time: FakeTime) -> None:
