@@ -40,7 +40,7 @@ _IN_WORDS = {
     _FUNCTION: "must be `module:function`",
     _ROLES: "must be pairs like 'platform=admin,*=member'",
 }
-_MAY_HOLD_SECRETS = ("KEY", "URL")
+_MAY_HOLD_SECRETS = ("_API_KEY", "_MASTER_KEY", "_URL")
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -192,7 +192,9 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(33_554_432, ge=1024, description="largest request body")
     max_answer_bytes: int = Field(
-        134_217_728, ge=1024, description="largest answer of an upstream; streams are not held, and have no limit"
+        134_217_728,
+        ge=1024,
+        description="largest answer of an upstream; of streams, only Anthropic's and Google's",
     )
     head_timeout_seconds: _Seconds = Field(
         30.0, description="for the head of a request: from the connection's beginning, later from the head's"

@@ -106,8 +106,7 @@ class _Production:
         headers = {**response.headers, "x-gateway-attempts": str(self._exchange.attempts)}
         if self._exchange.walked:
             headers["x-gateway-trace"] = short_trace(self._exchange)
-        for attempt in self._exchange.walked:
-            forget_where(attempt.error)
+        forget_where(*(attempt.error for attempt in self._exchange.walked))
         self._recording.begin(AnswerHead(status, headers, error_type=kind_of(error)))
         await self._recording.write(response.body if isinstance(response.body, bytes) else b"", completes=True)
         return status < _FIRST_SERVER_ERROR and status not in _MAY_PASS

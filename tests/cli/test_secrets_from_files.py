@@ -102,6 +102,10 @@ def test_a_variable_and_its_file_are_one_too_many(written: Written) -> None:
         load(WITH_KEY, ONE_KEY="sk-given", ONE_KEY_FILE=path)
 
 
+def test_a_setting_that_is_no_secret_is_in_no_file() -> None:
+    assert run("check-config", MAX_IN_FLIGHT_PER_KEY_FILE="/absent").exit_code == 0
+
+
 async def test_commands_take_the_master_key_from_its_file(start_gateway: StartGateway, written: Written) -> None:
     gateway = await start_gateway(llmgateway_master_key="sk-master")
     told = await asyncio.to_thread(

@@ -41,8 +41,7 @@ def given_up(request: web.Request) -> str:
     """What there is to say instead of a status when a request is cancelled; its way is forgotten, if it is booked."""
     exchange = request.get(EXCHANGE)
     if exchange is not None and exchange.booked is not None:
-        for attempt in exchange.walked:
-            forget_where(attempt.error)
+        forget_where(*(attempt.error for attempt in exchange.walked))
         exchange.walked = ()  # the cancellation goes on, and will remember the request by further frames
     is_gone = request.transport is None or request.transport.is_closing()
     return "client disconnected" if is_gone else "interrupted"

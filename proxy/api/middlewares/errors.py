@@ -53,8 +53,7 @@ def error_answer(request: web.Request, raised: Exception) -> web.StreamResponse:
         response.headers["x-gateway-attempts"] = str(exchange.attempts)
         if exchange.walked:
             response.headers["x-gateway-trace"] = short_trace(exchange)
-        for attempt in exchange.walked:
-            forget_where(attempt.error)
+        forget_where(*(attempt.error for attempt in exchange.walked))
     if not request.content.is_eof() and request.can_read_body:
         response.force_close()  # an unread body must not be taken for the next request
     return response
